@@ -1,0 +1,18 @@
+"""Dynamic convolution for OpenMMLab: importing it registers the layers, backbones, heads and hooks."""
+from .compat.versions import check_versions
+
+check_versions()
+
+from . import registry  # noqa: E402
+from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
+from .engine.hooks import TemperatureAnnealingHook  # noqa: E402
+from .layers import ODConv2d  # noqa: E402
+from .models import DropoutLinearClsHead, ODConvMobileNetV2, ODConvResNet  # noqa: E402
+from .version import __version__  # noqa: E402
+
+allow_mmengine_checkpoints()
+
+__all__ = [
+    'DropoutLinearClsHead', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'TemperatureAnnealingHook', '__version__',
+    'registry'
+]

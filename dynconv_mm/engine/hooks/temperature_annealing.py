@@ -1,0 +1,71 @@
+"""Temperature annealing of attentions (DyConv, CVPR 2020, §3.3; ODConv, ICLR 2022, A.2)."""
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from ...layers.temperature import TemperatureMixin, check_temperature
+
+
+@HOOKS.register_module()
+class TemperatureAnnealingHook(Hook):
+    r"""Lower the temperature of all attentions linearly, iteration by iteration.
+
+    .. math:: \tau_t = \mathrm{end} + (\mathrm{start} - \mathrm{end}) \max(0, (T - t) / T)
+
+    where t is the number of iterations done, plus 1, and T = ``epochs`` · iterations per epoch. It depends
+    on nothing but the iteration, so a resumed training goes on exactly. All layers with a temperature are
+    set, whatever wraps the model, and those of an ``EMAHook``'s copy too. The training log shows
+    ``temperature``.
+
+    For pre-training only; downstream the temperature stays at 1 (ODConv A.2).
+
+    Args:
+        start (float): temperature before the first iteration. Default: 30.
+        end (float): temperature from iteration T on. Default: 1.
+        epochs (int | float): epochs over which it falls. Default: 10.
+
+    Raises:
+        ValueError: an argument is not positive, or ``start`` is less than ``end``; at the start of training,
+            the model has no layer with a temperature.
+    """
+
+    def __init__(self, start: float = 30., end: float = 1., epochs: float = 10) -> None:
+        for name, value in (('start', start), ('end', end), ('epochs', epochs)):
+            check_temperature(value, name)
+        if start < end:
+            raise ValueError(f'start must not be less than end, but start={start} and end={end}')
+        self.start, self.end, self.epochs = start, end, epochs
+
+    def temperature_at(self, iteration: int, epoch_length: int) -> float:
+        """τ of an iteration.
+
+        Args:
+            iteration (int): number of iterations done before it.
+            epoch_length (int): iterations per epoch.
+        """
+        total = self.epochs * epoch_length
+        return self.end + (self.start - self.end) * max(0., (total - iteration - 1) / total)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the layers, and refuse a model without any."""
+        copies = [hook.ema_model for hook in runner.hooks if isinstance(getattr(hook, 'ema_model', None), nn.Module)]
+        self._layers = [module for model in (runner.model, *copies) for module in model.modules()
+                        if isinstance(module, TemperatureMixin)]
+        if not self._layers:
+            model = getattr(runner.model, 'module', runner.model)
+            raise ValueError(
+                f'TemperatureAnnealingHook: the model {type(model).__name__} has no layer with a temperature '
+                '(such as ODConv2d) to anneal. Remove the hook from custom_hooks, or use a dynamic backbone.')
+        self._current = None
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Set the temperature of the iteration to come."""
+        temperature = self.temperature_at(runner.iter, len(runner.train_dataloader))
+        if temperature != self._current:
+            for layer in self._layers:
+                layer.set_temperature(temperature)
+            self._current = temperature
+        runner.message_hub.update_scalar('train/temperature', temperature)

@@ -1,0 +1,79 @@
+"""The arguments of ``torch.nn.Conv2d``, checked and kept under its attribute names."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
+
+
+class ConvArguments(nn.Module):
+    """Base of the convolution layers: what ``ConvModule`` and others read of a ``Conv2d``.
+
+    It is no ``Conv2d`` by class: code that re-initialises every ``Conv2d`` by its two-dimensional fan
+    would spoil a stack of kernels.
+    """
+
+    transposed = False
+    output_padding = (0, 0)
+
+    def _init_conv_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                             stride: int | tuple[int, int], padding: int | str | tuple[int, int],
+                             dilation: int | tuple[int, int], groups: int, padding_mode: str) -> None:
+        """Check and keep them; raises a ValueError that names the argument."""
+        for name, value in (('in_channels', in_channels), ('out_channels', out_channels), ('groups', groups)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+            if value % groups:
+                raise ValueError(f'{name} must be divisible by groups, but {name}={value} and groups={groups}')
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f'padding_mode must be one of {PADDING_MODES}, but is {padding_mode!r}')
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.kernel_size = _pair('kernel_size', kernel_size, 1)
+        self.stride = _pair('stride', stride, 1)
+        self.dilation = _pair('dilation', dilation, 1)
+        if isinstance(padding, str):
+            if padding not in ('same', 'valid'):
+                raise ValueError(f"padding must be an int, two ints, 'same' or 'valid', but is {padding!r}")
+            if padding == 'same' and self.stride != (1, 1):
+                raise ValueError(f"padding='same' needs stride 1, but stride is {self.stride}")
+            self.padding = padding
+        else:
+            self.padding = _pair('padding', padding, 0)
+
+    def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Features padded where the convolution itself cannot, and the padding left for the convolution."""
+        if self.padding == 'valid':
+            return x, (0, 0)
+        if self.padding == 'same':
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size)]
+            (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in total)
+        else:
+            top, left = bottom, right = self.padding
+        if self.padding_mode == 'zeros':
+            if (top, left) == (bottom, right):
+                return x, (top, left)
+            return F.pad(x, (left, right, top, bottom)), (0, 0)
+        return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
+
+    def extra_repr(self) -> str:
+        """As of ``Conv2d``: what differs from the default."""
+        parts = [f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
+                 f'stride={self.stride}']
+        defaults = dict(padding=(0, 0), dilation=(1, 1), groups=1, padding_mode='zeros')
+        parts += [f'{name}={getattr(self, name)!r}' for name, default in defaults.items()
+                  if getattr(self, name) != default]
+        if self.bias is None:
+            parts.append('bias=False')
+        return ', '.join(parts)
+
+
+def _pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if isinstance(value, bool) or not isinstance(pair, (tuple, list)) or len(pair) != 2 \
+            or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in pair):
+        raise ValueError(f'{name} must be an int or two ints of at least {least}, but is {value!r}')
+    return tuple(pair)

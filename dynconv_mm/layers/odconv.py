@@ -1,0 +1,245 @@
+"""Omni-dimensional dynamic convolution (Li, Zhou, Yao: ICLR 2022, https://openreview.net/forum?id=DmpCfq6Mg39)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..functional.mixture_conv import mixture_conv2d
+from ..functional.plans import check_plan
+from .attention_norm import build_attention_norm, normalize_hidden
+from .conv_arguments import ConvArguments
+from .temperature import TemperatureMixin
+
+ATTENTIONS = ('spatial', 'channel', 'filter', 'kernel')
+
+
+class PointwiseFC(nn.Module):
+    """A fully connected layer over pooled features, with a convolution's weight shape.
+
+    It is no ``Conv2d`` by class, so that ``init_cfg=dict(layer='Conv2d')`` of a parent leaves it alone.
+
+    Shape:
+        input Tensor[batch, in_channels, p, p], output Tensor[batch, out_channels], p the pooled size
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, pool_size: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, pool_size, pool_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Kaiming-normal by fan-out, biases 0, as the reference."""
+        nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, pool_size, _ = self.weight.shape
+        pooled = f', pool_size={pool_size}' if pool_size > 1 else ''
+        return f'{in_channels}, {out_channels}{pooled}, bias={self.bias is not None}'
+
+
+class ODConvAttention(nn.Module):
+    """The multi-head attention π_i(x) of ODConv (Fig. 1): pool → FC → norm → ReLU → one head an attention.
+
+    Args:
+        in_channels (int): channels of the features.
+        hidden_channels (int): a, the width behind the first FC.
+        head_channels (dict[str, int]): logits of each head; a key is one of :data:`ATTENTIONS`.
+        pool_size (int): the features are averaged to this many pixels squared.
+        norm_cfg (dict, optional): normalisation behind the first FC.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, head_channels: dict[str, int],
+                 pool_size: int = 1, norm_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.pool_size = pool_size
+        self.heads = tuple(head_channels)
+        self.fc = PointwiseFC(in_channels, hidden_channels, pool_size, bias=False)
+        self.bn = build_attention_norm(norm_cfg, hidden_channels)
+        for head, channels in head_channels.items():
+            self.add_module(f'{head}_fc', PointwiseFC(hidden_channels, channels))
+
+    def init_weights(self) -> None:
+        """Initialise all FCs anew."""
+        for module in self.children():
+            if isinstance(module, PointwiseFC):
+                module.init_weights()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits by head, each Tensor[batch, head_channels], of features Tensor[batch, in_channels, h, w]."""
+        pooled = F.adaptive_avg_pool2d(x, self.pool_size)
+        hidden = F.relu(normalize_hidden(self.bn, self.fc(pooled)))
+        return {head: getattr(self, f'{head}_fc')(hidden) for head in self.heads}
+
+
+@MODELS.register_module()
+class ODConv2d(ConvArguments, TemperatureMixin):
+    r"""Convolution whose kernels are attended to along all four of their dimensions (ODConv, Eq. 2).
+
+    .. math:: y = \Big(\sum_i \alpha_{wi} \odot \alpha_{fi} \odot \alpha_{ci} \odot \alpha_{si} \odot W_i\Big)
+        * x
+
+    The attentions are computed from the averaged input; each head is divided by the temperature before
+    its activation: sigmoid, and softmax over the n kernels for α_w. As in the reference, α_s is left out
+    for 1×1 kernels, α_w for n = 1 and α_f for depthwise convolutions; a layer left with no attention at all
+    is an ordinary convolution by the sum of its kernels.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device, dtype: as in :class:`torch.nn.Conv2d`; ``bias`` is static and not scaled.
+        kernel_num (int): n, the number of kernels. Default: 4.
+        reduction (float): r; the attention's hidden width is max(⌊in_channels·r⌋, min_channels). In (0, 1].
+            Default: 1/16 (Table 5).
+        min_channels (int): least hidden width. Default: 16.
+        attentions (Sequence[str]): which of 'spatial', 'channel', 'filter', 'kernel' to compute (Table 7).
+            One that is left out counts as 1. Default: all four.
+        spatial_activation (str): 'sigmoid' or 'softmax', the activation of α_s (Table 11).
+            Default: 'sigmoid'.
+        share_attention (bool): whether α_s, α_c and α_f are shared by the n kernels or each kernel has its
+            own (Table 12). Default: True.
+        spatial_pool_size (int): the features are averaged to this many pixels squared before the first FC
+            (Table 16). Default: 1.
+        temperature (float): initial temperature τ. Default: 1.
+        norm_cfg (dict, optional): norm between the first FC and its ReLU: 'BN', 'SyncBN', 'GN', 'LN' or None.
+            A batch norm that gets a single value a channel in training (batch 1) uses its running statistics
+            in that step, and warns once. Default: dict(type='BN').
+        plan (str): how the mixture is executed, see :data:`dynconv_mm.functional.PLANS`. Default: 'auto'.
+
+    Shape:
+        input Tensor[batch, in_channels, height, width], output Tensor[batch, out_channels, out_height,
+        out_width], the size as of :class:`torch.nn.Conv2d`; batch 0 gives an empty map.
+
+    Raises:
+        ValueError: an argument is not one of the above; the message names it and what it accepts.
+
+    Example:
+        >>> layer = ODConv2d(8, 6, 3, padding=1, kernel_num=2, bias=False)
+        >>> layer(torch.randn(2, 8, 9, 9)).shape
+        torch.Size([2, 6, 9, 9])
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1,
+                 padding: int | str | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1,
+                 groups: int = 1,
+                 bias: bool = True,
+                 padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None,
+                 dtype: torch.dtype | None = None,
+                 kernel_num: int = 4,
+                 reduction: float = 1 / 16,
+                 min_channels: int = 16,
+                 attentions: Sequence[str] = ATTENTIONS,
+                 spatial_activation: str = 'sigmoid',
+                 share_attention: bool = True,
+                 spatial_pool_size: int = 1,
+                 temperature: float = 1.,
+                 norm_cfg: dict | None = dict(type='BN'),
+                 plan: str = 'auto') -> None:
+        super().__init__()
+        self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
+                                  padding_mode)
+        for name, value in (('kernel_num', kernel_num), ('min_channels', min_channels),
+                            ('spatial_pool_size', spatial_pool_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+        if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
+            raise ValueError(f'reduction must be in (0, 1], e.g. 1/16, but is {reduction!r}')
+        if isinstance(attentions, str) or not isinstance(attentions, Sequence) \
+                or len(set(attentions)) < len(attentions) or not set(attentions) <= set(ATTENTIONS):
+            raise ValueError(f'attentions must be a sequence of different names out of {ATTENTIONS}, but is '
+                             f'{attentions!r}')
+        if spatial_activation not in ('sigmoid', 'softmax'):
+            raise ValueError(f"spatial_activation must be 'sigmoid' or 'softmax', but is "
+                             f'{spatial_activation!r}')
+        check_plan(plan)
+        self._init_temperature(temperature)
+        self.kernel_num = kernel_num
+        self.spatial_activation = spatial_activation
+        self.share_attention = share_attention
+        self.plan = plan
+
+        kernel_height, kernel_width = self.kernel_size
+        self.weight = nn.Parameter(
+            torch.empty(kernel_num, out_channels, in_channels // groups, kernel_height, kernel_width))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels))
+        else:
+            self.register_parameter('bias', None)
+        head_channels = self._head_channels(attentions)
+        hidden_channels = max(int(in_channels * reduction), min_channels)
+        self.attention = ODConvAttention(in_channels, hidden_channels, head_channels, spatial_pool_size,
+                                         norm_cfg) if head_channels else None
+        self.init_weights()
+        self.to(device=device, dtype=dtype)
+
+    def _head_channels(self, attentions: Sequence[str]) -> dict[str, int]:
+        """Logits of each head, without the heads that the reference leaves out."""
+        copies = 1 if self.share_attention else self.kernel_num
+        kernel_area = self.kernel_size[0] * self.kernel_size[1]
+        depthwise = self.in_channels == self.out_channels == self.groups
+        head_channels = dict(channel=copies * self.in_channels,
+                             filter=0 if depthwise else copies * self.out_channels,
+                             spatial=0 if kernel_area == 1 else copies * kernel_area,
+                             kernel=0 if self.kernel_num == 1 else self.kernel_num)
+        return {head: channels for head, channels in head_channels.items() if channels and head in attentions}
+
+    def init_weights(self) -> None:
+        """Initialise as the reference: every kernel and FC Kaiming-normal by fan-out, biases 0."""
+        for kernel in self.weight:
+            nn.init.kaiming_normal_(kernel, mode='fan_out', nonlinearity='relu')
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if self.attention is not None:
+            self.attention.init_weights()
+
+    def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
+        """The attentions of features.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+
+        Returns:
+            dict[str, Tensor]: by name, those that the layer has. 'kernel' is [batch, n]; 'spatial',
+            'channel' and 'filter' are [batch, length], or [batch, n, length] with
+            ``share_attention=False``, of length kernel_height·kernel_width, in_channels and out_channels.
+        """
+        if self.attention is None:
+            return {}
+        attentions = {}
+        for head, logits in self.attention(x).items():
+            logits = logits / self.temperature
+            if head != 'kernel' and not self.share_attention:
+                logits = logits.unflatten(1, (self.kernel_num, -1))
+            softmax = head == 'kernel' or (head == 'spatial' and self.spatial_activation == 'softmax')
+            attentions[head] = logits.softmax(-1) if softmax else logits.sigmoid()
+        return attentions
+
+    def forward(self, x: Tensor) -> Tensor:
+        attentions = {f'{name}_attention': value for name, value in self.compute_attentions(x).items()}
+        x, padding = self._pad(x)
+        return mixture_conv2d(x, self.weight, self.bias, **attentions, stride=self.stride, padding=padding,
+                              dilation=self.dilation, groups=self.groups, plan=self.plan)
+
+    def extra_repr(self) -> str:
+        parts = [super().extra_repr(), f'kernel_num={self.kernel_num}']
+        if not self.share_attention:
+            parts.append('share_attention=False')
+        if self.spatial_activation != 'sigmoid':
+            parts.append(f'spatial_activation={self.spatial_activation!r}')
+        if self.plan != 'auto':
+            parts.append(f'plan={self.plan!r}')
+        return ', '.join(parts)

@@ -1,0 +1,40 @@
+"""The temperature by which a layer divides its attention logits (DyConv, CVPR 2020, Eq. 5)."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def check_temperature(temperature: float, name: str = 'temperature') -> None:
+    """Raise a ValueError that names the argument unless it is a positive, finite number."""
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) \
+            or not 0 < temperature < math.inf:
+        raise ValueError(f'{name} must be a positive number, but is {temperature!r}')
+
+
+class TemperatureMixin(nn.Module):
+    """A module with a temperature, which :class:`TemperatureAnnealingHook` finds and sets.
+
+    The temperature is a persistent buffer: a checkpoint taken in mid-annealing tests as it trained, and
+    compiled code is not compiled again when it changes. A state dict without it, such as those of the
+    reference implementations, loads as a temperature of 1.
+    """
+
+    def _init_temperature(self, temperature: float) -> None:
+        check_temperature(temperature)
+        self.register_buffer('temperature', torch.tensor(float(temperature)))
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide attention logits by ``temperature`` from now on.
+
+        Raises:
+            ValueError: ``temperature`` is not a positive number.
+        """
+        check_temperature(temperature)
+        self.temperature.fill_(temperature)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        state_dict.setdefault(prefix + 'temperature', torch.ones_like(self.temperature))
+        super()._load_from_state_dict(state_dict, prefix, *args)

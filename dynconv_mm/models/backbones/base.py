@@ -1,0 +1,95 @@
+"""What the backbones share: where a convolution stands, frozen stages, norms in eval mode."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
+
+
+class ConvPlace(NamedTuple):
+    """Where in a network a convolution stands."""
+
+    role: str  # 'stem', 'downsample', 'last', or its name in the block: 'conv1', …, 'expand', 'depthwise', 'project'
+    stage: int  # 0 the stem, 1 … the stages
+    block: int = 0  # counted within the stage
+
+
+class StagedBackbone(BaseModule):
+    """A stem and numbered stages, of which the first can be frozen.
+
+    Subclasses build ``self.stages`` (names of the stages' modules, in order) and say in
+    :meth:`stem_modules` what belongs to the stem; a method overrides :meth:`conv_cfg_at`.
+    """
+
+    def __init__(self, out_indices: Sequence[int], frozen_stages: int, conv_cfg: dict | None, norm_cfg: dict,
+                 norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
+        super().__init__(list(INIT_CFG) if init_cfg is None else init_cfg)
+        if not out_indices or any(index not in range(num_stages) for index in out_indices):
+            raise ValueError(f'out_indices must be stages out of 0 … {num_stages - 1}, but is {out_indices!r}')
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(f'frozen_stages must be an int from -1 (none) to {num_stages}, but is '
+                             f'{frozen_stages!r}')
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.stages: list[str] = []
+
+    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """The ``conv_cfg`` of the convolution at ``place``; a dynamic network overrides this."""
+        return self.conv_cfg
+
+    def stem_modules(self) -> Iterable[nn.Module]:
+        """The modules before the first stage."""
+        raise NotImplementedError
+
+    def _run_stages(self, x: Tensor) -> tuple[Tensor, ...]:
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            x = getattr(self, stage)(x)
+            if index in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def _freeze_stages(self) -> None:
+        """Frozen stages get no gradients and stay in eval mode; 0 is the stem alone."""
+        if self.frozen_stages < 0:
+            return
+        for module in (*self.stem_modules(), *(getattr(self, name) for name in self.stages[:self.frozen_stages])):
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> StagedBackbone:
+        """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, those in attentions too, stay in
+        eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+class CheckpointedBlock(nn.Module):
+    """A block that can trade time for memory: with ``with_cp`` its activations are computed again in the
+    backward pass."""
+
+    with_cp = False
+
+    def _residual(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _run(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._residual, x, use_reentrant=False)
+        return self._residual(x)

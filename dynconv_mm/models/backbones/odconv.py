@@ -1,0 +1,79 @@
+"""The networks of ODConv (ICLR 2022, Tables 1 to 3)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.registry import MODELS
+
+from ...layers.odconv import ATTENTIONS
+from .base import ConvPlace
+from .mobilenet_v2 import MobileNetV2
+from .resnet import ResNet
+
+
+class ODConvRule:
+    """Every convolution is an :class:`ODConv2d`, but the first and the 1×1 ones of shortcuts.
+
+    Args:
+        kernel_num, reduction, min_channels, attentions, spatial_activation, share_attention,
+            spatial_pool_size, temperature, plan: as of :class:`ODConv2d`.
+        attention_norm_cfg (dict, optional): ``norm_cfg`` of the attentions. Default: the network's where
+            that is a batch norm, else BN.
+    """
+
+    def __init__(self,
+                 *args,
+                 kernel_num: int = 4,
+                 reduction: float = 1 / 16,
+                 min_channels: int = 16,
+                 attentions: Sequence[str] = ATTENTIONS,
+                 spatial_activation: str = 'sigmoid',
+                 share_attention: bool = True,
+                 spatial_pool_size: int = 1,
+                 temperature: float = 1.,
+                 attention_norm_cfg: dict | None = None,
+                 plan: str = 'auto',
+                 **kwargs) -> None:
+        self.odconv_cfg = dict(type='ODConv2d', kernel_num=kernel_num, reduction=reduction,
+                               min_channels=min_channels, attentions=attentions,
+                               spatial_activation=spatial_activation, share_attention=share_attention,
+                               spatial_pool_size=spatial_pool_size, temperature=temperature, plan=plan)
+        self.attention_norm_cfg = attention_norm_cfg
+        super().__init__(*args, **kwargs)
+
+    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        if place.role in ('stem', 'downsample'):
+            return self.conv_cfg
+        norm_cfg = self.attention_norm_cfg
+        if norm_cfg is None:
+            norm_cfg = self.norm_cfg if self.norm_cfg['type'] in ('BN', 'SyncBN') else dict(type='BN')
+        return dict(self.odconv_cfg, norm_cfg=norm_cfg)
+
+
+@MODELS.register_module()
+class ODConvResNet(ODConvRule, ResNet):
+    """ResNet with ODConv, for mmpretrain and mmdet alike (ODConv, Tables 2 and 3).
+
+    Takes the arguments of :class:`~dynconv_mm.models.backbones.resnet.ResNet` (``depth``, ``out_indices``,
+    ``frozen_stages``, ``norm_eval``, …) and, by name, those of :class:`ODConvRule` (``kernel_num``,
+    ``reduction``, …).
+
+    Example:
+        >>> backbone = ODConvResNet(depth=18, kernel_num=1, out_indices=(0, 1, 2, 3)).eval()
+        >>> [tuple(x.shape) for x in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
+    """
+
+
+@MODELS.register_module()
+class ODConvMobileNetV2(ODConvRule, MobileNetV2):
+    """MobileNetV2 with ODConv, for mmpretrain and mmdet alike (ODConv, Table 1).
+
+    Takes the arguments of :class:`~dynconv_mm.models.backbones.mobilenet_v2.MobileNetV2`
+    (``widen_factor``, ``out_indices``, …) and, by name, those of :class:`ODConvRule` (``kernel_num``, …).
+
+    Example:
+        >>> backbone = ODConvMobileNetV2(kernel_num=1, out_indices=(1, 2, 4, 7)).eval()
+        >>> [tuple(x.shape) for x in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 24, 16, 16), (1, 32, 8, 8), (1, 96, 4, 4), (1, 1280, 2, 2)]
+    """

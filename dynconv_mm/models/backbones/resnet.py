@@ -1,0 +1,221 @@
+"""ResNet (He et al., CVPR 2016), whose convolutions a method can replace."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from .base import CheckpointedBlock, ConvPlace, StagedBackbone
+
+
+class ConvShape(NamedTuple):
+    """A convolution of a residual block, without its input channels."""
+
+    kernel_size: int
+    out_channels: int
+    stride: int
+    dilation: int
+
+
+def basic_convs(planes: int, stride: int, dilation: int, style: str) -> list[ConvShape]:
+    """The convolutions of a basic block (ResNet-18, -34)."""
+    return [ConvShape(3, planes, stride, dilation), ConvShape(3, planes, 1, 1)]
+
+
+def bottleneck_convs(planes: int, stride: int, dilation: int, style: str) -> list[ConvShape]:
+    """The convolutions of a bottleneck block (ResNet-50 and deeper)."""
+    first, second = (1, stride) if style == 'pytorch' else (stride, 1)
+    return [ConvShape(1, planes, first, 1), ConvShape(3, planes, second, dilation), ConvShape(1, 4 * planes, 1, 1)]
+
+
+class ResidualBlock(CheckpointedBlock):
+    """Convolutions, each with its norm, beside a shortcut.
+
+    Args:
+        backbone (ResNet): says how convolutions and norms are built.
+        in_channels (int): channels of the input.
+        convs (list[ConvShape]): the convolutions in order.
+        stride (int): stride of the whole block.
+        stage, block (int): where it stands.
+        drop_path_rate (float): stochastic depth.
+    """
+
+    def __init__(self, backbone: ResNet, in_channels: int, convs: list[ConvShape], stride: int, stage: int,
+                 block: int, drop_path_rate: float) -> None:
+        super().__init__()
+        self.with_cp = backbone.with_cp
+        channels, self._norms = in_channels, []
+        for number, conv in enumerate(convs, 1):
+            padding = conv.dilation * (conv.kernel_size - 1) // 2
+            self.add_module(
+                f'conv{number}',
+                build_conv_layer(backbone.conv_cfg_at(ConvPlace(f'conv{number}', stage, block)), channels,
+                                 conv.out_channels, conv.kernel_size, stride=conv.stride, padding=padding,
+                                 dilation=conv.dilation, bias=False))
+            name, norm = build_norm_layer(backbone.norm_cfg, conv.out_channels, postfix=number)
+            self.add_module(name, norm)
+            self._norms.append(name)
+            channels = conv.out_channels
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = backbone.make_downsample(in_channels, channels, stride, ConvPlace('downsample', stage,
+                                                                                               block))
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm before the addition."""
+        return getattr(self, self._norms[-1])
+
+    def _residual(self, x: Tensor) -> Tensor:
+        out = x
+        for number, norm in enumerate(self._norms, 1):
+            out = getattr(self, norm)(getattr(self, f'conv{number}')(out))
+            if number < len(self._norms):
+                out = self.relu(out)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.drop_path(out) + shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self._run(x))
+
+
+class ResNet(StagedBackbone):
+    """ResNet backbone; parameter names are torchvision's.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152.
+        in_channels (int): channels of the image. Default: 3.
+        stem_channels (int): output channels of the stem. Default: 64.
+        base_channels (int): inner channels of the first stage. Default: 64.
+        num_stages (int): number of stages, 1 to 4. Default: 4.
+        strides, dilations (Sequence[int]): of the first block and of each stage.
+        out_indices (Sequence[int]): stages, counted from 0, whose maps are returned. Default: (3, ).
+        style (str): 'pytorch', a bottleneck's stride is in its 3×3 convolution, or 'caffe', in its first 1×1.
+        deep_stem (bool): three 3×3 convolutions in place of the 7×7 one. Default: False.
+        avg_down (bool): a shortcut's stride is an average pooling. Default: False.
+        frozen_stages (int): -1 none, 0 the stem, i the stem and the first i stages. Default: -1.
+        conv_cfg (dict, optional): of the static convolutions.
+        norm_cfg (dict): of the norms. Default: BN.
+        norm_eval (bool): keep batch norms, those in attentions too, in eval mode. Default: False.
+        with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
+        zero_init_residual (bool): start with the last norm of each block at 0. Default: True.
+        drop_path_rate (float): stochastic depth rate of the last block, rising linearly. Default: 0.
+        init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
+
+    Shape:
+        input Tensor[batch, in_channels, height, width]; output a tuple of maps, one for each of
+        ``out_indices``.
+
+    Raises:
+        ValueError: an argument is not one of the above.
+    """
+
+    arch_settings = {
+        18: (basic_convs, (2, 2, 2, 2)),
+        34: (basic_convs, (3, 4, 6, 3)),
+        50: (bottleneck_convs, (3, 4, 6, 3)),
+        101: (bottleneck_convs, (3, 4, 23, 3)),
+        152: (bottleneck_convs, (3, 8, 36, 3)),
+    }
+
+    def __init__(self,
+                 depth: int,
+                 in_channels: int = 3,
+                 stem_channels: int = 64,
+                 base_channels: int = 64,
+                 num_stages: int = 4,
+                 strides: Sequence[int] = (1, 2, 2, 2),
+                 dilations: Sequence[int] = (1, 1, 1, 1),
+                 out_indices: Sequence[int] = (3, ),
+                 style: str = 'pytorch',
+                 deep_stem: bool = False,
+                 avg_down: bool = False,
+                 frozen_stages: int = -1,
+                 conv_cfg: dict | None = None,
+                 norm_cfg: dict = dict(type='BN', requires_grad=True),
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 zero_init_residual: bool = True,
+                 drop_path_rate: float = 0.,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        if num_stages not in range(1, 5):
+            raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
+        super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, with_cp, init_cfg, num_stages)
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
+        for name, values in (('strides', strides), ('dilations', dilations)):
+            if len(values) < num_stages:
+                raise ValueError(f'{name} must have a value for each of num_stages={num_stages}, but is {values!r}')
+        if style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style must be 'pytorch' or 'caffe', but is {style!r}")
+        self.depth = depth
+        self.deep_stem = deep_stem
+        self.avg_down = avg_down
+        self.zero_init_residual = zero_init_residual
+        self._make_stem(in_channels, stem_channels)
+
+        make_convs, blocks = self.arch_settings[depth]
+        rates = torch.linspace(0, drop_path_rate, sum(blocks)).tolist()
+        channels = stem_channels
+        for stage in range(1, num_stages + 1):
+            layer = []
+            for block in range(blocks[stage - 1]):
+                stride = strides[stage - 1] if block == 0 else 1
+                convs = make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1], style)
+                layer.append(ResidualBlock(self, channels, convs, stride, stage, block, rates.pop(0)))
+                channels = convs[-1].out_channels
+            self.stages.append(f'layer{stage}')
+            self.add_module(self.stages[-1], nn.Sequential(*layer))
+        self.feat_dim = channels
+        self._freeze_stages()
+
+    def _make_stem(self, in_channels: int, stem_channels: int) -> None:
+        conv_cfg = self.conv_cfg_at(ConvPlace('stem', 0))
+        if self.deep_stem:
+            middle = stem_channels // 2
+            common = dict(kernel_size=3, padding=1, conv_cfg=conv_cfg, norm_cfg=self.norm_cfg)
+            self.stem = nn.Sequential(ConvModule(in_channels, middle, stride=2, **common),
+                                      ConvModule(middle, middle, **common),
+                                      ConvModule(middle, stem_channels, **common))
+        else:
+            self.conv1 = build_conv_layer(conv_cfg, in_channels, stem_channels, kernel_size=7, stride=2, padding=3,
+                                          bias=False)
+            self.norm1_name, norm = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
+            self.add_module(self.norm1_name, norm)
+            self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+    def stem_modules(self) -> Iterable[nn.Module]:
+        return [self.stem] if self.deep_stem else [self.conv1, getattr(self, self.norm1_name)]
+
+    def make_downsample(self, in_channels: int, out_channels: int, stride: int, place: ConvPlace) -> nn.Sequential:
+        """The shortcut of a block that changes size or channels."""
+        pool = []
+        if self.avg_down and stride != 1:
+            pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)]
+            stride = 1
+        conv = build_conv_layer(self.conv_cfg_at(place), in_channels, out_channels, kernel_size=1, stride=stride,
+                                bias=False)
+        return nn.Sequential(*pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; weights loaded by it are left as they are."""
+        super().init_weights()
+        if self.zero_init_residual and not (isinstance(self.init_cfg, dict)
+                                            and self.init_cfg['type'] == 'Pretrained'):
+            for module in self.modules():
+                if isinstance(module, ResidualBlock):
+                    nn.init.zeros_(module.last_norm.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.deep_stem:
+            x = self.stem(x)
+        else:
+            x = self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
+        return self._run_stages(self.maxpool(x))

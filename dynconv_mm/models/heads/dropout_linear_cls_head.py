@@ -1,0 +1,43 @@
+"""A linear classifier behind dropout, as ODConv's and DyConv's recipes have it (ODConv A.2)."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ...compat.optional import import_optional
+
+if TYPE_CHECKING:
+    from mmpretrain.models.heads import LinearClsHead
+
+
+@MODELS.register_module()
+def DropoutLinearClsHead(dropout: float, **kwargs) -> LinearClsHead:
+    """mmpretrain's ``LinearClsHead`` behind dropout.
+
+    Args:
+        dropout (float): probability with which a feature is zeroed in training, in [0, 1).
+        **kwargs: of ``LinearClsHead``: ``num_classes``, ``in_channels``, ``loss``, ``topk`` …
+
+    Returns:
+        LinearClsHead: same parameter names (``fc.weight``, ``fc.bias``).
+
+    Raises:
+        ImportError: mmpretrain is not installed.
+        ValueError: ``dropout`` is not in [0, 1).
+    """
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ValueError(f'dropout must be in [0, 1), but is {dropout!r}')
+    heads = import_optional('mmpretrain.models.heads', 'DropoutLinearClsHead')
+
+    class DropoutLinearClsHead(heads.LinearClsHead):
+
+        def __init__(self) -> None:
+            super().__init__(**kwargs)
+            self.dropout = nn.Dropout(dropout)
+
+        def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+            return self.dropout(super().pre_logits(feats))
+
+    return DropoutLinearClsHead()

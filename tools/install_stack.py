@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Create a virtual environment that holds one tested stack and this package.
+
+Standard library only: it runs before anything is installed. Each step is
+skipped when it is already done, so an interrupted installation goes on where
+it stopped. The wheel of mmcv, which PyPI has as source only and which takes
+minutes to compile, is kept per Python and torch version and reused.
+"""
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / 'requirements'
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a stack installs; versions stand in its constraints file."""
+
+    mmcv: str
+    openmmlab: str
+    about: str
+
+
+STACKS = {
+    'official': Stack('mmcv', 'openmmlab.txt', 'the OpenMMLab releases on a current torch'),
+    'onedl': Stack('onedl-mmcv', 'openmmlab-onedl.txt', 'the maintained onedl forks'),
+    'classic': Stack('mmcv', 'openmmlab.txt', 'the OpenMMLab releases on torch 2.1'),
+}
+PYTHON = (3, 11)
+
+
+def fail(message: str) -> None:
+    sys.exit(f'install_stack: {message}')
+
+
+def pinned(constraints: Path, package: str) -> str:
+    """The version at which ``constraints`` pins ``package``."""
+    for line in constraints.read_text().splitlines():
+        name, _, version = line.partition('==')
+        if name.strip().lower() == package.lower() and version:
+            return version.strip()
+    fail(f'{constraints} does not pin {package}')
+
+
+def run(python: Path, *arguments: str, env: dict | None = None) -> None:
+    command = [str(python), *arguments]
+    print('+', ' '.join(arguments), flush=True)
+    done = subprocess.run(command, env={**os.environ, **(env or {})})
+    if done.returncode:
+        fail(f'`python {" ".join(arguments)}` failed with exit code {done.returncode}; its message '
+             'is above. Running the same command again goes on from here.')
+
+
+def fingerprint(stack: str) -> str:
+    """Changes when anything that this script installs changes."""
+    digest = hashlib.sha256(sys.version.encode())
+    files = [REQUIREMENTS / f'constraints-{stack}.txt', ROOT / 'setup.py', Path(__file__)]
+    files += [REQUIREMENTS / name for name in ('build.txt', 'tests.txt', 'lint.txt', STACKS[stack].openmmlab)]
+    for file in files:
+        digest.update(file.read_bytes())
+    digest.update(str(ROOT).encode())
+    return digest.hexdigest()
+
+
+def wheel_folder(torch_version: str) -> Path:
+    """Compiled code fits one Python, one torch and one kind of machine."""
+    cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
+    tag = f'cp{PYTHON[0]}{PYTHON[1]}-torch{torch_version}-{platform.machine()}'
+    return cache / 'dynconv_mm' / 'wheels' / tag
+
+
+def mmcv_wheel(python: Path, requirement: str, torch_version: str) -> Path:
+    """The compiled mmcv, from the kept wheels or built now."""
+    name, _, version = requirement.partition('==')
+    folder = wheel_folder(torch_version)
+    pattern = f'{name.replace("-", "_")}-{version}-cp*.whl'
+    kept = sorted(folder.glob(pattern))
+    if kept:
+        print(f'reusing {kept[-1]}')
+        return kept[-1]
+    if not (Path(sysconfig.get_paths()['include']) / 'Python.h').exists():
+        fail(f'the C headers of Python {sys.version.split()[0]} are missing, and {name} is compiled '
+             'against them: install them (Debian, Ubuntu: `apt install python3-dev`)')
+    if not any(shutil.which(compiler) for compiler in (os.environ.get('CXX', 'g++'), 'c++', 'clang++')):
+        fail(f'no C++ compiler found, and {name} must be compiled: install one '
+             '(Debian, Ubuntu: `apt install g++`) or name it in CXX')
+    print(f'compiling {requirement} for torch {torch_version}: about 8 minutes on 2 cores, once', flush=True)
+    building = folder / f'building-{os.getpid()}'
+    building.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    run(python, '-m', 'pip', 'wheel', '--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary',
+        name, '-w', str(building), requirement, env={'MMCV_WITH_OPS': '1'})
+    print(f'compiled in {(time.monotonic() - started) / 60:.1f} minutes')
+    built, = building.glob(pattern)
+    wheel = folder / built.name
+    built.replace(wheel)
+    building.rmdir()
+    return wheel
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--stack', choices=sorted(STACKS), default='official',
+                        help='; '.join(f'{name}: {stack.about}' for name, stack in STACKS.items()))
+    parser.add_argument('--venv', type=Path, required=True, help='folder of the virtual environment')
+    args = parser.parse_args()
+    if sys.version_info[:2] != PYTHON:
+        fail(f'the stacks are pinned for Python {PYTHON[0]}.{PYTHON[1]}, and this is '
+             f'{sys.version.split()[0]}: run with another one, e.g. `make test PYTHON=python3.11`')
+    stack, folder = STACKS[args.stack], args.venv.resolve()
+    python, stamp = folder / 'bin' / 'python', folder / '.dynconv-mm-stack'
+    wanted = fingerprint(args.stack)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not python.exists():
+        print(f'creating {folder}')
+        venv.create(folder, with_pip=True)
+    constraints = REQUIREMENTS / f'constraints-{args.stack}.txt'
+    torch_version = pinned(constraints, 'torch')
+    install = ('-m', 'pip', 'install', '--disable-pip-version-check')
+    run(python, *install, f'pip=={pinned(constraints, "pip")}')
+    run(python, *install, '-c', str(constraints), 'torch', 'torchvision', 'numpy')
+    run(python, *install, '-r', str(REQUIREMENTS / 'build.txt'))
+    requirement = f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}'
+    wheel = mmcv_wheel(python, requirement, torch_version)
+    # --no-deps: the version on disk may come from a build against another torch
+    run(python, *install, '--force-reinstall', '--no-deps', str(wheel))
+    run(python, *install, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
+        '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
+    run(python, *install, '--no-deps', '--no-build-isolation', '--editable', str(ROOT))
+    run(python, '-m', 'pip', 'check')
+    stamp.write_text(wanted)
+    print(f'stack {args.stack} is installed in {folder}')
+
+
+if __name__ == '__main__':
+    main()
