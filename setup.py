@@ -1,2 +1,89 @@
-from setuptools import find_packages, setup
-setup(name='dynconv-mm', version='0.1.0', packages=find_packages(include=('dynconv_mm*',)))
+"""Packaging: the package, its ``.mim`` folder and the start-up line that makes ``dynconv_mm::`` known."""
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.build_py import build_py
+
+from distutils.command.install_data import install_data  # isort: skip; setuptools' own copy, importable after it
+
+ROOT = Path(__file__).resolve().parent
+MIM = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithMim(build_py):
+    """Carries configs, tools and model index in ``dynconv_mm/.mim``, where mim and ``_base_`` look for them."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            self._fill(ROOT / 'dynconv_mm' / '.mim', lambda source, target: target.symlink_to(source))
+        elif not self.dry_run:
+            self._fill(Path(self.build_lib) / 'dynconv_mm' / '.mim', self._copy)
+
+    @staticmethod
+    def _fill(folder, put):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in MIM:
+            put(ROOT / name, folder / name)
+
+    @staticmethod
+    def _copy(source, target):
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copyfile(source, target)
+
+
+class InstallStartUpLine(install_data):
+    """Puts data files, of which the ``.pth`` is the only one, beside the package: Python reads it there."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.install_dir = self.get_finalized_command('install').install_lib
+
+
+class WithData(Distribution):
+    """An editable installation asks ``has_data``, which setuptools does not define, before it installs data."""
+
+    def has_data(self):
+        return self.has_data_files()
+
+
+def requirements(name):
+    lines = (ROOT / 'requirements' / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+    name='dynconv-mm',
+    version=re.search(r"__version__ = '(.*)'", (ROOT / 'dynconv_mm' / 'version.py').read_text())[1],
+    description='Dynamic convolution (ODConv, DCD, DCDC and their baselines) for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='dynamic convolution, ODConv, object detection, OpenMMLab',
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=('dynconv_mm', 'dynconv_mm.*')),
+    py_modules=['dynconv_mm_scope'],
+    data_files=[('', ['dynconv_mm_scope.pth'])],
+    python_requires='>=3.9',
+    # mmengine, mmcv, mmdet and mmpretrain exist under two distribution names each (the releases and the onedl
+    # forks): to require one by name would install a second copy beside the other. The extras name the releases.
+    install_requires=requirements('runtime.txt'),
+    extras_require={
+        'mim': requirements('mminstall.txt'),
+        'mmdet': [*requirements('mminstall.txt'), 'mmdet>=3.0.0,<4.0.0'],
+        'mmpretrain': [*requirements('mminstall.txt'), 'mmpretrain>=1.0.0,<2.0.0'],
+        'tests': requirements('tests.txt'),
+        'lint': requirements('lint.txt'),
+    },
+    cmdclass=dict(build_py=BuildWithMim, install_data=InstallStartUpLine),
+    distclass=WithData,
+    zip_safe=False,
+)

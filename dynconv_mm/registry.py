@@ -7,7 +7,9 @@ import mmengine.registry
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
-MODULE2PACKAGE.setdefault('dynconv_mm', 'dynconv_mm')
+from dynconv_mm_scope import ENTRY
+
+MODULE2PACKAGE.setdefault(*ENTRY)
 
 REGISTRIES = [Registry(root.name, parent=root, scope='dynconv_mm', locations=['dynconv_mm'])
               for root in vars(mmengine.registry).values() if isinstance(root, Registry)]

@@ -136,9 +136,9 @@ def main() -> None:
     wheel = mmcv_wheel(python, requirement, torch_version)
     # --no-deps: the version on disk may come from a build against another torch
     run(python, *install, '--force-reinstall', '--no-deps', str(wheel))
+    run(python, *install, '--no-deps', '--no-build-isolation', '--editable', str(ROOT))
     run(python, *install, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
         '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
-    run(python, *install, '--no-deps', '--no-build-isolation', '--editable', str(ROOT))
     run(python, '-m', 'pip', 'check')
     stamp.write_text(wanted)
     print(f'stack {args.stack} is installed in {folder}')

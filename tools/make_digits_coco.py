@@ -10,6 +10,8 @@ ground they lie on. No digit and no part of a photograph is in both splits.
     OUT/annotations/panoptic_train/000001.png    OUT/annotations/panoptic_val/...
     OUT/digits_coco.json                         the options it was made with
 """
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -29,7 +31,7 @@ from tqdm import tqdm
 MARKER = 'digits_coco.json'
 FORMAT = 1  # count up when the same options would give other files
 VAL_DIGITS = 0.2
-MASK_ALPHA = 0.5  # ink at least this opaque belongs to the mask
+MASK_ALPHA = 0.35  # ink at least this opaque belongs to the mask
 MAX_OVERLAP = 0.25  # of two boxes, as a part of the smaller one: their IoU stays below 0.15
 MIN_VISIBLE = 0.6  # of a digit's mask, under the digits that lie on it
 CONTRAST = 100  # grey levels between ink and ground, where a drawn colour reaches them
@@ -287,10 +289,10 @@ def write_split(root: Path, split: str, options: Options, advance: Callable[[], 
         instances += [{**thing, 'image_id': image_id} for thing in things]
         panoptics.append({'image_id': image_id, 'file_name': panoptic_name, 'segments_info': segments})
         advance()
-    for kind, annotations, categories in (('instances', instances, THING_CATEGORIES),
-                                          ('panoptic', panoptics, PANOPTIC_CATEGORIES)):
+    for kind, entries, categories in (('instances', instances, THING_CATEGORIES),
+                                      ('panoptic', panoptics, PANOPTIC_CATEGORIES)):
         save_json(root / 'annotations' / f'{kind}_{split}.json',
-                  {**HEADER, 'images': images, 'annotations': annotations, 'categories': categories})
+                  {**HEADER, 'images': images, 'annotations': entries, 'categories': categories})
 
 
 def marker(options: Options) -> dict:

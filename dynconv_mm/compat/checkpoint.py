@@ -1,1 +1,62 @@
-def allow_mmengine_checkpoints(): ...
+"""Loading mmengine's checkpoints with ``torch.load(weights_only=True)``.
+
+From torch 2.6 on that is the default, and mmengine's own checkpoints fail it: their message hub holds
+``HistoryBuffer`` objects, numpy arrays and scalars, and methods looked up by ``builtins.getattr``. These,
+and no other callables, are allowed here; a file that asks for anything else is refused before it runs.
+"""
+from __future__ import annotations
+
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy < 2
+    from numpy.core import multiarray
+
+STATISTICS = ('min', 'max', 'current', 'mean')
+NUMERIC = '?bhilqBHILQefdFD'  # numpy's codes of bool, int, uint, float and complex types
+
+
+def _history_buffer_method(owner: object, name: str) -> object:
+    """In place of ``getattr``: the statistics of ``HistoryBuffer``, which its pickles refer to."""
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise UnpicklingError(f'refused: the checkpoint asks for the attribute {name!r} of {owner!r}, and only the '
+                              f'statistics {STATISTICS} of HistoryBuffer may be looked up')
+    return getattr(HistoryBuffer, name)
+
+
+def _empty_array(kind: type, shape: tuple, dtype: bytes) -> np.ndarray:
+    """In place of numpy's ``_reconstruct``: plain arrays only."""
+    if kind is not np.ndarray:
+        raise UnpicklingError(f'refused: the checkpoint asks for an array of type {kind!r}')
+    return multiarray._reconstruct(kind, shape, dtype)
+
+
+def _numeric_scalar(dtype: np.dtype, value: bytes) -> np.generic:
+    """In place of numpy's ``scalar``: numbers only."""
+    if not isinstance(dtype, np.dtype) or dtype.char not in NUMERIC or not isinstance(value, bytes):
+        raise UnpicklingError(f'refused: the checkpoint asks for a numpy scalar of type {dtype!r}')
+    return multiarray.scalar(dtype, value)
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what mmengine's runner saves; done by ``import dynconv_mm``.
+
+    Does nothing before torch 2.6, where mmengine loads without ``weights_only``.
+    """
+    if digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'):
+        return
+    torch.serialization.add_safe_globals([
+        HistoryBuffer,
+        (_history_buffer_method, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in NUMERIC},
+        *((replacement, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
+          for name, replacement in (('_reconstruct', _empty_array), ('scalar', _numeric_scalar))),
+    ])

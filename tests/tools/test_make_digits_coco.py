@@ -2,6 +2,7 @@
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ SPLITS = {'train': 12, 'val': 6}
 def load_tool():
     spec = importlib.util.spec_from_file_location('make_digits_coco', TOOL)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 
@@ -72,7 +74,7 @@ def coco(dataset, split) -> COCO:
     return COCO(str(dataset / 'annotations' / f'instances_{split}.json'))
 
 
-# what is in a data set
+# What is in a data set.
 
 
 def test_images_are_as_announced(dataset, split, coco):
@@ -151,7 +153,7 @@ def test_panoptic_image_names_lead_to_the_segments(dataset, split):
         annotation['file_name'] for annotation in panoptic['annotations']]
 
 
-# the splits share nothing
+# The splits share nothing.
 
 
 def test_no_digit_is_in_both_splits(dataset):
@@ -188,7 +190,7 @@ def test_grounds_are_as_large_as_an_image(split, size):
         assert ground.stuff.shape[0] >= height and ground.stuff.shape[1] >= width
 
 
-# masks
+# Masks.
 
 
 def masks() -> dict[str, np.ndarray]:
@@ -220,7 +222,7 @@ def test_overlap_is_a_part_of_the_smaller_box():
     assert tool.overlap((0, 0, 10, 10), (20, 20, 5, 5)) == 0
 
 
-# the options
+# The options.
 
 
 def test_same_seed_same_bytes(dataset, tmp_path):
@@ -234,7 +236,8 @@ def test_other_seed_other_bytes(dataset, tmp_path):
 
 
 def test_size_and_objects_are_obeyed(tmp_path):
-    out = make(tmp_path / 'set', *'--width 96 --height 200 --objects-min 3 --objects-max 3'.split())
+    out = make(tmp_path / 'set', '--width', '96', '--height', '200', '--objects-min', '3',
+               '--objects-max', '3')
     coco = COCO(str(out / 'annotations' / 'instances_train.json'))
     assert {len(coco.imgToAnns[image]) for image in coco.imgs} == {3}
     with Image.open(out / 'train' / '000001.jpg') as picture:
@@ -257,13 +260,14 @@ def test_bad_options_are_refused(tmp_path, capsys, option, value, words):
 
 def test_too_many_digits_for_an_image(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        make(tmp_path / 'set', *'--width 32 --height 32 --objects-min 20 --objects-max 20'.split())
+        make(tmp_path / 'set', '--width', '32', '--height', '32', '--objects-min', '20',
+             '--objects-max', '20')
     assert stopped.value.code == 1
     assert 'lower --objects-min' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-# what is already there
+# What is already there.
 
 
 @pytest.fixture
