@@ -37,21 +37,24 @@ def grouped(m: Mixture) -> Tensor:
     What all kernels share leaves the sum: α_c scales the input's channels, α_f the output's, and α_s the
     mixed kernel. What each kernel has of its own is multiplied into the kernels before they are added up.
     """
-    batch, channels, height, width = m.input.shape
-    _, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
-    x, spatial, channel, filter_ = m.input, m.spatial_attention, m.channel_attention, m.filter_attention
-    if _is_shared(channel):
-        x = x * channel.view(batch, channels, 1, 1)
-    mixed = _mixed_kernels(m)
-    if _is_shared(spatial):
-        mixed = mixed * spatial.view(batch, 1, 1, kernel_height, kernel_width)
-    y = F.conv2d(x.reshape(1, batch * channels, height, width),
-                 mixed.reshape(batch * out_channels, group_channels, kernel_height, kernel_width),
-                 None, m.stride, m.padding, m.dilation, batch * m.groups)
-    y = y.view(batch, out_channels, *y.shape[-2:])
-    if _is_shared(filter_):
-        y = y * filter_.view(batch, out_channels, 1, 1)
-    return y if m.bias is None else y + m.bias.view(1, -1, 1, 1)
+    x, mixed = m.input, _mixed_kernels(m)
+    if _is_shared(m.channel_attention):
+        x = x * m.channel_attention[:, :, None, None]
+    y = _grouped_conv(m, x, mixed)
+    if _is_shared(m.filter_attention):
+        y = y * m.filter_attention[:, :, None, None]
+    return _add_bias(y, m.bias)
+
+
+def _grouped_conv(m: Mixture, x: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve sample b of ``x`` by ``kernels[b]``."""
+    y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels.reshape(-1, *kernels.shape[2:]), None, m.stride, m.padding,
+                 m.dilation, len(x) * m.groups)
+    return y.view(len(x), -1, *y.shape[2:])
+
+
+def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias[:, None, None]
 
 
 def _is_shared(attention: Tensor | None) -> bool:
@@ -59,13 +62,16 @@ def _is_shared(attention: Tensor | None) -> bool:
 
 
 def _mixed_kernels(m: Mixture) -> Tensor:
-    """Σ_i of the kernels times all that is their own.
+    """Each sample's sum of the kernels times all that is their own, times the α_s that they share.
 
     Returns:
         Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
     """
     batch = m.input.shape[0]
     n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
+    if _is_shared(m.spatial_attention):
+        scale = m.spatial_attention.view(batch, 1, 1, kernel_height, kernel_width)
+        return _mixed_kernels(m._replace(spatial_attention=None)) * scale
     own = [None if attention is None or _is_shared(attention) else attention
            for attention in (m.spatial_attention, m.channel_attention, m.filter_attention)]
     if own == [None, None, None]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.model import BaseModule
@@ -46,6 +47,38 @@ class StagedBackbone(BaseModule):
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
         """The ``conv_cfg`` of the convolution at ``place``; a dynamic network overrides this."""
         return self.conv_cfg
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        Raises:
+            FileNotFoundError: the checkpoint to start from is not there.
+            RuntimeError: it is of another architecture.
+        """
+        for cfg in self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]:
+            checkpoint = cfg.get('checkpoint')
+            if checkpoint and '://' not in checkpoint and not Path(checkpoint).is_file():
+                raise FileNotFoundError(
+                    f'{type(self).__name__} is to start from {checkpoint!r}, which does not exist. Put a pre-trained '
+                    'checkpoint there (the README says how to get one), name another with `--cfg-options '
+                    'model.backbone.init_cfg.checkpoint=PATH`, or train from scratch with `--cfg-options '
+                    'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False`.')
+        super().init_weights()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Refuse another architecture's weights, which a non-strict load would skip but for a line in the log."""
+        if any(key.startswith(prefix) for key in state_dict):
+            misfits = [f'{name}: ' + (f'{list(state_dict[prefix + name].shape)} in the checkpoint, '
+                                      f'{list(parameter.shape)} here' if prefix + name in state_dict else 'missing')
+                       for name, parameter in self.named_parameters()
+                       if getattr(state_dict.get(prefix + name), 'shape', None) != parameter.shape]
+            if misfits:
+                shown = '; '.join(misfits[:3]) + ('; …' if len(misfits) > 3 else '')
+                raise RuntimeError(
+                    f'the checkpoint does not fit this {type(self).__name__}: {len(misfits)} of its '
+                    f'{len(list(self.parameters()))} parameters are missing or of another shape ({shown}). It is '
+                    'of another architecture: use the config that it was trained with.')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def stem_modules(self) -> Iterable[nn.Module]:
         """The modules before the first stage."""

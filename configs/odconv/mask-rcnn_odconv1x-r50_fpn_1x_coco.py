@@ -1,0 +1,6 @@
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+model = dict(
+    backbone=dict(
+        type='ODConvResNet',
+        kernel_num=1,
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/odconv1x-resnet50.pth', prefix='backbone.')))

@@ -1,0 +1,2 @@
+_base_ = './odconv1x-resnet18_8xb32_in1k.py'
+model = dict(backbone=dict(kernel_num=3))
