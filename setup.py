@@ -17,7 +17,7 @@ class BuildWithMim(build_py):
 
     def run(self):
         super().run()
-        if self.editable_mode:
+        if getattr(self, 'editable_mode', False):  # setuptools < 64 has no such installation
             self._fill(ROOT / 'dynconv_mm' / '.mim', lambda source, target: target.symlink_to(source))
         elif not self.dry_run:
             self._fill(Path(self.build_lib) / 'dynconv_mm' / '.mim', self._copy)
@@ -63,7 +63,6 @@ setup(
     description='Dynamic convolution (ODConv, DCD, DCDC and their baselines) for OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
     keywords='dynamic convolution, ODConv, object detection, OpenMMLab',
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -5,14 +5,16 @@ check_versions()
 
 from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
-from .engine.hooks import TemperatureAnnealingHook  # noqa: E402
+from .compat.hints import install_hints  # noqa: E402
+from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
 from .layers import ODConv2d  # noqa: E402
 from .models import DropoutLinearClsHead, ODConvMobileNetV2, ODConvResNet  # noqa: E402
 from .version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
+install_hints()
 
 __all__ = [
-    'DropoutLinearClsHead', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'TemperatureAnnealingHook', '__version__',
-    'registry'
+    'DropoutLinearClsHead', 'EpochSeedHook', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet',
+    'TemperatureAnnealingHook', '__version__', 'registry'
 ]

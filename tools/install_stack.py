@@ -38,6 +38,9 @@ STACKS = {
     'classic': Stack('mmcv', 'openmmlab.txt', 'the OpenMMLab releases on torch 2.1'),
 }
 PYTHON = (3, 11)
+INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
+PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope.py', 'dynconv_mm_scope.pth', 'model-index.yml',
+           'setup.py', 'README.md')
 
 
 def fail(message: str) -> None:
@@ -62,15 +65,28 @@ def run(python: Path, *arguments: str, env: dict | None = None) -> None:
              'is above. Running the same command again goes on from here.')
 
 
-def fingerprint(stack: str) -> str:
-    """Changes when anything that this script installs changes."""
+def fingerprint(*paths: Path) -> str:
+    """Changes when any of these files, or a file in these folders, changes."""
     digest = hashlib.sha256(sys.version.encode())
-    files = [REQUIREMENTS / f'constraints-{stack}.txt', ROOT / 'setup.py', Path(__file__)]
-    files += [REQUIREMENTS / name for name in ('build.txt', 'tests.txt', 'lint.txt', STACKS[stack].openmmlab)]
-    for file in files:
-        digest.update(file.read_bytes())
-    digest.update(str(ROOT).encode())
+    for path in paths:
+        files = sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if not {'__pycache__', '.mim'} & set(file.parts):
+                digest.update(f'{file.relative_to(ROOT)}\0'.encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+class Stamp:
+    """Remembers in the environment what was installed, so that it is not installed again."""
+
+    def __init__(self, file: Path, *paths: Path) -> None:
+        self.file, self.fingerprint = file, fingerprint(*paths)
+
+    def is_current(self) -> bool:
+        return self.file.exists() and self.file.read_text() == self.fingerprint
+
+    def set(self) -> None:
+        self.file.write_text(self.fingerprint)
 
 
 def wheel_folder(torch_version: str) -> Path:
@@ -100,13 +116,33 @@ def mmcv_wheel(python: Path, requirement: str, torch_version: str) -> Path:
     building.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     run(python, '-m', 'pip', 'wheel', '--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary',
-        name, '-w', str(building), requirement, env={'MMCV_WITH_OPS': '1'})
+        name, '-w', str(building), requirement,
+        # no debug information, which would take 40% of the time
+        env={'MMCV_WITH_OPS': '1', 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'})
     print(f'compiled in {(time.monotonic() - started) / 60:.1f} minutes')
     built, = building.glob(pattern)
     wheel = folder / built.name
     built.replace(wheel)
     building.rmdir()
     return wheel
+
+
+def install_packages(name: str, folder: Path, python: Path) -> None:
+    """Everything but this package."""
+    stack = STACKS[name]
+    if not python.exists():
+        print(f'creating {folder}')
+        venv.create(folder, with_pip=True)
+    constraints = REQUIREMENTS / f'constraints-{name}.txt'
+    torch_version = pinned(constraints, 'torch')
+    run(python, *INSTALL, f'pip=={pinned(constraints, "pip")}')
+    run(python, *INSTALL, '-c', str(constraints), 'torch', 'torchvision', 'numpy')
+    run(python, *INSTALL, '-r', str(REQUIREMENTS / 'build.txt'))
+    wheel = mmcv_wheel(python, f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}', torch_version)
+    # the same version may be installed from a build against another torch
+    run(python, *INSTALL, '--force-reinstall', '--no-deps', str(wheel))
+    run(python, *INSTALL, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
+        '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
 
 
 def main() -> None:
@@ -118,30 +154,21 @@ def main() -> None:
     if sys.version_info[:2] != PYTHON:
         fail(f'the stacks are pinned for Python {PYTHON[0]}.{PYTHON[1]}, and this is '
              f'{sys.version.split()[0]}: run with another one, e.g. `make test PYTHON=python3.11`')
-    stack, folder = STACKS[args.stack], args.venv.resolve()
-    python, stamp = folder / 'bin' / 'python', folder / '.dynconv-mm-stack'
-    wanted = fingerprint(args.stack)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    if not python.exists():
-        print(f'creating {folder}')
-        venv.create(folder, with_pip=True)
-    constraints = REQUIREMENTS / f'constraints-{args.stack}.txt'
-    torch_version = pinned(constraints, 'torch')
-    install = ('-m', 'pip', 'install', '--disable-pip-version-check')
-    run(python, *install, f'pip=={pinned(constraints, "pip")}')
-    run(python, *install, '-c', str(constraints), 'torch', 'torchvision', 'numpy')
-    run(python, *install, '-r', str(REQUIREMENTS / 'build.txt'))
-    requirement = f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}'
-    wheel = mmcv_wheel(python, requirement, torch_version)
-    # --no-deps: the version on disk may come from a build against another torch
-    run(python, *install, '--force-reinstall', '--no-deps', str(wheel))
-    run(python, *install, '--no-deps', '--no-build-isolation', '--editable', str(ROOT))
-    run(python, *install, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
-        '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
-    run(python, '-m', 'pip', 'check')
-    stamp.write_text(wanted)
-    print(f'stack {args.stack} is installed in {folder}')
+    folder = args.venv.resolve()
+    python = folder / 'bin' / 'python'
+    requirements = [REQUIREMENTS / name for name in (f'constraints-{args.stack}.txt', STACKS[args.stack].openmmlab,
+                                                     'build.txt', 'tests.txt', 'lint.txt')]
+    packages = Stamp(folder / '.packages', Path(__file__).resolve(), *requirements)
+    if not packages.is_current():
+        install_packages(args.stack, folder, python)
+        packages.set()
+        print(f'the packages of stack {args.stack} are installed in {folder}')
+    source = Stamp(folder / '.dynconv-mm', *(ROOT / name for name in PACKAGE))
+    if not source.is_current():
+        shutil.rmtree(ROOT / 'build', ignore_errors=True)  # setuptools would pack what an earlier build left there
+        run(python, *INSTALL, '--quiet', '--no-deps', '--force-reinstall', '--no-build-isolation', str(ROOT))
+        run(python, '-m', 'pip', 'check')
+        source.set()
 
 
 if __name__ == '__main__':

@@ -81,3 +81,4 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
+custom_hooks = [dict(type='EpochSeedHook')]  # after `--resume`, training goes on as if never interrupted

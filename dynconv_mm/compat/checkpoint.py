@@ -3,6 +3,7 @@
 From torch 2.6 on that is the default, and mmengine's own checkpoints fail it: their message hub holds
 ``HistoryBuffer`` objects, numpy arrays and scalars, and methods looked up by ``builtins.getattr``. These,
 and no other callables, are allowed here; a file that asks for anything else is refused before it runs.
+numpy's own constructors are not: with them a file could pass off bytes as pointers to objects.
 """
 from __future__ import annotations
 
@@ -30,11 +31,32 @@ def _history_buffer_method(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
+class _PlainArray(np.ndarray):
+    """In place of ``numpy.ndarray``, which pickles need only name; they may not call it.
+
+    It is a type because the onedl fork of mmengine allows numpy's own ``_reconstruct``, which wants one.
+    """
+
+    def __new__(cls, *args, **kwargs) -> np.ndarray:
+        raise UnpicklingError('refused: the checkpoint calls numpy.ndarray')
+
+    def __reduce__(self) -> tuple:
+        return self.view(np.ndarray).__reduce__()
+
+
 def _empty_array(kind: type, shape: tuple, dtype: bytes) -> np.ndarray:
     """In place of numpy's ``_reconstruct``: plain arrays only."""
-    if kind is not np.ndarray:
+    if kind not in (_PlainArray, np.ndarray):
         raise UnpicklingError(f'refused: the checkpoint asks for an array of type {kind!r}')
-    return multiarray._reconstruct(kind, shape, dtype)
+    return multiarray._reconstruct(np.ndarray, shape, dtype)
+
+
+def _numeric_dtype(code: str, *align_and_copy: bool) -> np.dtype:
+    """In place of ``numpy.dtype``: numbers only, and numpy's own instances, whose state a file cannot set."""
+    dtype = np.dtype(code) if isinstance(code, str) else None
+    if dtype is None or dtype.char not in NUMERIC or not dtype.isbuiltin:
+        raise UnpicklingError(f'refused: the checkpoint asks for numpy data of type {code!r}')
+    return dtype
 
 
 def _numeric_scalar(dtype: np.dtype, value: bytes) -> np.generic:
@@ -52,11 +74,14 @@ def allow_mmengine_checkpoints() -> None:
     if digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'):
         return
     torch.serialization.add_safe_globals([
-        HistoryBuffer,
+        # With their names, so that they stay when the onedl fork of mmengine takes back what it allows for a load.
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_history_buffer_method, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in NUMERIC},
+        (_PlainArray, 'numpy.ndarray'),
+        (_numeric_dtype, 'numpy.dtype'),
+        # Objects of these types may be given a state; without a dot in their names, no file can call the types.
+        (np.ndarray, 'ndarray'),
+        *((type(np.dtype(code)), code) for code in NUMERIC),
         *((replacement, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
           for name, replacement in (('_reconstruct', _empty_array), ('scalar', _numeric_scalar))),
     ])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plans import Mixture, choose_plan
+from .plans import Mixture, check_plan, choose_plan
 
 IntPair = tuple[int, int]
 
@@ -60,6 +60,7 @@ def mixture_conv2d(input: Tensor,
     """
     mixture = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention,
                       filter_attention, _pair(stride), _pair(padding), _pair(dilation), groups)
+    check_plan(plan)
     _check_shapes(mixture)
     if input.shape[0] == 0:
         return _empty_batch(mixture)
@@ -83,6 +84,8 @@ def _check_shapes(m: Mixture) -> None:
         raise ValueError(f'input has {channels} channels, and weight of shape {tuple(m.weight.shape)} with '
                          f'groups={m.groups} takes {group_channels * m.groups}; out_channels must be '
                          f'divisible by groups')
+    if m.bias is not None and m.bias.shape != (out_channels,):
+        raise ValueError(f'bias must be [{out_channels}], but its shape is {tuple(m.bias.shape)}')
     expected = (('spatial_attention', m.spatial_attention, kernel_height * kernel_width),
                 ('channel_attention', m.channel_attention, channels),
                 ('filter_attention', m.filter_attention, out_channels))

@@ -96,7 +96,7 @@ PLANS: dict[str, Plan] = {'grouped': grouped}
 
 def check_plan(plan: str) -> None:
     """Raise a ValueError that names the plans there are unless ``plan`` is one of them or 'auto'."""
-    if plan != 'auto' and plan not in PLANS:
+    if plan not in ('auto', *PLANS):
         raise ValueError(f"plan must be 'auto' or one of {sorted(PLANS)}, but is {plan!r}")
 
 

@@ -55,6 +55,8 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
         if len(hidden) == 1:
             _warn_of_single_sample()
         return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    if isinstance(norm, nn.BatchNorm1d):
+        return norm(hidden)
     return norm(hidden[:, :, None, None]).flatten(1)
 
 

@@ -21,7 +21,7 @@ class ConvArguments(nn.Module):
                              stride: int | tuple[int, int], padding: int | str | tuple[int, int],
                              dilation: int | tuple[int, int], groups: int, padding_mode: str) -> None:
         """Check and keep them; raises a ValueError that names the argument."""
-        for name, value in (('in_channels', in_channels), ('out_channels', out_channels), ('groups', groups)):
+        for name, value in (('groups', groups), ('in_channels', in_channels), ('out_channels', out_channels)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name} must be a positive int, but is {value!r}')
             if value % groups:

@@ -159,7 +159,7 @@ class ODConv2d(ConvArguments, TemperatureMixin):
         if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
             raise ValueError(f'reduction must be in (0, 1], e.g. 1/16, but is {reduction!r}')
         if isinstance(attentions, str) or not isinstance(attentions, Sequence) \
-                or len(set(attentions)) < len(attentions) or not set(attentions) <= set(ATTENTIONS):
+                or any(name not in ATTENTIONS for name in attentions) or len(set(attentions)) < len(attentions):
             raise ValueError(f'attentions must be a sequence of different names out of {ATTENTIONS}, but is '
                              f'{attentions!r}')
         if spatial_activation not in ('sigmoid', 'softmax'):

@@ -1,12 +1,24 @@
 """Temperature annealing of attentions (DyConv, CVPR 2020, §3.3; ODConv, ICLR 2022, A.2)."""
 from __future__ import annotations
 
+import math
+
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ...layers.temperature import TemperatureMixin, check_temperature
+
+
+def iterations_per_epoch(dataloader: DataLoader) -> int:
+    """Iterations in which all processes together go through the data once."""
+    sampler = getattr(dataloader.batch_sampler, 'sampler', None)
+    # the only one whose length is not that of this process's part
+    processes = sampler.world_size if isinstance(sampler, InfiniteSampler) else 1
+    return math.ceil(len(dataloader) / processes)
 
 
 @HOOKS.register_module()
@@ -59,11 +71,12 @@ class TemperatureAnnealingHook(Hook):
             raise ValueError(
                 f'TemperatureAnnealingHook: the model {type(model).__name__} has no layer with a temperature '
                 '(such as ODConv2d) to anneal. Remove the hook from custom_hooks, or use a dynamic backbone.')
+        self._epoch_length = iterations_per_epoch(runner.train_dataloader)
         self._current = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the temperature of the iteration to come."""
-        temperature = self.temperature_at(runner.iter, len(runner.train_dataloader))
+        temperature = self.temperature_at(runner.iter, self._epoch_length)
         if temperature != self._current:
             for layer in self._layers:
                 layer.set_temperature(temperature)

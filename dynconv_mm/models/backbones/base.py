@@ -31,7 +31,8 @@ class StagedBackbone(BaseModule):
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, conv_cfg: dict | None, norm_cfg: dict,
                  norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
         super().__init__(list(INIT_CFG) if init_cfg is None else init_cfg)
-        if not out_indices or any(index not in range(num_stages) for index in out_indices):
+        if not isinstance(out_indices, Sequence) or not out_indices \
+                or any(index not in range(num_stages) for index in out_indices):
             raise ValueError(f'out_indices must be stages out of 0 … {num_stages - 1}, but is {out_indices!r}')
         if frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages must be an int from -1 (none) to {num_stages}, but is '
@@ -48,6 +49,11 @@ class StagedBackbone(BaseModule):
         """The ``conv_cfg`` of the convolution at ``place``; a dynamic network overrides this."""
         return self.conv_cfg
 
+    def initial_checkpoints(self) -> list[str]:
+        """The checkpoints that ``init_cfg`` names."""
+        cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
+        return [cfg['checkpoint'] for cfg in cfgs if cfg.get('checkpoint')]
+
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says.
 
@@ -55,11 +61,10 @@ class StagedBackbone(BaseModule):
             FileNotFoundError: the checkpoint to start from is not there.
             RuntimeError: it is of another architecture.
         """
-        for cfg in self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]:
-            checkpoint = cfg.get('checkpoint')
-            if checkpoint and '://' not in checkpoint and not Path(checkpoint).is_file():
+        for path in self.initial_checkpoints():
+            if '://' not in path and not Path(path).is_file():
                 raise FileNotFoundError(
-                    f'{type(self).__name__} is to start from {checkpoint!r}, which does not exist. Put a pre-trained '
+                    f'{type(self).__name__} is to start from {path!r}, which does not exist. Put a pre-trained '
                     'checkpoint there (the README says how to get one), name another with `--cfg-options '
                     'model.backbone.init_cfg.checkpoint=PATH`, or train from scratch with `--cfg-options '
                     'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False`.')

@@ -150,10 +150,12 @@ class ResNet(StagedBackbone):
         if depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
         for name, values in (('strides', strides), ('dilations', dilations)):
-            if len(values) < num_stages:
+            if not isinstance(values, Sequence) or len(values) < num_stages:
                 raise ValueError(f'{name} must have a value for each of num_stages={num_stages}, but is {values!r}')
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style must be 'pytorch' or 'caffe', but is {style!r}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
         self.depth = depth
         self.deep_stem = deep_stem
         self.avg_down = avg_down
@@ -161,7 +163,7 @@ class ResNet(StagedBackbone):
         self._make_stem(in_channels, stem_channels)
 
         make_convs, blocks = self.arch_settings[depth]
-        rates = torch.linspace(0, drop_path_rate, sum(blocks)).tolist()
+        rates = torch.linspace(0, drop_path_rate, sum(blocks), device='cpu').tolist()  # on meta there are none
         channels = stem_channels
         for stage in range(1, num_stages + 1):
             layer = []
@@ -206,16 +208,13 @@ class ResNet(StagedBackbone):
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; weights loaded by it are left as they are."""
+        fresh = not self.is_init and not self.initial_checkpoints()
         super().init_weights()
-        if self.zero_init_residual and not (isinstance(self.init_cfg, dict)
-                                            and self.init_cfg['type'] == 'Pretrained'):
+        if fresh and self.zero_init_residual:
             for module in self.modules():
                 if isinstance(module, ResidualBlock):
                     nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.deep_stem:
-            x = self.stem(x)
-        else:
-            x = self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
+        x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
         return self._run_stages(self.maxpool(x))

@@ -1,6 +1,7 @@
 """A linear classifier behind dropout, as ODConv's and DyConv's recipes have it (ODConv A.2)."""
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from mmengine.registry import MODELS
@@ -30,14 +31,27 @@ def DropoutLinearClsHead(dropout: float, **kwargs) -> LinearClsHead:
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f'dropout must be in [0, 1), but is {dropout!r}')
     heads = import_optional('mmpretrain.models.heads', 'DropoutLinearClsHead')
+    return _head_class(heads.LinearClsHead)(dropout, **kwargs)
 
-    class DropoutLinearClsHead(heads.LinearClsHead):
 
-        def __init__(self) -> None:
+@functools.cache
+def _head_class(base: type[LinearClsHead]) -> type[LinearClsHead]:
+
+    class DropoutLinearClsHead(base):
+        __qualname__ = '_DropoutLinearClsHead'  # where pickle looks for the class, see __getattr__
+
+        def __init__(self, dropout: float, **kwargs) -> None:
             super().__init__(**kwargs)
             self.dropout = nn.Dropout(dropout)
 
         def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
             return self.dropout(super().pre_logits(feats))
 
-    return DropoutLinearClsHead()
+    return DropoutLinearClsHead
+
+
+def __getattr__(name: str) -> type[LinearClsHead]:
+    """The class by its name, so that models with such a head can be pickled."""
+    if name != '_DropoutLinearClsHead':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return _head_class(import_optional('mmpretrain.models.heads', 'DropoutLinearClsHead').LinearClsHead)

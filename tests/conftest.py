@@ -1,0 +1,50 @@
+"""Fixtures that tests of several folders share."""
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def load_tool():
+    """Import a module of tools/, which is no package."""
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory, load_tool) -> Path:
+    """A handful of images of the demo's data set."""
+    folder = tmp_path_factory.mktemp('digits') / 'digits'
+    load_tool('make_digits_coco').main([str(folder), '--train', '10', '--val', '4'])
+    return folder
+
+
+@pytest.fixture
+def run():
+    """Run a command as a user would, from the project's folder; returns the finished process with its output."""
+
+    def run_command(*command: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+        return subprocess.run([str(part) for part in command], cwd=cwd, env={**os.environ, 'PATH': path, **env},
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+
+    return run_command

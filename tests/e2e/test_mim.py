@@ -1,0 +1,162 @@
+"""The command lines that users type, on a handful of images."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mim')
+
+pytestmark = pytest.mark.xdist_group('e2e')  # one worker: the training is shared
+
+DEMO = 'configs/demo/faster-rcnn_odconv4x-r18-thin_fpn_digits.py'
+R50 = 'configs/odconv/faster-rcnn_odconv4x-r50_fpn_1x_coco.py'
+FROM_SCRATCH = ('model.backbone.init_cfg=None', 'model.backbone.frozen_stages=-1', 'model.backbone.norm_eval=False')
+EPOCHS = 3
+
+
+def mmdet_name() -> str:
+    """The distribution that provides mmdet, by which mim finds it."""
+    from importlib.metadata import packages_distributions
+    return packages_distributions()['mmdet'][0]
+
+
+def data_options(digits: Path) -> list[str]:
+    """--cfg-options that point a config to the small data set."""
+    options = [f'val_evaluator.ann_file={digits}/annotations/instances_val.json',
+               f'test_evaluator.ann_file={digits}/annotations/instances_val.json']
+    for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        dataset = f'{loader}_dataloader.dataset'
+        options += [f'{dataset}.data_root={digits}/', f'{dataset}.ann_file=annotations/instances_{split}.json',
+                    f'{dataset}.data_prefix.img={split}/', f'{loader}_dataloader.num_workers=0',
+                    f'{loader}_dataloader.persistent_workers=False', f'{loader}_dataloader.batch_size=2']
+    return options
+
+
+def train_command(config: str, work_dir: Path, *options: str, resume: bool = False) -> list[str]:
+    return ['mim', 'train', mmdet_name(), config, '--work-dir', str(work_dir), *(['--resume'] if resume else []),
+            '--cfg-options', *options]
+
+
+def losses(work_dir: Path) -> dict[int, tuple]:
+    """Loss and gradient norm by iteration, over all runs logged in ``work_dir``, the last run's where several are."""
+    values = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            entry = json.loads(line)
+            if 'loss' in entry:
+                values[entry['step']] = entry['loss'], entry['grad_norm']
+    return values
+
+
+@pytest.fixture(scope='module')
+def trained(digits, tmp_path_factory, request) -> Path:
+    """The work folder of a short demo training, never interrupted."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    command = train_command(DEMO, work_dir, *demo_options(digits))
+    done = subprocess.run(command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return work_dir
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    return {**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1'}
+
+
+def demo_options(digits: Path) -> list[str]:
+    return [*data_options(digits), f'train_cfg.max_epochs={EPOCHS}', f'train_cfg.val_interval={EPOCHS}',
+            'default_hooks.logger.interval=1']
+
+
+def test_train_and_test(trained, digits, tmp_path, run):
+    checkpoint = trained / f'epoch_{EPOCHS}.pth'
+    done = run('mim', 'test', mmdet_name(), DEMO, '--checkpoint', checkpoint, '--work-dir', tmp_path, '--cfg-options',
+               *data_options(digits))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert 'coco/bbox_mAP:' in done.stdout
+    assert 'do not match exactly' not in done.stdout
+
+    # and the report of it
+    out = tmp_path / 'report'
+    config = tmp_path / 'small.py'
+    config.write_text(f"_base_ = '{Path(DEMO).resolve()}'\n"
+                      f"test_dataloader = dict(dataset=dict(data_root='{digits}/'))\n")
+    done = run(sys.executable, 'tools/report_detections.py', config, checkpoint, '--test-dir', tmp_path, '--out', out,
+               '--images', '2')
+    assert done.returncode == 0, done.stdout[-3000:]
+    page = (out / 'index.html').read_text()
+    pictures = sorted(out.glob('*.png'))
+    assert len(pictures) == 2 and all(f'src="{picture.name}"' in page for picture in pictures)
+
+
+def test_killed_and_resumed(trained, digits, tmp_path):
+    """kill -9 in mid-epoch, then --resume: the losses of the uninterrupted run."""
+    expected = losses(trained)
+    assert len(expected) == 5 * EPOCHS
+    options = demo_options(digits)
+    process = subprocess.Popen(train_command(DEMO, tmp_path, *options), env=environment(), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while len(losses(tmp_path)) < 7:  # in the second of the epochs of 5 iterations
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    killed_at = max(losses(tmp_path))
+    assert 7 <= killed_at < 5 * EPOCHS
+    done = subprocess.run(train_command(DEMO, tmp_path, *options, resume=True), env=environment(), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert 'resumed epoch: ' in done.stdout
+    assert losses(tmp_path) == expected
+
+
+def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
+    """Mask R-CNN's data and evaluation too: polygons and RLE."""
+    config = 'configs/odconv/mask-rcnn_odconv1x-mobilenet-v2_fpn_1x_coco.py'
+    scale = [f'{pipeline}.2.scale=(160,128)' for pipeline in ('train_dataloader.dataset.pipeline', )]
+    classes = [f'{loader}_dataloader.dataset.metainfo.classes=("zero","one","two","three","four","five","six","seven",'
+               '"eight","nine")' for loader in ('train', 'val', 'test')]
+    done = run(*train_command(config, tmp_path, *data_options(digits), *FROM_SCRATCH, *scale, *classes,
+                              'train_cfg.max_epochs=1', 'val_dataloader.dataset.pipeline.1.scale=(160,128)',
+                              'default_hooks.logger.interval=1', 'train_dataloader.dataset.filter_cfg.min_size=1'))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert 'loss_mask' in done.stdout and 'coco/segm_mAP:' in done.stdout
+
+
+def test_no_coco_folder(tmp_path, run):
+    done = run(*train_command(R50, tmp_path, *FROM_SCRATCH, f'train_dataloader.dataset.data_root={tmp_path}/data/coco/',
+                              'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))
+    assert done.returncode != 0
+    assert 'dynconv_mm: the data set is not there' in done.stdout
+    assert 'train_dataloader.dataset.data_root' in done.stdout
+
+
+def test_missing_checkpoint(digits, tmp_path, run):
+    done = run(*train_command(R50, tmp_path, *data_options(digits), 'model.backbone.init_cfg.checkpoint=none/such.pth',
+                              'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))
+    assert done.returncode != 0
+    assert "is to start from 'none/such.pth', which does not exist" in done.stdout
+    assert 'model.backbone.init_cfg=None' in done.stdout
+
+
+def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
+    done = run('mim', 'test', mmdet_name(), DEMO, '--checkpoint', trained / f'epoch_{EPOCHS}.pth', '--work-dir',
+               tmp_path, '--cfg-options', *data_options(digits), 'model.backbone.kernel_num=1')
+    assert done.returncode != 0
+    assert 'the checkpoint does not fit this ODConvResNet' in done.stdout
+    assert 'use the config that it was trained with' in done.stdout
+
+
+def test_search_finds_the_configs(run):
+    done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv4x-resnet50_8xb32_in1k', '--to-dict')
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert 'configs/odconv/odconv4x-resnet50_8xb32_in1k.py' in done.stdout

@@ -1,0 +1,204 @@
+"""Every plan computes the equation: ODConv's Eq. 2, here in plain loops and float64."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from dynconv_mm.functional import PLANS, mixture_conv2d
+
+ALL_PLANS = [*PLANS, 'auto']
+LAYOUTS = {
+    'contiguous': lambda t: t,
+    'channels_last': lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
+    'transposed': lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
+    'strided': lambda t: torch.stack((t, t), -1)[..., 0],
+}
+
+
+def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride, padding, dilation, groups,
+              kernel_attention=None, spatial_attention=None, channel_attention=None, filter_attention=None) -> Tensor:
+    """y_b = (Σ_i α_w · α_f · α_c · α_s · W_i) * x_b, an output channel at a time."""
+    n, out_channels, group_channels, kernel_height, kernel_width = weight.shape
+
+    def of_each_kernel(attention: Tensor | None, length: int) -> Tensor:
+        if attention is None:
+            return input.new_ones(len(input), n, length)
+        return attention if attention.dim() == 3 else torch.stack([attention] * n, 1)
+
+    spatial = of_each_kernel(spatial_attention, kernel_height * kernel_width)
+    spatial = spatial.reshape(-1, n, kernel_height, kernel_width)
+    channel = of_each_kernel(channel_attention, group_channels * groups)
+    filter_ = of_each_kernel(filter_attention, out_channels)
+    samples = []
+    for b, x in enumerate(input):
+        maps = []
+        for o in range(out_channels):
+            group = o // (out_channels // groups)
+            met = slice(group * group_channels, (group + 1) * group_channels)  # the input channels that o sees
+            kernel = torch.zeros_like(weight[0, 0])
+            for i in range(n):
+                alpha = 1 if kernel_attention is None else kernel_attention[b, i]
+                kernel = kernel + (alpha * filter_[b, i, o] * channel[b, i, met].reshape(-1, 1, 1) * spatial[b, i]
+                                   * weight[i, o])
+            y = F.conv2d(x[met], kernel[None], None, stride, padding, dilation)
+            maps.append(y if bias is None else y + bias[o])
+        samples.append(torch.cat(maps))
+    return torch.stack(samples)
+
+
+class Case(NamedTuple):
+    """A call: sizes, arguments, and which attentions there are."""
+
+    batch: int
+    n: int
+    groups: int
+    group_channels: int
+    group_outputs: int
+    kernel: tuple[int, int]
+    size: tuple[int, int]
+    arguments: dict[str, tuple[int, int]]
+    attentions: dict[str, str]
+    bias: bool
+    layout: str
+
+    def make_tensors(self, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+        area, channels = self.kernel[0] * self.kernel[1], self.groups * self.group_channels
+        out_channels = self.groups * self.group_outputs
+        shapes = dict(input=(self.batch, channels, *self.size),
+                      weight=(self.n, out_channels, self.group_channels, *self.kernel))
+        if self.bias:
+            shapes['bias'] = (out_channels,)
+        for name, length in (('kernel', self.n), ('spatial', area), ('channel', channels), ('filter', out_channels)):
+            kind = self.attentions[name]
+            if kind != 'absent':
+                shapes[f'{name}_attention'] = (self.batch, *([self.n] if kind == 'own' else []), length)
+        generator = torch.Generator().manual_seed(0)
+        return {name: torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+                for name, shape in shapes.items()}
+
+    def call(self, function, tensors: dict[str, Tensor], **kwargs) -> Tensor:
+        laid_out = {name: LAYOUTS[self.layout](tensor) for name, tensor in tensors.items()}
+        return function(**laid_out, **self.arguments, groups=self.groups, **kwargs)
+
+
+@st.composite
+def cases(draw, batch=st.integers(1, 4)) -> Case:
+    def pair(*values):
+        return draw(st.tuples(*[st.sampled_from(values)] * 2))
+
+    kernel, stride, dilation, padding = pair(1, 3, 5, 7), pair(1, 2, 3), pair(1, 2), pair(0, 1, 2, 3)
+    groups, group_channels, group_outputs = draw(st.one_of(
+        st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3)),
+        st.tuples(st.integers(2, 5), st.just(1), st.just(1))))  # depthwise
+    least = [max(1, d * (k - 1) + 1 - 2 * p) for d, k, p in zip(dilation, kernel, padding)]
+    size = tuple(smallest + draw(st.integers(0, 5)) for smallest in least)
+    attentions = {name: draw(st.sampled_from(['own', 'shared', 'absent'])) for name in ('spatial', 'channel', 'filter')}
+    attentions['kernel'] = draw(st.sampled_from(['shared', 'absent']))  # [batch, n] already
+    return Case(draw(batch), draw(st.integers(1, 5)), groups, group_channels, group_outputs, kernel, size,
+                dict(stride=stride, padding=padding, dilation=dilation), attentions, draw(st.booleans()),
+                draw(st.sampled_from(list(LAYOUTS))))
+
+
+CASE = Case(2, 3, 2, 2, 1, (3, 1), (4, 3), dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+            dict(kernel='shared', spatial='own', channel='own', filter='own'), True, 'contiguous')
+
+
+def assert_agree(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    assert actual.shape == expected.shape, what
+    error = (actual.double() - expected).abs().max()
+    assert error <= tolerance * (1 + expected.abs().max()), f'{what}: {error}'
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@settings(deadline=None, max_examples=60)
+@given(case=cases())
+def test_plans_agree_with_the_equation(dtype, tolerance, case):
+    tensors = case.make_tensors(dtype)
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
+    expected = case.call(reference, exact)
+    upstream = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected_gradients = torch.autograd.grad(expected, list(exact.values()), upstream)
+    for plan in ALL_PLANS:
+        actual = case.call(mixture_conv2d, tensors, plan=plan)
+        assert actual.dtype == dtype
+        assert_agree(actual, expected, tolerance, plan)
+        gradients = torch.autograd.grad(actual, list(tensors.values()), upstream.to(dtype))
+        for name, gradient, expected_gradient in zip(tensors, gradients, expected_gradients):
+            assert_agree(gradient, expected_gradient, tolerance, f'gradient of {name} by {plan}')
+
+
+@settings(deadline=None, max_examples=15)
+@given(case=cases(batch=st.just(0)))
+def test_empty_batch(case):
+    tensors = case.make_tensors()
+    size = [(s + 2 * p - d * (k - 1) - 1) // t + 1
+            for s, k, p, d, t in zip(case.size, case.kernel, *(case.arguments[name] for name in (
+                'padding', 'dilation', 'stride')))]
+    for plan in ALL_PLANS:
+        output = case.call(mixture_conv2d, tensors, plan=plan)
+        assert output.shape == (0, case.groups * case.group_outputs, *size)
+        gradients = torch.autograd.grad(output.sum(), list(tensors.values()))
+        for tensor, gradient in zip(tensors.values(), gradients):
+            assert gradient.shape == tensor.shape and not gradient.any()
+
+
+@pytest.mark.parametrize('plan', ALL_PLANS)
+def test_gradcheck(plan):
+    tensors = CASE.make_tensors()
+    assert torch.autograd.gradcheck(
+        lambda *values: CASE.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()))
+
+
+@pytest.mark.parametrize('plan', ALL_PLANS)
+def test_one_kernel_without_attention_is_an_ordinary_convolution(plan):
+    x, weight, bias = torch.randn(2, 4, 7, 6).double(), torch.randn(6, 2, 3, 3).double(), torch.randn(6).double()
+    arguments = dict(stride=2, padding=1, dilation=2, groups=2)  # ints serve both directions
+    torch.testing.assert_close(mixture_conv2d(x, weight[None], bias, **arguments, plan=plan),
+                               F.conv2d(x, weight, bias, **arguments))
+
+
+@pytest.mark.parametrize(('name', 'shape'), [
+    ('input', (4, 4, 3)),
+    ('input', (2, 5, 4, 3)),
+    ('weight', (2, 2, 3, 1)),
+    ('groups', (3, 3, 2, 3, 1)),
+    ('bias', (1,)),
+    ('bias', (2, 1)),
+    ('kernel_attention', (2, 2)),
+    ('kernel_attention', (1, 3)),
+    ('kernel_attention', (2, 3, 1)),
+    ('spatial_attention', (2, 2)),
+    ('spatial_attention', (2, 3, 3, 1)),
+    ('spatial_attention', (1, 3, 3)),
+    ('channel_attention', (2, 2)),
+    ('channel_attention', (2, 2, 4)),
+    ('channel_attention', (4,)),
+    ('filter_attention', (2, 1)),
+    ('filter_attention', (2, 4, 2)),
+    ('filter_attention', (2, 3, 2, 1, 1)),
+])
+def test_bad_shapes_are_refused(name, shape):
+    tensors = CASE.make_tensors()
+    tensors['weight' if name == 'groups' else name] = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=rf'^{name}\b' if name != 'groups' else 'divisible by groups'):
+        CASE.call(mixture_conv2d, tensors)
+
+
+@pytest.mark.parametrize('groups', [0, -2, 3])
+def test_bad_groups_are_refused(groups):
+    with pytest.raises(ValueError, match='groups'):
+        mixture_conv2d(torch.ones(1, 4, 3, 3), torch.ones(1, 2, 2, 1, 1), groups=groups)
+
+
+@pytest.mark.parametrize('batch', [0, 2])
+@pytest.mark.parametrize('plan', ['fast', '', None, ['grouped']])
+def test_unknown_plans_are_refused(batch, plan):
+    with pytest.raises(ValueError, match='plan.*auto') as raised:
+        mixture_conv2d(torch.ones(batch, 2, 3, 3), torch.ones(1, 2, 2, 1, 1), plan=plan)
+    assert all(repr(name) in str(raised.value) for name in PLANS)

@@ -1,0 +1,69 @@
+"""The norm of an attention's hidden vector: which may be built, and how it treats short batches."""
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from dynconv_mm.layers.attention_norm import build_attention_norm, normalize_hidden
+
+BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'SyncBN')
+
+
+@pytest.mark.parametrize('batch', [0, 1, 2, 5])
+@pytest.mark.parametrize('norm_type', BATCH_NORMS)
+@pytest.mark.filterwarnings('ignore:An attention got a single sample')
+def test_batch_norms_agree(norm_type, batch):
+    norm, hidden = build_attention_norm(dict(type=norm_type, momentum=.5), 4), torch.randn(batch, 4).double()
+    norm.double().running_mean.fill_(.5)
+    trained = (hidden - .5) / (1 + 1e-5) ** .5
+    mean = torch.full((4,), .5).double()
+    torch.testing.assert_close(normalize_hidden(norm.eval(), hidden), trained)
+    if batch > 1:
+        trained = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+        mean = (mean + hidden.mean(0)) / 2
+    torch.testing.assert_close(normalize_hidden(norm.train(), hidden), trained)
+    torch.testing.assert_close(norm.running_mean, mean)
+    assert norm.num_batches_tracked == (batch > 1)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('batch', [0, 1, 3])
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='LN'), dict(type='GN', num_groups=2)], ids=str)
+def test_other_norms_treat_each_sample_by_itself(norm_cfg, batch):
+    norm, hidden = build_attention_norm(norm_cfg, 4).train(), torch.randn(batch, 4)
+    alone = [normalize_hidden(norm, sample[None]) for sample in hidden]
+    torch.testing.assert_close(normalize_hidden(norm, hidden), torch.cat([torch.empty(0, 4), *alone]))
+
+
+@pytest.mark.parametrize(('world_size', 'synchronised'), [(1, False), (2, True)])
+@pytest.mark.filterwarnings('ignore:An attention got a single sample')
+def test_single_samples_of_several_processes_are_a_batch(monkeypatch, world_size, synchronised):
+    norm, calls = nn.SyncBatchNorm(4), []
+    monkeypatch.setattr(norm, 'forward', lambda hidden: calls.append(hidden.shape) or hidden)
+    monkeypatch.setattr(distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(distributed, 'get_world_size', lambda group=None: world_size)
+    assert normalize_hidden(norm, torch.ones(1, 4)).shape == (1, 4)
+    assert bool(calls) == synchronised
+
+
+def test_options_reach_the_norm():
+    norm = build_attention_norm(dict(type='BN', eps=.1, momentum=.2, requires_grad=False), 4)
+    assert (norm.eps, norm.momentum, norm.weight.requires_grad) == (.1, .2, False)
+
+
+@pytest.mark.parametrize('norm_cfg', [
+    'BN',
+    {},
+    dict(type='IN'),
+    dict(type=None),
+    dict(type=['BN']),
+    dict(type='BN', channels=4),
+    dict(type='BN', track_running_stats=False),
+    dict(type='GN'),
+    dict(type='GN', num_groups=3),
+    dict(type='GN', num_groups=4),
+], ids=str)
+def test_bad_norms_are_refused(norm_cfg):
+    with pytest.raises(ValueError, match='norm_cfg'):
+        build_attention_norm(norm_cfg, 4)

@@ -1,0 +1,211 @@
+"""What all backbones do alike: freezing, norms in eval mode, recomputed activations, and whose weights they take."""
+from functools import partial
+
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmengine.runner import load_checkpoint
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dynconv_mm.models.backbones import MobileNetV2, ODConvMobileNetV2, ODConvResNet, ResNet, base
+
+SMALL = dict(stem_channels=8, base_channels=8)
+NETWORKS = {
+    'ResNet': partial(ResNet, depth=18, **SMALL),
+    'ResNet v1d': partial(ResNet, depth=50, deep_stem=True, avg_down=True, **SMALL),
+    'MobileNetV2': partial(MobileNetV2, widen_factor=0.25),
+    'ODConvResNet': partial(ODConvResNet, depth=18, kernel_num=2, **SMALL),
+    'ODConvMobileNetV2': partial(ODConvMobileNetV2, widen_factor=0.25, kernel_num=2),
+}
+RESNET, MOBILENET = [f'layer{i}' for i in range(1, 5)], [*(f'layer{i}' for i in range(1, 8)), 'conv2']
+STAGES = {name: MOBILENET if 'Mobile' in name else RESNET for name in NETWORKS}
+BLOCKS = {'ResNet': 8, 'ResNet v1d': 16, 'MobileNetV2': 17, 'ODConvResNet': 8, 'ODConvMobileNetV2': 17}
+
+
+@pytest.fixture(params=NETWORKS)
+def name(request) -> str:
+    return request.param
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+
+
+# Frozen stages and norms in eval mode.
+
+
+@pytest.mark.parametrize(('name', 'frozen_stages'), [
+    (name, frozen) for name in NETWORKS for frozen in range(-1, len(STAGES[name]) + 1)])
+def test_frozen_stages(name, frozen_stages):
+    model = NETWORKS[name](frozen_stages=frozen_stages)
+    free = set(STAGES[name][max(frozen_stages, 0):]) | (set() if frozen_stages >= 0 else {'stem', 'conv1', 'bn1'})
+
+    def check():
+        for parameter_name, parameter in model.named_parameters():
+            assert parameter.requires_grad == (parameter_name.partition('.')[0] in free), parameter_name
+        for norm_name, norm in batch_norms(model).items():
+            assert norm.training == (norm_name.partition('.')[0] in free), norm_name
+
+    check()
+    assert model.eval().train() is model and model.training
+    check()
+    assert not any(module.training for module in model.eval().modules())
+    if 'ODConv' in name:
+        assert any('attention' in norm_name for norm_name in batch_norms(model))
+
+
+@pytest.mark.parametrize('norm_eval', [False, True])
+def test_norm_eval(name, norm_eval):
+    model = NETWORKS[name](norm_eval=norm_eval).train()
+    assert {norm.training for norm in batch_norms(model).values()} == {not norm_eval}
+    before = {key: value.clone() for key, value in model.state_dict().items() if 'running' in key}
+    maps = model(torch.randn(2, 3, 64, 64))
+    sum(x.mean() for x in maps).backward()
+    after = model.state_dict()
+    assert [torch.equal(before[key], after[key]) for key in before] == [norm_eval] * len(before)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# Recomputed activations.
+
+
+@pytest.mark.parametrize('drop_path_rate', [0., 0.5])
+def test_with_cp(name, drop_path_rate, run_network, monkeypatch):
+    if drop_path_rate and 'Mobile' in name:
+        pytest.skip('has no stochastic depth')
+    extra = dict(drop_path_rate=drop_path_rate) if drop_path_rate else {}
+    plain, thrifty = NETWORKS[name](**extra), NETWORKS[name](with_cp=True, **extra)
+    thrifty.load_state_dict(plain.state_dict())
+    calls, checkpoint = [], base.checkpoint
+    monkeypatch.setattr(base, 'checkpoint', lambda *args, **kwargs: calls.append(args) or checkpoint(*args, **kwargs))
+    image = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(run_network(plain, image), run_network(thrifty, image))
+    assert len(calls) == BLOCKS[name]
+    assert len(run_network(thrifty, image)[1]) == len(list(thrifty.parameters()))
+
+
+def test_with_cp_spares_what_needs_no_gradient(monkeypatch):
+    monkeypatch.setattr(base, 'checkpoint', lambda *_, **__: pytest.fail('recomputes a frozen network'))
+    with torch.no_grad():
+        NETWORKS['ResNet'](with_cp=True)(torch.randn(2, 3, 32, 32))
+    NETWORKS['ResNet'](with_cp=True, frozen_stages=4)(torch.randn(2, 3, 32, 32))
+
+
+# Checkpoints to start from.
+
+
+class Classifier(nn.Module):
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(4, 2)
+
+
+def load_bare_strictly(model, source, file):
+    model.load_state_dict(source.state_dict())
+
+
+def load_bare_loosely(model, source, file):
+    model.load_state_dict(source.state_dict(), strict=False)
+
+
+def load_whole_with_torch(model, source, file):
+    Classifier(model).load_state_dict(Classifier(source).state_dict(), strict=False)
+
+
+def load_bare_with_mmengine(model, source, file):
+    torch.save(source.state_dict(), file)
+    load_checkpoint(model, file, strict=False)
+
+
+def load_whole_with_mmengine(model, source, file):
+    torch.save(dict(state_dict=Classifier(source).state_dict(), meta={}), file)
+    load_checkpoint(Classifier(model), file, strict=False)
+
+
+def load_by_init_cfg(model, source, file):
+    torch.save(dict(state_dict=Classifier(source).state_dict()), file)
+    model.init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    model.init_weights()
+
+
+@pytest.fixture(params=[load_bare_strictly, load_bare_loosely, load_whole_with_torch, load_bare_with_mmengine,
+                        load_whole_with_mmengine, load_by_init_cfg])
+def load(request, tmp_path):
+    return partial(request.param, file=str(tmp_path / 'source.pth'))
+
+
+def test_own_weights_load(name, load):
+    source, model = NETWORKS[name](), NETWORKS[name]()
+    for tensor in source.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 1)
+    load(model, source)
+    torch.testing.assert_close(dict(model.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(('source', 'target', 'misfit'), [
+    (dict(kernel_num=1), dict(kernel_num=4), 'layer1.0.conv1.weight: [1, 8, 8, 3, 3] in the checkpoint, '
+     '[4, 8, 8, 3, 3] here; layer1.0.conv1.attention.kernel_fc.weight: missing'),
+    (dict(kernel_num=4), dict(kernel_num=1), '[4, 8, 8, 3, 3] in the checkpoint, [1, 8, 8, 3, 3] here'),
+    (dict(depth=18), dict(depth=34), 'layer1.2.conv1.weight: missing'),
+    (dict(reduction=1), dict(min_channels=32), 'layer1.0.conv1.attention.fc.weight: [16, 8, 1, 1]'),
+    (dict(), dict(share_attention=False), 'layer1.0.conv1.attention.channel_fc.weight: [8, 16, 1, 1]'),
+    (dict(base_channels=8), dict(base_channels=16), '5 of its 5'),
+    (NETWORKS['ResNet'], dict(), 'layer1.0.conv1.weight: [8, 8, 3, 3] in the checkpoint, [2, 8, 8, 3, 3] here'),
+    (dict(), NETWORKS['ResNet'], 'layer1.0.conv1.weight: [2, 8, 8, 3, 3] in the checkpoint, [8, 8, 3, 3] here'),
+    (NETWORKS['ODConvMobileNetV2'], dict(), 'conv1.weight: missing'),
+    (dict(), NETWORKS['ODConvMobileNetV2'], 'conv1.conv.weight: missing'),
+    (NETWORKS['MobileNetV2'], NETWORKS['ODConvMobileNetV2'], 'layer1.0.conv.0.conv.weight: [8, 1, 3, 3]'),
+], ids=['1x in 4x', '4x in 1x', 'r18 in r34', 'reduction', 'unshared', 'width', 'static in dynamic',
+        'dynamic in static', 'mobilenet in resnet', 'resnet in mobilenet', 'static mobilenet in dynamic'])
+def test_other_architectures_are_refused(load, source, target, misfit):
+    source, model = (NETWORKS['ODConvResNet'](**network) if isinstance(network, dict) else network()
+                     for network in (source, target))
+    with pytest.raises(RuntimeError) as refused:
+        load(model, source)
+    assert f'does not fit this {type(model).__name__}' in str(refused.value)
+    assert misfit in str(refused.value)
+    assert 'use the config that it was trained with' in str(refused.value)
+
+
+@pytest.mark.parametrize('load_head', [
+    lambda model, file: model.load_state_dict(torch.load(file), strict=False),
+    lambda model, file: load_checkpoint(model, file, strict=False),
+], ids=['torch', 'mmengine'])
+def test_a_head_alone_loads(tmp_path, name, load_head):
+    head, model = nn.Linear(4, 2), Classifier(NETWORKS[name]())
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    torch.save({f'head.{key}': value for key, value in head.state_dict().items()}, tmp_path / 'head.pth')
+    load_head(model, str(tmp_path / 'head.pth'))
+    assert torch.equal(model.head.weight, head.weight)
+    torch.testing.assert_close(dict(model.backbone.state_dict()), before)
+
+
+@pytest.mark.parametrize('as_list', [False, True])
+def test_missing_checkpoint(name, as_list):
+    init_cfg = dict(type='Pretrained', checkpoint='checkpoints/none.pth', prefix='backbone.')
+    model = NETWORKS[name](init_cfg=[init_cfg] if as_list else init_cfg)
+    with pytest.raises(FileNotFoundError) as missing:
+        model.init_weights()
+    for words in (type(model).__name__, "'checkpoints/none.pth'", '--cfg-options model.backbone.init_cfg.checkpoint=',
+                  'model.backbone.init_cfg=None'):
+        assert words in str(missing.value)
+
+
+@pytest.mark.parametrize('checkpoint', ['torchvision://resnet18', 'https://example.org/r18.pth', 's3://bucket/r18.pth'])
+def test_addresses_are_left_to_mmengine(monkeypatch, checkpoint):
+    monkeypatch.setattr(BaseModule, 'init_weights', lambda self: None)
+    NETWORKS['ResNet'](init_cfg=dict(type='Pretrained', checkpoint=checkpoint)).init_weights()
+
+
+@pytest.mark.parametrize('name', ['ODConvResNet', 'ODConvMobileNetV2'])
+def test_init_weights_leaves_dynamic_layers_as_they_initialised_themselves(name):
+    model = NETWORKS[name]()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    model.init_weights()
+    dynamic = {key for key, value in before.items() if value.dim() == 5 or 'fc' in key}
+    assert dynamic and all(torch.equal(dict(model.named_parameters())[key], before[key]) for key in dynamic)
+    static = {key for key, value in before.items() if value.dim() == 4} - dynamic
+    assert static and not any(torch.equal(dict(model.named_parameters())[key], before[key]) for key in static)

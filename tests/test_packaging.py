@@ -1,0 +1,71 @@
+"""The built wheel: what it carries, and that its configs resolve before the package is imported."""
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import dynconv_mm
+
+pytestmark = pytest.mark.xdist_group('packaging')  # one worker: the wheel is shared
+
+
+@pytest.fixture(scope='module')
+def wheel(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    # a copy, so that no build folder is left in, or taken from, the project's
+    subprocess.run(['git', 'clone', '-q', str(root), str(source)], check=True)
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder),
+                    str(source)], check=True)
+    return next(folder.glob('*.whl'))
+
+
+def test_content(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert wheel.name.startswith(f'dynconv_mm-{dynconv_mm.__version__}-')
+    assert names >= {'dynconv_mm/__init__.py', 'dynconv_mm/functional/plans.py', 'dynconv_mm_scope.pth',
+                     'dynconv_mm/.mim/model-index.yml', 'dynconv_mm/.mim/tools/make_digits_coco.py',
+                     'dynconv_mm/.mim/configs/odconv/metafile.yml',
+                     'dynconv_mm/.mim/configs/odconv/odconv4x-resnet50_8xb32_in1k.py'}
+    assert not [name for name in names if name.startswith('tests/') or name.endswith('.pyc')]
+
+
+def test_requires_no_openmmlab_package_by_name(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(next(name for name in archive.namelist() if name.endswith('METADATA'))).decode()
+    required = [line.split()[1] for line in metadata.splitlines()
+                if line.startswith('Requires-Dist:') and 'extra ==' not in line]
+    assert not [name for name in required if name.startswith(('mm', 'onedl'))]
+    assert {'mim', 'mmdet', 'mmpretrain'} <= {line.split()[1] for line in metadata.splitlines()
+                                              if line.startswith('Provides-Extra:')}
+
+
+def test_configs_resolve_without_an_import(wheel, tmp_path, run):
+    site = tmp_path / 'site'
+    zipfile.ZipFile(wheel).extractall(site)
+    (tmp_path / 'mine.py').write_text("_base_ = 'dynconv_mm::odconv/odconv4x-resnet18_8xb32_in1k.py'\n")
+    code = ('import site, sys; site.addsitedir(sys.argv[1]); sys.path.insert(0, sys.argv[1])\n'
+            'from mmengine.config import Config\n'
+            'assert "dynconv_mm" not in sys.modules\n'
+            'config = Config.fromfile("mine.py")\n'
+            'import dynconv_mm; assert dynconv_mm.__file__.startswith(sys.argv[1])\n'
+            'print(config.model.backbone.kernel_num, config.model.backbone.type)\n')
+    pytest.importorskip('mmpretrain')
+    done = run(sys.executable, '-c', code, site, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == '4 ODConvResNet', done.stdout
+
+
+def test_start_up_line_imports_nothing(run):
+    code = 'import sys; import dynconv_mm_scope; print({"torch", "mmengine", "dynconv_mm"} & set(sys.modules))'
+    assert run(sys.executable, '-c', code).stdout.strip() == 'set()'
+
+
+def test_import_needs_neither_mmdet_nor_mmpretrain(run):
+    code = ('import sys; sys.modules["mmdet"] = sys.modules["mmpretrain"] = None; import dynconv_mm, torch\n'
+            'from mmengine.registry import MODELS\n'
+            'assert MODELS.build(dict(type="ODConv2d", in_channels=2, out_channels=3, kernel_size=1)).kernel_num == 4\n'
+            'dynconv_mm.DropoutLinearClsHead(dropout=0.1, num_classes=2, in_channels=4)')
+    done = run(sys.executable, '-c', code)
+    assert done.returncode == 1
+    assert 'DropoutLinearClsHead is built on mmpretrain' in done.stdout.splitlines()[-1]
