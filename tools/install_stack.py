@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
 from dataclasses import dataclass
@@ -112,18 +113,16 @@ def mmcv_wheel(python: Path, requirement: str, torch_version: str) -> Path:
         fail(f'no C++ compiler found, and {name} must be compiled: install one '
              '(Debian, Ubuntu: `apt install g++`) or name it in CXX')
     print(f'compiling {requirement} for torch {torch_version}: about 8 minutes on 2 cores, once', flush=True)
-    building = folder / f'building-{os.getpid()}'
-    building.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    run(python, '-m', 'pip', 'wheel', '--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary',
-        name, '-w', str(building), requirement,
-        # no debug information, which would take 40% of the time
-        env={'MMCV_WITH_OPS': '1', 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'})
+    with tempfile.TemporaryDirectory(dir=folder) as building:
+        run(python, '-m', 'pip', 'wheel', '--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary', name,
+            '-w', building, requirement,
+            # no debug information, which would take 40% of the time
+            env={'MMCV_WITH_OPS': '1', 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'})
+        built, = Path(building).glob(pattern)
+        wheel = built.replace(folder / built.name)
     print(f'compiled in {(time.monotonic() - started) / 60:.1f} minutes')
-    built, = building.glob(pattern)
-    wheel = folder / built.name
-    built.replace(wheel)
-    building.rmdir()
     return wheel
 
 

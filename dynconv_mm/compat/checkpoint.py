@@ -46,7 +46,7 @@ class _PlainArray(np.ndarray):
 
 def _empty_array(kind: type, shape: tuple, dtype: bytes) -> np.ndarray:
     """In place of numpy's ``_reconstruct``: plain arrays only."""
-    if kind not in (_PlainArray, np.ndarray):
+    if kind is not _PlainArray and kind is not np.ndarray:
         raise UnpicklingError(f'refused: the checkpoint asks for an array of type {kind!r}')
     return multiarray._reconstruct(np.ndarray, shape, dtype)
 
@@ -77,6 +77,7 @@ def allow_mmengine_checkpoints() -> None:
         # With their names, so that they stay when the onedl fork of mmengine takes back what it allows for a load.
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_history_buffer_method, 'builtins.getattr'),
+        (bytes, 'builtins.bytes'),  # the data of an empty array
         (_PlainArray, 'numpy.ndarray'),
         (_numeric_dtype, 'numpy.dtype'),
         # Objects of these types may be given a state; without a dot in their names, no file can call the types.

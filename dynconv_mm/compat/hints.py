@@ -17,10 +17,11 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name == 'mmcv._ext':
         return MISSING_OPS.format(user='mmdet')
     if isinstance(error, FileNotFoundError) and ('data/coco' in message or 'data/imagenet' in message):
-        return ('the data set is not there. Detection configs expect COCO in data/coco (with annotations/, '
-                'train2017/ and val2017/), classification configs ImageNet in data/imagenet (with train/ and val/). Link it there, '
-                'or name its place in your own config or with --cfg-options, as train_dataloader.dataset.data_root, '
-                'val_dataloader.dataset.data_root and (COCO) val_evaluator.ann_file.')
+        return ('the data set is not there. Detection configs expect COCO in data/coco (with annotations/, train2017/ '
+                'and val2017/), classification configs ImageNet in data/imagenet (with train/ and val/). Link it '
+                'there, or name its place in your own config or with --cfg-options, as '
+                'train_dataloader.dataset.data_root, val_dataloader.dataset.data_root and (COCO) '
+                'val_evaluator.ann_file.')
     return None
 
 

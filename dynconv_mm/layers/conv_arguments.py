@@ -59,6 +59,16 @@ class ConvArguments(nn.Module):
             return F.pad(x, (left, right, top, bottom)), (0, 0)
         return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
 
+    def _apply(self, fn, *args, **kwargs):
+        """Convert parameters; a stack of kernels as one kernel of four dimensions, as which it has a memory format."""
+
+        def convert(tensor: Tensor) -> Tensor:
+            if tensor.dim() != 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+
+        return super()._apply(convert, *args, **kwargs)
+
     def extra_repr(self) -> str:
         """As of ``Conv2d``: what differs from the default."""
         parts = [f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '

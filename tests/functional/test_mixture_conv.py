@@ -148,11 +148,12 @@ def test_empty_batch(case):
             assert gradient.shape == tensor.shape and not gradient.any()
 
 
-@pytest.mark.parametrize('plan', ALL_PLANS)
+@pytest.mark.parametrize('plan', PLANS)
 def test_gradcheck(plan):
     tensors = CASE.make_tensors()
     assert torch.autograd.gradcheck(
-        lambda *values: CASE.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()))
+        lambda *values: CASE.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()),
+        fast_mode=True)
 
 
 @pytest.mark.parametrize('plan', ALL_PLANS)

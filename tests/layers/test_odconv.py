@@ -190,10 +190,10 @@ def test_equations_of_all_options(options, share_attention):
     check_against_equations(dict(share_attention=share_attention, **options))
 
 
-def test_every_plan_executes_the_layer():
-    outputs = [make_layer(plan=plan)(make_input()) for plan in ('auto', *PLANS)]
-    for plan, output in zip(PLANS, outputs[1:]):
-        assert_agree(output, outputs[0], plan)
+def test_the_plan_is_the_one_asked_for(monkeypatch):
+    monkeypatch.setitem(PLANS, 'mine', lambda mixture: mixture.input + 1)
+    x = make_input()
+    assert_agree(make_layer(plan='mine')(x), x + 1)
 
 
 # The structure.
@@ -377,8 +377,12 @@ def statistics(layer: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in layer.named_buffers()}
 
 
-def test_a_single_sample_in_training_uses_the_running_statistics():
+@pytest.fixture
+def not_warned_yet() -> None:
     attention_norm._warn_of_single_sample.cache_clear()
+
+
+def test_a_single_sample_in_training_uses_the_running_statistics(not_warned_yet):
     layers, x = [make_layer(), make_layer(share_attention=False)], make_input(1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
@@ -396,7 +400,7 @@ def test_a_single_sample_in_training_uses_the_running_statistics():
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('options', [dict(padding_mode='reflect'), dict(share_attention=False, groups=2),
                                      dict(norm_cfg=dict(type='LN')), dict(attentions=())], ids=str)
-def test_an_empty_batch(options, training):
+def test_an_empty_batch(not_warned_yet, options, training):
     layer = make_layer(stride=2, padding=1, **options).train(training)
     before, x = statistics(layer), make_input(0).requires_grad_()
     y = layer(x)
@@ -459,3 +463,19 @@ def test_device_and_dtype(device, dtype):
 def test_channels_last_input(options):
     layer, x = make_layer(**options), make_input()
     assert_agree(layer(x.contiguous(memory_format=torch.channels_last)), layer(x))
+
+
+def test_memory_format():
+    """`model.to(memory_format=channels_last)` keeps the stack of kernels, its values, dtype and gradient."""
+    layer = ODConv2d(4, 6, 3, padding=1, kernel_num=2)
+    x = torch.randn(2, 4, 5, 7)
+    expected = layer.eval()(x)
+    expected.sum().backward()
+    gradient = layer.weight.grad.clone()
+    before = layer.weight
+    layer.to(memory_format=torch.channels_last)
+    assert layer.weight is before and layer.weight.shape == (2, 6, 4, 3, 3)
+    assert layer.weight[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(layer.weight.grad, gradient)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
+    assert layer.double().weight.dtype == torch.float64

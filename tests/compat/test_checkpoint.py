@@ -1,0 +1,316 @@
+"""mmengine's checkpoints load with torch's safe loader, and nothing else does that could run code."""
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import os
+import pickle
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.utils import digit_version
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dynconv_mm.compat.checkpoint import NUMERIC, _PlainArray, multiarray
+from dynconv_mm.layers import ODConv2d
+
+pytestmark = pytest.mark.skipif(digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'),
+                                reason='torch.load has no weights_only by default')
+
+
+# What mmengine's runner saves.
+
+
+class ToyModel(BaseModel):
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ODConv2d(2, 3, 1)
+        self.losses = []
+
+    def forward(self, image, label, mode='loss'):
+        loss = nn.functional.cross_entropy(self.conv(image).mean((2, 3)), label)
+        self.losses.append(loss.item())
+        return dict(loss=loss, accuracy=torch.tensor(0.5))
+
+
+@pytest.fixture(scope='module')
+def train(tmp_path_factory):
+    """Train two epochs of three iterations with all that goes into a checkpoint; returns the runner."""
+
+    def run(**kwargs) -> Runner:
+        torch.manual_seed(0)
+        data = TensorDataset(torch.linspace(-1, 1, 432).view(6, 2, 6, 6), torch.arange(6) % 3)
+        folder = tmp_path_factory.mktemp('run')
+        runner = Runner(
+            ToyModel(), str(folder), DataLoader(data, 2), train_cfg=dict(by_epoch=True, max_epochs=2),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), log_level='ERROR', experiment_name=folder.name,
+            param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=2),
+                             dict(type='CosineAnnealingLR', T_max=2)],
+            custom_hooks=[dict(type='TemperatureAnnealingHook', epochs=1), dict(type='EMAHook')],
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)), randomness=dict(seed=0), **kwargs)
+        runner.message_hub.update_info_dict(numbers())
+        runner.train()
+        return runner
+
+    return run
+
+
+def numbers() -> dict[str, object]:
+    """Numbers of numpy of every type that is allowed."""
+    scalars = {f'scalar {code}': np.dtype(code).type(1) for code in NUMERIC}
+    arrays = {f'array {code}': np.arange(2).reshape(2, 1).astype(code) for code in NUMERIC}
+    return {**scalars, **arrays, 'Fortran': np.asfortranarray(np.eye(2)), 'empty': np.zeros((0, 3))}
+
+
+@pytest.fixture(scope='module')
+def trained(train) -> Runner:
+    return train()
+
+
+def assert_same(ours: object, theirs: object) -> None:
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert_same(value, theirs[key])
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs)
+        for pair in zip(ours, theirs):
+            assert_same(*pair)
+    elif isinstance(ours, HistoryBuffer):
+        assert_same(vars(ours), vars(theirs))
+        assert [ours.mean(), ours.min(), ours.current()] == [theirs.mean(), theirs.min(), theirs.current()]
+    elif isinstance(ours, (np.ndarray, np.generic, torch.Tensor)):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and bool((ours == theirs).all())
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize('kwargs', [{}, dict(weights_only=True)], ids=['default', 'weights_only'])
+def test_a_checkpoint_of_the_runner_loads(trained, kwargs):
+    file = f'{trained.work_dir}/epoch_1.pth'
+    loaded = torch.load(file, **kwargs)
+    assert_same(loaded, torch.load(file, weights_only=False))
+    assert loaded.keys() >= {'state_dict', 'ema_state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'meta'}
+    hub = loaded['message_hub']
+    assert hub['log_scalars'].keys() >= {'train/loss', 'train/lr', 'train/accuracy', 'train/temperature'}
+    for name, value in numbers().items():
+        assert hub['runtime_info'][name].dtype == value.dtype
+        np.testing.assert_array_equal(hub['runtime_info'][name], value)
+
+
+def test_loaded_checkpoint_can_be_saved_again(trained, tmp_path):
+    torch.save(torch.load(f'{trained.work_dir}/epoch_1.pth'), tmp_path / 'again.pth')
+    assert 'message_hub' in torch.load(tmp_path / 'again.pth')
+
+
+def test_runner_resumes(trained, train):
+    resumed = train(load_from=f'{trained.work_dir}/epoch_1.pth', resume=True)
+    assert resumed.iter == trained.iter == 6
+    assert resumed.model.losses == trained.model.losses[3:]
+    assert resumed.message_hub.get_scalar('train/loss').data[0].tolist() == pytest.approx(trained.model.losses)
+
+
+def test_without_the_package_it_does_not_load(trained):
+    code = 'import sys, torch; print("dynconv_mm" in sys.modules); torch.load(sys.argv[1], weights_only=True)'
+    done = subprocess.run([sys.executable, '-c', code, f'{trained.work_dir}/epoch_1.pth'], capture_output=True,
+                          text=True, check=False)
+    assert done.stdout == 'False\n'
+    assert done.returncode == 1 and 'UnpicklingError' in done.stderr
+
+
+def test_beside_a_loader_that_allows_numpy_itself(trained):
+    """As the onedl fork of mmengine does, and takes it back afterwards."""
+    file = f'{trained.work_dir}/epoch_1.pth'
+    with torch.serialization.safe_globals([getattr, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
+                                           HistoryBuffer, *{type(np.dtype(code)) for code in NUMERIC}]):
+        assert torch.load(file)['meta']['iter'] == 3
+    assert torch.load(file)['meta']['iter'] == 3
+    array = multiarray._reconstruct(_PlainArray, (0, ), b'b')
+    array.__setstate__(np.arange(3.).__reduce__()[2])
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(array, protocol))
+        assert type(again) is np.ndarray and again.tolist() == [0, 1, 2]
+
+
+# Files of ill will. Each touches a file when pickle itself reads it, so that the payload is known to work.
+
+
+class Call:
+    """Pickled as the call of a function, and as whatever that returns; calls nest."""
+
+    def __init__(self, function: object, *args: object, state: object = None) -> None:
+        self.parts = (function, args) if state is None else (function, args, state)
+
+    def __call__(self) -> None:
+        """Let pickle take it for a function."""
+
+    def __reduce__(self) -> tuple:
+        return self.parts
+
+
+class Trap:
+    """Touches a file when it is made (NEWOBJ), or when it is given its state (BUILD)."""
+
+    def __new__(cls, file: str | None = None) -> Trap:
+        if file:
+            Path(file).touch()
+        return super().__new__(cls)
+
+    @classmethod
+    def set(cls, **files: str) -> Trap:
+        trap = cls()
+        vars(trap).update(files)
+        return trap
+
+    def __getnewargs__(self) -> tuple:
+        return (self.new, ) if hasattr(self, 'new') else ()
+
+    def __getstate__(self) -> str | None:
+        return getattr(self, 'build', None)
+
+    def __setstate__(self, file: str) -> None:
+        Path(file).touch()
+
+
+class TrapArray(np.ndarray):
+
+    def __setstate__(self, state: tuple) -> None:
+        Path(state[0]).touch()
+
+
+def shell(file: str) -> str:
+    return f'touch {file}'
+
+
+def python(file: str) -> str:
+    return f"open({file!r}, 'w').close()"
+
+
+def opcodes(module: str, name: str, argument: str) -> bytes:
+    """A pickle, written by hand, that calls ``module.name(argument)``."""
+    text = argument.encode()
+    return b'\x80\x02c' + f'{module}\n{name}\n'.encode() + b'X' + len(text).to_bytes(4, 'little') + text + b'\x85R.'
+
+
+def attribute(owner: object, name: str) -> Call:
+    return Call(getattr, owner, name)
+
+
+def eval_by_way_of(function: str, file: str) -> Call:
+    """eval, found step by step from a function of the one class that may be asked for attributes."""
+    names = attribute(attribute(HistoryBuffer, function), '__globals__')
+    all_builtins = Call(attribute(names, 'get'), '__builtins__')
+    return Call(Call(attribute(all_builtins, 'get'), 'eval'), python(file))
+
+
+def written(file: str, text: str) -> str:
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text(text)
+    return file
+
+
+PAYLOADS = {
+    'os.system': lambda file: opcodes('os', 'system', shell(file)),
+    'posix.system': lambda file: opcodes(os.name, 'system', shell(file)),
+    'Python 2 eval': lambda file: opcodes('__builtin__', 'eval', python(file)),
+    'eval': lambda file: Call(eval, python(file)),
+    'exec': lambda file: Call(exec, python(file)),
+    'getattr of a module': lambda file: Call(attribute(Call(importlib.import_module, 'os'), 'system'), shell(file)),
+    'globals of a statistic': lambda file: eval_by_way_of('mean', file),
+    'globals of __init__': lambda file: eval_by_way_of('__init__', file),
+    'partial': lambda file: Call(Call(functools.partial, eval, python(file))),
+    'subprocess.Popen': lambda file: Call(attribute(Call(subprocess.Popen, ['touch', file]), 'wait')),
+    'torch.hub': lambda file: Call(torch.hub._load_local, str(Path(written(
+        f'{file}-hub/hubconf.py', f'def model():\n    {python(file)}')).parent), 'model'),
+    'runpy': lambda file: Call(runpy.run_path, written(f'{file}.py', python(file))),
+    'open': lambda file: Call(io.open, file, 'w'),
+    'shutil': lambda file: Call(shutil.copyfile, written(f'{file}.py', ''), file),
+    'NEWOBJ': lambda file: Trap.set(new=file),
+    'BUILD': lambda file: Trap.set(build=file),
+    'array of another type': lambda file: Call(multiarray._reconstruct, TrapArray, (0, ), b'b', state=(file, )),
+    'a pickle within': lambda file: Call(pickle.loads, pickle.dumps(Call(eval, python(file)))),
+}
+
+
+def write_checkpoint(file: Path, content: object, protocol: int = 2) -> None:
+    """As torch.save does, but for an arbitrary pickle."""
+    pickled = content
+    if not isinstance(content, bytes):
+        pickled = pickle.dumps(dict(state_dict={}, message_hub=content), protocol)
+    with zipfile.ZipFile(file, 'w') as archive:
+        for name, part in (('data.pkl', pickled), ('byteorder', b'little'), ('version', b'3\n')):
+            archive.writestr(f'archive/{name}', part)
+
+
+def assert_refused(file: Path) -> None:
+    for kwargs in (dict(), dict(weights_only=True)):
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(file, **kwargs)
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize('kind', PAYLOADS)
+def test_files_that_run_code_are_refused(tmp_path, kind, protocol):
+    file, touched = tmp_path / 'bad.pth', tmp_path / 'touched'
+    write_checkpoint(file, PAYLOADS[kind](str(touched)), protocol)
+    assert_refused(file)
+    assert not touched.exists()
+    torch.load(file, weights_only=False)
+    assert touched.exists(), 'the payload does nothing, so that refusing it shows nothing'
+
+
+POINTER = bytes(8)
+
+
+@pytest.mark.parametrize('content', [
+    attribute(HistoryBuffer, '__class__'),
+    attribute(HistoryBuffer, 'update'),
+    attribute(attribute(HistoryBuffer, 'mean'), '__code__'),
+    attribute('text', 'format'),
+    Call(HistoryBuffer.mean, Call(HistoryBuffer)),
+    Call(np.ndarray, (1, ), 'O', POINTER),
+    Call(np.ndarray, (1, ), 'f8'),
+    Call(multiarray._reconstruct, HistoryBuffer, (0, ), b'b'),
+    Call(multiarray.scalar, np.dtype('f8'), 'text'),
+    Call(np.dtype, 'O'),
+    Call(np.dtype, 'f8,O'),
+    Call(np.dtype, '>f8'),
+    Call(np.dtype, [('a', 'O')]),
+    np.array([None]),
+    np.array(['text']),
+    np.zeros(1, [('a', 'f8')]),
+    np.datetime64('2020-01-01'),
+    np.longdouble(1),
+    _PlainArray,
+    np.float64,
+    b'\x80\x02c\nndarray\n.',
+    b'\x80\x02cndarray\n\n.',
+    b'\x80\x02cnumpy\nndarray\nX\x01\x00\x00\x001\x85\x81.',
+], ids=lambda content: repr(content.parts)[:60] if isinstance(content, Call) else repr(content)[:60])
+def test_all_else_is_refused(tmp_path, content):
+    write_checkpoint(tmp_path / 'bad.pth', content)
+    assert_refused(tmp_path / 'bad.pth')
+
+
+def test_state_of_a_dtype_cannot_be_set(tmp_path):
+    """Flags of objects would make numpy take numbers for pointers."""
+    state = (3, '<', None, ('a', ), {'a': (np.dtype('f8'), 0)}, -1, -1, 63)
+    write_checkpoint(tmp_path / 'odd.pth', Call(np.dtype, 'f8', False, True, state=state))
+    assert np.dtype(torch.load(tmp_path / 'odd.pth', weights_only=False)['message_hub']).hasobject
+    loaded = torch.load(tmp_path / 'odd.pth')['message_hub']
+    assert loaded == np.dtype('f8') and loaded.flags == 0 and loaded.fields is None
