@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST_ARGS ?= -n auto --dist loadgroup
 
-DEMO_CONFIG = configs/demo/faster-rcnn_odconv4x-r18-thin_fpn_digits.py
+DEMO_CONFIG = configs/demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py
 DEMO_DATA = data/digits
 DEMO_DIR = work_dirs/demo
 DEMO_CHECKPOINT = $(DEMO_DIR)/epoch_$(shell sed -n 's/^max_epochs = //p' $(DEMO_CONFIG)).pth

@@ -14,7 +14,7 @@ pytest.importorskip('mim')
 
 pytestmark = pytest.mark.xdist_group('e2e')  # one worker: the training is shared
 
-DEMO = 'configs/demo/faster-rcnn_odconv4x-r18-thin_fpn_digits.py'
+DEMO = 'configs/demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py'
 R50 = 'configs/odconv/faster-rcnn_odconv4x-r50_fpn_1x_coco.py'
 FROM_SCRATCH = ('model.backbone.init_cfg=None', 'model.backbone.frozen_stages=-1', 'model.backbone.norm_eval=False')
 EPOCHS = 3
@@ -150,7 +150,7 @@ def test_missing_checkpoint(digits, tmp_path, run):
 
 def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
     done = run('mim', 'test', mmdet_name(), DEMO, '--checkpoint', trained / f'epoch_{EPOCHS}.pth', '--work-dir',
-               tmp_path, '--cfg-options', *data_options(digits), 'model.backbone.kernel_num=1')
+               tmp_path, '--cfg-options', *data_options(digits), 'model.backbone.kernel_num=2')
     assert done.returncode != 0
     assert 'the checkpoint does not fit this ODConvResNet' in done.stdout
     assert 'use the config that it was trained with' in done.stdout

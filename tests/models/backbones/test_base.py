@@ -14,9 +14,9 @@ SMALL = dict(stem_channels=8, base_channels=8)
 NETWORKS = {
     'ResNet': partial(ResNet, depth=18, **SMALL),
     'ResNet v1d': partial(ResNet, depth=50, deep_stem=True, avg_down=True, drop_path_rate=0.5, **SMALL),
-    'MobileNetV2': partial(MobileNetV2, widen_factor=0.25),
+    'MobileNetV2': partial(MobileNetV2, widen_factor=0.1),
     'ODConvResNet': partial(ODConvResNet, depth=18, kernel_num=2, **SMALL),
-    'ODConvMobileNetV2': partial(ODConvMobileNetV2, widen_factor=0.25, kernel_num=2),
+    'ODConvMobileNetV2': partial(ODConvMobileNetV2, widen_factor=0.1, kernel_num=2),
 }
 RESNET, MOBILENET = [f'layer{i}' for i in range(1, 5)], [*(f'layer{i}' for i in range(1, 8)), 'conv2']
 STAGES = {name: MOBILENET if 'Mobile' in name else RESNET for name in NETWORKS}
@@ -126,43 +126,52 @@ def load_by_init_cfg(model, source, file):
     model.init_weights()
 
 
-@pytest.fixture(params=[load_bare_strictly, load_bare_loosely, load_whole_with_torch, load_bare_with_mmengine,
-                        load_whole_with_mmengine, load_by_init_cfg])
-def load(request, tmp_path):
-    return partial(request.param, file=str(tmp_path / 'source.pth'))
+LOADERS = [load_bare_strictly, load_bare_loosely, load_whole_with_torch, load_bare_with_mmengine,
+           load_whole_with_mmengine, load_by_init_cfg]
 
 
-def test_own_weights_load(name, load):
+@pytest.mark.parametrize('load', LOADERS)
+def test_own_weights_load(tmp_path, name, load):
     source, model = NETWORKS[name](), NETWORKS[name]()
     for tensor in source.state_dict().values():
         tensor.copy_(torch.rand(tensor.shape) + 1)
-    load(model, source)
+    load(model, source, str(tmp_path / 'source.pth'))
     torch.testing.assert_close(dict(model.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(('source', 'target', 'misfit'), [
-    (dict(kernel_num=1), dict(kernel_num=4), 'layer1.0.conv1.weight: [1, 8, 8, 3, 3] in the checkpoint, '
-     '[4, 8, 8, 3, 3] here; layer1.0.conv1.attention.kernel_fc.weight: missing'),
-    (dict(kernel_num=4), dict(kernel_num=1), '[4, 8, 8, 3, 3] in the checkpoint, [1, 8, 8, 3, 3] here'),
-    (dict(depth=18), dict(depth=34), 'layer1.2.conv1.weight: missing'),
-    (dict(reduction=1), dict(min_channels=32), 'layer1.0.conv1.attention.fc.weight: [16, 8, 1, 1]'),
-    (dict(), dict(share_attention=False), 'layer1.0.conv1.attention.channel_fc.weight: [8, 16, 1, 1]'),
-    (dict(base_channels=8), dict(base_channels=16), '137 of its 239 parameters are'),
-    (NETWORKS['ResNet'], dict(), 'layer1.0.conv1.weight: [8, 8, 3, 3] in the checkpoint, [2, 8, 8, 3, 3] here'),
-    (dict(), NETWORKS['ResNet'], 'layer1.0.conv1.weight: [2, 8, 8, 3, 3] in the checkpoint, [8, 8, 3, 3] here'),
-    (NETWORKS['ODConvMobileNetV2'], dict(), 'conv1.weight: missing'),
-    (dict(), NETWORKS['ODConvMobileNetV2'], 'conv1.conv.weight: missing'),
-    (NETWORKS['MobileNetV2'], NETWORKS['ODConvMobileNetV2'], 'layer1.0.conv.0.conv.weight: [8, 1, 3, 3]'),
-], ids=['1x in 4x', '4x in 1x', 'r18 in r34', 'reduction', 'unshared', 'width', 'static in dynamic',
-        'dynamic in static', 'mobilenet in resnet', 'resnet in mobilenet', 'static mobilenet in dynamic'])
-def test_other_architectures_are_refused(load, source, target, misfit):
-    source, model = (NETWORKS['ODConvResNet'](**network) if isinstance(network, dict) else network()
-                     for network in (source, target))
+ODCONV_R18 = NETWORKS['ODConvResNet']
+PAIRS = {  # a network, another whose weights it is given, and what does not fit
+    '1x in 4x': (partial(ODCONV_R18, kernel_num=4), partial(ODCONV_R18, kernel_num=1),
+                 'layer1.0.conv1.weight: [1, 8, 8, 3, 3] in the checkpoint, [4, 8, 8, 3, 3] here; '
+                 'layer1.0.conv1.attention.kernel_fc.weight: missing'),
+    'r18 in r34': (partial(ODCONV_R18, depth=34), ODCONV_R18, 'layer1.2.conv1.weight: missing'),
+    'static in dynamic': (ODCONV_R18, NETWORKS['ResNet'],
+                          'layer1.0.conv1.weight: [8, 8, 3, 3] in the checkpoint, [2, 8, 8, 3, 3] here'),
+    'mobilenet in resnet': (ODCONV_R18, NETWORKS['ODConvMobileNetV2'], 'conv1.weight: missing'),
+    '4x in 1x': (partial(ODCONV_R18, kernel_num=1), partial(ODCONV_R18, kernel_num=4),
+                 '[4, 8, 8, 3, 3] in the checkpoint, [1, 8, 8, 3, 3] here'),
+    'dynamic in static': (NETWORKS['ResNet'], ODCONV_R18,
+                          'layer1.0.conv1.weight: [2, 8, 8, 3, 3] in the checkpoint, [8, 8, 3, 3] here'),
+    'resnet in mobilenet': (NETWORKS['ODConvMobileNetV2'], ODCONV_R18, 'conv1.conv.weight: missing'),
+    'static in dynamic mobilenet': (NETWORKS['ODConvMobileNetV2'], NETWORKS['MobileNetV2'],
+                                    'layer1.0.conv.0.conv.weight: [8, 1, 3, 3] in the checkpoint'),
+    'width': (partial(ODCONV_R18, base_channels=16), ODCONV_R18, '137 of its 239 parameters are'),
+    'hidden width': (partial(ODCONV_R18, min_channels=32), ODCONV_R18,
+                     'layer1.0.conv1.attention.fc.weight: [16, 8, 1, 1] in the checkpoint'),
+    'shared in unshared': (partial(ODCONV_R18, share_attention=False), ODCONV_R18,
+                           'layer1.0.conv1.attention.channel_fc.weight: [8, 16, 1, 1] in the checkpoint'),
+}
+
+
+@pytest.mark.parametrize(('pair', 'load'), [(pair, load) for number, pair in enumerate(PAIRS)
+                                            for load in (LOADERS if number < 4 else [load_by_init_cfg])])
+def test_other_architectures_are_refused(tmp_path, pair, load):
+    model, source, misfit = PAIRS[pair]
+    model = model()
     with pytest.raises(RuntimeError) as refused:
-        load(model, source)
-    assert f'does not fit this {type(model).__name__}' in str(refused.value)
-    assert misfit in str(refused.value)
-    assert 'use the config that it was trained with' in str(refused.value)
+        load(model, source(), str(tmp_path / 'source.pth'))
+    for words in (f'does not fit this {type(model).__name__}', misfit, 'use the config that it was trained with'):
+        assert words in str(refused.value)
 
 
 @pytest.mark.parametrize('load_head', [

@@ -59,7 +59,7 @@ def test_outputs(reference, variant, training, compare_networks):
 @pytest.mark.parametrize('frozen_stages', range(-1, 5))
 def test_freezes_as_mmdet(frozen_stages, norm_eval):
     mmdet = pytest.importorskip('mmdet.models')
-    kwargs = dict(depth=50, frozen_stages=frozen_stages, norm_eval=norm_eval, **SMALL)
+    kwargs = dict(depth=18, frozen_stages=frozen_stages, norm_eval=norm_eval, **SMALL)
     states = []
     for network in (ResNet(**kwargs), mmdet.ResNet(**kwargs)):
         network.train()

@@ -2,7 +2,7 @@
 # scratch in minutes on two CPU cores. It is also the pattern for your own data in COCO format: inherit a
 # config, name your classes, point to your files, and change what your data needs. What it changes is
 # grouped by reason; the first group is all that an ordinary fine-tuning on your own data needs.
-_base_ = '../odconv/faster-rcnn_odconv4x-r50_fpn_1x_coco.py'
+_base_ = '../odconv/faster-rcnn_odconv1x-r50_fpn_1x_coco.py'
 
 # --- 1. your data ---------------------------------------------------------------------------------
 data_root = 'data/digits/'
