@@ -77,8 +77,8 @@ class Options:
     width: int = 160
     height: int = 128
     seed: int = 0
-    objects_min: int = 1
-    objects_max: int = 6
+    objects_min: int = 3
+    objects_max: int = 8
 
 
 @dataclass(frozen=True)
