@@ -48,15 +48,16 @@ def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: floa
     """Write ``count`` pictures, spread over the test set, and return their file names."""
     import cv2
     from mmdet.apis import inference_detector, init_detector
-    from mmdet.registry import DATASETS, VISUALIZERS
+    from mmdet.registry import DATASETS
     from mmdet.structures import DetDataSample
+    from mmdet.visualization import DetLocalVisualizer
     from mmengine.structures import InstanceData
     from rich.progress import track
     from torch import tensor
 
     model = init_detector(config, checkpoint, device='cpu')
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
-    visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', line_width=2))
+    visualizer = DetLocalVisualizer(line_width=2)
     visualizer.dataset_meta = dataset.metainfo
     names = []
     for index in track(range(0, len(dataset), max(1, len(dataset) // count)), 'drawing'):

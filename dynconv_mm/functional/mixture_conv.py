@@ -90,7 +90,8 @@ def _check_shapes(m: Mixture) -> None:
                 ('channel_attention', m.channel_attention, channels),
                 ('filter_attention', m.filter_attention, out_channels))
     for name, attention, length in expected:
-        if attention is not None and attention.shape not in ((batch, length), (batch, n, length)):
+        # two comparisons: torch 2.1 cannot compile `shape not in (…)`
+        if attention is not None and attention.shape != (batch, length) and attention.shape != (batch, n, length):
             raise ValueError(f'{name} must be [{batch}, {length}] or [{batch}, {n}, {length}], but its '
                              f'shape is {tuple(attention.shape)}')
     if m.kernel_attention is not None and m.kernel_attention.shape != (batch, n):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-SIZES = ((64, 64), (57, 35))
+SIZES = ((64, 32), (57, 35))
 
 
 @pytest.fixture(scope='package', autouse=True)
