@@ -69,7 +69,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)))
 
 # --- 3. a schedule for it ---------------------------------------------------------------------------
-max_epochs = 5
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
