@@ -6,8 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def scopes(monkeypatch):
+    """Each test starts without a default scope: another's, say mmdet, would hide mmpretrain's modules."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', type(DefaultScope._instance_dict)())
 
 
 @pytest.fixture(scope='session')

@@ -159,6 +159,6 @@ def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
 
 
 def test_search_finds_the_configs(run):
-    done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv4x-resnet50_8xb32_in1k', '--to-dict')
+    done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv')
     assert done.returncode == 0, done.stdout[-3000:]
     assert 'configs/odconv/odconv4x-resnet50_8xb32_in1k.py' in done.stdout

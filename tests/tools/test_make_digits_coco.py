@@ -250,7 +250,7 @@ def test_size_and_objects_are_obeyed(tmp_path):
     ('--width', '31', 'argument --width: must be an integer from 32 to'),
     ('--height', 'high', 'argument --height: must be an integer from 32 to'),
     ('--seed', '-1', 'argument --seed: must be an integer from 0 to'),
-    ('--objects-min', '7', 'argument --objects-min: must be from 1 to --objects-max'),
+    ('--objects-min', '9', 'argument --objects-min: must be from 1 to --objects-max'),
     ('--objects-max', '21', 'argument --objects-max: must be an integer from 1 to 20'),
 ])
 def test_bad_options_are_refused(tmp_path, capsys, option, value, words):
