@@ -68,8 +68,7 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    packages=find_packages(include=('dynconv_mm', 'dynconv_mm.*')),
-    py_modules=['dynconv_mm_scope'],
+    packages=find_packages(include=('dynconv_mm', 'dynconv_mm.*', 'dynconv_mm_scope')),
     data_files=[('', ['dynconv_mm_scope.pth'])],
     python_requires='>=3.9',
     # mmengine, mmcv, mmdet and mmpretrain exist under two distribution names each (the releases and the onedl

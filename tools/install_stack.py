@@ -40,7 +40,7 @@ STACKS = {
 }
 PYTHON = (3, 11)
 INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
-PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope.py', 'dynconv_mm_scope.pth', 'model-index.yml',
+PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_scope.pth', 'model-index.yml',
            'setup.py', 'README.md')
 
 

@@ -125,13 +125,15 @@ def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
     """Mask R-CNN's data and evaluation too: polygons and RLE."""
     config = 'configs/odconv/mask-rcnn_odconv1x-mobilenet-v2_fpn_1x_coco.py'
     done = run(*train_command(config, tmp_path, *data_options(digits), *FROM_SCRATCH, 'train_cfg.max_epochs=1',
+                              'randomness.seed=0', 'optim_wrapper.optimizer.lr=1e-4',
                               'model.roi_head.bbox_head.num_classes=10', 'model.roi_head.mask_head.num_classes=10',
                               'model.test_cfg.rcnn.score_thr=0',  # so early, no score reaches the usual one
                               'train_dataloader.dataset.pipeline.2.scale=(160,128)',
                               'val_dataloader.dataset.pipeline.1.scale=(160,128)',
                               'train_dataloader.dataset.filter_cfg.min_size=1', 'default_hooks.logger.interval=1'))
     assert done.returncode == 0, done.stdout[-3000:]
-    assert 'loss_mask' in done.stdout and 'coco/segm_mAP:' in done.stdout
+    assert 'loss_mask' in done.stdout
+    assert 'coco/segm_mAP:' in done.stdout, done.stdout[-3000:]
 
 
 def test_no_coco_folder(tmp_path, run):
@@ -158,6 +160,8 @@ def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
     assert 'use the config that it was trained with' in done.stdout
 
 
+@pytest.mark.skipif(mmdet_name().startswith('onedl'), reason='onedl-mim takes the first entry of a RECORD, here '
+                    'dynconv_mm-*.dist-info, for the folder of the package')
 def test_search_finds_the_configs(run):
     done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv')
     assert done.returncode == 0, done.stdout[-3000:]
