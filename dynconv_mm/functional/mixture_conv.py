@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plans import Mixture, check_plan, choose_plan
+from .plans import Mixture, choose_plan
 
 IntPair = tuple[int, int]
 
@@ -60,11 +60,11 @@ def mixture_conv2d(input: Tensor,
     """
     mixture = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention,
                       filter_attention, _pair(stride), _pair(padding), _pair(dilation), groups)
-    check_plan(plan)
+    execute = choose_plan(mixture, plan)
     _check_shapes(mixture)
     if input.shape[0] == 0:
         return _empty_batch(mixture)
-    return choose_plan(mixture, plan)(mixture)
+    return execute(mixture)
 
 
 def _pair(value: int | IntPair) -> IntPair:
