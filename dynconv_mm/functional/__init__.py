@@ -1,5 +1,6 @@
 """Mathematics on tensors; imports torch alone."""
 from .mixture_conv import mixture_conv2d
-from .plans import PLANS
+from .plans import PLANS, use_plan
+from .sample_conv import sample_conv2d
 
-__all__ = ['PLANS', 'mixture_conv2d']
+__all__ = ['PLANS', 'mixture_conv2d', 'sample_conv2d', 'use_plan']

@@ -5,12 +5,15 @@ different attentions; ODConv's Eq. 2 is its most general form.
 """
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from .plans import Mixture, choose_plan
-
-IntPair = tuple[int, int]
+from .autocast import autocast_dtype
+from .mixture import ATTENTIONS, Mixture, simplify
+from .plans import FRUGAL_PLAN, PLANS, check_plan, choose_plan, is_traced
+from .sample_conv import IntPair, is_channels_last, pair
 
 
 def mixture_conv2d(input: Tensor,
@@ -50,7 +53,8 @@ def mixture_conv2d(input: Tensor,
         Tensor[batch, out_channels, out_height, out_width]
 
     Raises:
-        ValueError: a tensor's shape does not fit the others, or ``plan`` is unknown.
+        ValueError: a tensor's shape does not fit the others, or ``plan`` is unknown or
+            cannot serve the call.
 
     Example:
         >>> x, weight = torch.randn(2, 8, 9, 9), torch.randn(4, 6, 8, 3, 3)
@@ -58,17 +62,50 @@ def mixture_conv2d(input: Tensor,
         >>> mixture_conv2d(x, weight, kernel_attention=attention, padding=1).shape
         torch.Size([2, 6, 9, 9])
     """
-    mixture = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention,
-                      filter_attention, _pair(stride), _pair(padding), _pair(dilation), groups)
-    execute = choose_plan(mixture, plan)
-    _check_shapes(mixture)
-    if input.shape[0] == 0:
-        return _empty_batch(mixture)
-    return execute(mixture)
+    m = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention, filter_attention,
+                pair(stride), pair(padding), pair(dilation), groups)
+    check_plan(plan)
+    _check_shapes(m)
+    dtype = autocast_dtype(input)
+    if dtype is not None:
+        with torch.autocast(input.device.type, enabled=False):
+            return _execute(_cast(m, dtype), plan)
+    return _execute(m, plan)
 
 
-def _pair(value: int | IntPair) -> IntPair:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _execute(m: Mixture, plan: str) -> Tensor:
+    if m.input.shape[0] == 0:
+        choose_plan(m, plan)
+        return _empty_batch(m)
+    m = simplify(m)
+    name = choose_plan(m, plan)
+    y = _run(m, name)
+    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(m.input) else y
+
+
+def _run(m: Mixture, name: str) -> Tensor:
+    """Execute a plan; where memory runs out, once more by the plan that needs least."""
+    if is_traced() or name == FRUGAL_PLAN:
+        return PLANS[name].execute(m)
+    try:
+        return PLANS[name].execute(m)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        warnings.warn(f"out of memory in plan {name!r} for input {tuple(m.input.shape)} and weight "
+                      f"{tuple(m.weight.shape)}: trying {FRUGAL_PLAN!r}, which is slower. Reduce the batch size, "
+                      f"or set plan={FRUGAL_PLAN!r} to go without the attempt.", stacklevel=4)
+    return PLANS[FRUGAL_PLAN].execute(m)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # the CPU's allocator raises a plain RuntimeError
+    return isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
+
+
+def _cast(m: Mixture, dtype: torch.dtype) -> Mixture:
+    """All tensors in one dtype, as autocast has it for a convolution."""
+    return m._replace(**{name: value.to(dtype) for name, value in m._asdict().items() if isinstance(value, Tensor)})
 
 
 def _check_shapes(m: Mixture) -> None:
@@ -103,5 +140,5 @@ def _empty_batch(m: Mixture) -> Tensor:
     """No samples, no kernels to mix: an empty map of the right shape, with zero gradients for all inputs."""
     output = torch.nn.functional.conv2d(m.input, m.weight.sum(0), m.bias, m.stride, m.padding, m.dilation,
                                         m.groups)
-    attentions = (m.kernel_attention, m.spatial_attention, m.channel_attention, m.filter_attention)
+    attentions = (getattr(m, name) for name in ATTENTIONS)
     return output + sum(attention.sum() for attention in attentions if attention is not None)

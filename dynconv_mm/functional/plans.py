@@ -1,34 +1,35 @@
 """The equal ways to execute a mixture of kernels, and the choice among them.
 
-A plan is a function of a :class:`Mixture`. To add one, write it and enter it in :data:`PLANS`; all plans
-must agree in outputs and gradients.
+A plan says which mixtures it serves, and executes them. To add one, write it, enter it in :data:`PLANS`, and let
+``tools/benchmark.py --calibrate`` measure what it costs; all plans must agree in outputs and gradients.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .columns import columns_conv2d, windows_of
+from .mixture import Mixture, is_shared, mixed_kernels, scaled_kernels
+from .plan_costs import Shape, estimate
+from .recomputed import convolve, convolve_recomputed
+from .sample_conv import grouped_conv, is_channels_last
 
-class Mixture(NamedTuple):
-    """The arguments of :func:`~dynconv_mm.functional.mixture_conv2d`, checked."""
-
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    kernel_attention: Tensor | None
-    spatial_attention: Tensor | None
-    channel_attention: Tensor | None
-    filter_attention: Tensor | None
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
+# Kernels made for a batch are kept for the backward pass up to so many elements, and made again beyond; and no more
+# are made at once than glibc allocates without mapping memory anew (32 MiB of float32).
+KEPT_ELEMENTS = 2**18
+KERNEL_ELEMENTS = 2**22
 
 
-Plan = Callable[[Mixture], Tensor]
+class Plan(NamedTuple):
+    """A way to execute a mixture."""
+
+    execute: Callable[[Mixture], Tensor]
+    obstacle: Callable[[Mixture], str | None]  # why it cannot serve a mixture, or None
 
 
 def grouped(m: Mixture) -> Tensor:
@@ -37,61 +38,162 @@ def grouped(m: Mixture) -> Tensor:
     What all kernels share leaves the sum: α_c scales the input's channels, α_f the output's, and α_s the
     mixed kernel. What each kernel has of its own is multiplied into the kernels before they are added up.
     """
-    x, mixed = m.input, _mixed_kernels(m)
-    if _is_shared(m.channel_attention):
-        x = x * m.channel_attention[:, :, None, None]
-    y = _grouped_conv(m, x, mixed)
-    if _is_shared(m.filter_attention):
-        y = y * m.filter_attention[:, :, None, None]
-    return _add_bias(y, m.bias)
+    kernels = mixed_kernels(m)
+    if is_shared(m.spatial_attention):
+        kernels = kernels * m.spatial_attention.view(len(kernels), 1, 1, *m.kernel_size)
+    y = grouped_conv(_scaled_input(m), kernels, None, m.stride, m.padding, m.dilation, m.groups)
+    return _scaled_output(m, y)
 
 
-def _grouped_conv(m: Mixture, x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve sample b of ``x`` by ``kernels[b]``."""
-    y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels.reshape(-1, *kernels.shape[2:]), None, m.stride, m.padding,
-                 m.dilation, len(x) * m.groups)
-    return y.view(len(x), -1, *y.shape[2:])
+def shared(m: Mixture) -> Tensor:
+    """One kernel for all samples, between a scaling of the input and one of the output."""
+    x = _scaled_input(m)
+    if m.is_pointwise and not is_channels_last(x):
+        y = columns_conv2d(x, m.weight, None, None, m.stride, m.padding, m.dilation)
+    else:
+        y = F.conv2d(x, m.weight[0], None, m.stride, m.padding, m.dilation, m.groups)
+    return _scaled_output(m, y)
 
 
-def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias[:, None, None]
+def fold(m: Mixture) -> Tensor:
+    """A kernel for each sample into which the attentions are folded, so that the features need no pass of their own.
 
-
-def _is_shared(attention: Tensor | None) -> bool:
-    return attention is not None and attention.dim() == 2
-
-
-def _mixed_kernels(m: Mixture) -> Tensor:
-    """Each sample's sum of the kernels times all that is their own, times the α_s that they share.
-
-    Returns:
-        Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
+    Where the features are smaller than the kernels, α_c scales the input and α_f the output instead.
     """
-    batch = m.input.shape[0]
-    n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
-    if _is_shared(m.spatial_attention):
-        scale = m.spatial_attention.view(batch, 1, 1, kernel_height, kernel_width)
-        return _mixed_kernels(m._replace(spatial_attention=None)) * scale
-    own = [None if attention is None or _is_shared(attention) else attention
-           for attention in (m.spatial_attention, m.channel_attention, m.filter_attention)]
-    if own == [None, None, None]:
-        if m.kernel_attention is None:
-            return m.weight.sum(0).expand(batch, -1, -1, -1, -1)
-        return (m.kernel_attention @ m.weight.flatten(1)).view(batch, *m.weight.shape[1:])
-    spatial, channel, filter_ = own
-    kernels = m.weight.view(1, n, m.groups, -1, group_channels, kernel_height, kernel_width)
-    if spatial is not None:
-        kernels = kernels * spatial.view(batch, n, 1, 1, 1, kernel_height, kernel_width)
-    if channel is not None:
-        kernels = kernels * channel.view(batch, n, m.groups, 1, group_channels, 1, 1)
-    if filter_ is not None:
-        kernels = kernels * filter_.view(batch, n, m.groups, -1, 1, 1, 1)
+    folded, kernel = m, m.weight[0].numel()
+    pixels = m.output_size[0] * m.output_size[1]
+    if is_shared(m.channel_attention) and m.input[0].numel() < kernel:
+        folded = folded._replace(input=_scaled_input(m), channel_attention=None)
+    if is_shared(m.filter_attention) and m.weight.shape[1] * pixels < kernel:
+        folded = folded._replace(filter_attention=None, bias=None)
+    kernels = len(m.input) * kernel
+    if is_traced() or kernels <= KEPT_ELEMENTS:
+        y = convolve(folded)
+    else:
+        y = convolve_recomputed(folded, max(1, KERNEL_ELEMENTS // kernel))
+    return y if folded.filter_attention is m.filter_attention else _scaled_output(m, y)
+
+
+def per_sample(m: Mixture) -> Tensor:
+    """One sample after the other: what needs the least memory."""
+    return convolve_recomputed(m, 1)
+
+
+def columns(m: Mixture) -> Tensor:
+    """Matrix products over the columns of the scaled input, the kernels mixed a block at a time."""
+    y = columns_conv2d(_scaled_input(m), m.weight, m.kernel_attention, m.spatial_attention, m.stride, m.padding,
+                       m.dilation)
+    return _scaled_output(m, y)
+
+
+def mix_after(m: Mixture) -> Tensor:
+    """The convolutions by all n kernels, then their sum: for maps with fewer pixels than there are kernels."""
+    n, out_channels = m.weight.shape[:2]
+    # the kernels of a group side by side
+    bank = m.weight.unflatten(1, (m.groups, -1)).transpose(0, 1).flatten(0, 2)
+    y = F.conv2d(_scaled_input(m), bank, None, m.stride, m.padding, m.dilation, m.groups)
+    y = y.view(len(y), m.groups, n, out_channels // m.groups, *y.shape[2:])
     if m.kernel_attention is not None:
-        kernels = kernels * m.kernel_attention.view(batch, n, 1, 1, 1, 1, 1)
-    return kernels.sum(1).view(batch, *m.weight.shape[1:])
+        y = y * m.kernel_attention.view(len(y), 1, n, 1, 1, 1)
+    return _scaled_output(m, y.sum(2).flatten(1, 2))
 
 
-PLANS: dict[str, Plan] = {'grouped': grouped}
+def shifted(m: Mixture) -> Tensor:
+    """A depthwise convolution as a sum of products: the input, shifted to each place of the kernel, times its value."""
+    batch, channels = m.input.shape[:2]
+    windows = windows_of(m.input, m.kernel_size, m.stride, m.padding, m.dilation)
+    values = scaled_kernels(m).view(batch, channels, -1, *m.kernel_size, 1, 1)
+    y = None
+    for i in range(m.kernel_size[0]):
+        for j in range(m.kernel_size[1]):
+            window, value = windows[:, :, None, i, j], values[:, :, :, i, j]
+            if y is None:
+                y = window * value
+            elif torch.is_grad_enabled():
+                y = torch.addcmul(y, window, value)
+            else:
+                y.addcmul_(window, value)
+    y = y.flatten(1, 2)
+    return y if m.bias is None else y + m.bias[:, None, None]
+
+
+def _scaled_input(m: Mixture) -> Tensor:
+    return m.input * m.channel_attention[:, :, None, None] if is_shared(m.channel_attention) else m.input
+
+
+def _scaled_output(m: Mixture, y: Tensor) -> Tensor:
+    """The product times the α_f that all kernels share, plus the bias."""
+    if is_shared(m.filter_attention):
+        scale = m.filter_attention[:, :, None, None]
+        if m.bias is not None:
+            return torch.addcmul(m.bias[:, None, None], y, scale)
+        return y * scale if torch.is_grad_enabled() else y.mul_(scale)
+    return y if m.bias is None else y + m.bias[:, None, None]
+
+
+def _always(m: Mixture) -> None:
+    return None
+
+
+def _needs_shared(m: Mixture) -> str | None:
+    return None if m.shares_attention else 'attentions that each kernel has of its own'
+
+
+def _needs_one_kernel(m: Mixture) -> str | None:
+    if m.kernel_attention is not None:
+        return 'kernels that are mixed'
+    return _needs_no_spatial(m)
+
+
+def _needs_no_spatial(m: Mixture) -> str | None:
+    return _needs_shared(m) or (None if m.spatial_attention is None else 'a spatial attention')
+
+
+def _needs_pointwise(m: Mixture) -> str | None:
+    return _needs_shared(m) or (None if m.is_pointwise else 'kernels larger than 1×1, or groups')
+
+
+def _needs_dense(m: Mixture) -> str | None:
+    return _needs_shared(m) or (None if m.groups == 1 else 'groups')
+
+
+def _needs_depthwise(m: Mixture) -> str | None:
+    return None if m.is_depthwise else 'a convolution that is not depthwise'
+
+
+PLANS: dict[str, Plan] = {
+    'grouped': Plan(grouped, _always),
+    'shared': Plan(shared, _needs_one_kernel),
+    'fold': Plan(fold, _always),
+    'per_sample': Plan(per_sample, _always),
+    'bmm': Plan(columns, _needs_pointwise),
+    'im2col': Plan(columns, _needs_dense),
+    'mix_after': Plan(mix_after, _needs_no_spatial),
+    'shifted': Plan(shifted, _needs_depthwise),
+}
+FRUGAL_PLAN = 'per_sample'
+
+_plan_for_all: list[str] = []
+_cheapest: dict[tuple, str] = {}  # found once for each shape
+
+
+@contextlib.contextmanager
+def use_plan(plan: str) -> Iterator[None]:
+    """Execute all mixtures by one plan, in all threads; those that it cannot serve, as their layers say.
+
+    Example:
+        >>> with use_plan('grouped'):
+        ...     model(images)
+
+    Raises:
+        ValueError: ``plan`` is unknown.
+    """
+    check_plan(plan)
+    _plan_for_all.append(plan)
+    try:
+        yield
+    finally:
+        _plan_for_all.remove(plan)
 
 
 def check_plan(plan: str) -> None:
@@ -100,15 +202,50 @@ def check_plan(plan: str) -> None:
         raise ValueError(f"plan must be 'auto' or one of {sorted(PLANS)}, but is {plan!r}")
 
 
-def choose_plan(m: Mixture, plan: str = 'auto') -> Plan:
-    """The plan that is to execute ``m``.
+def is_traced() -> bool:
+    """Whether the call is being compiled or exported, for batches of any size."""
+    return torch.compiler.is_compiling()
+
+
+def choose_plan(m: Mixture, plan: str = 'auto') -> str:
+    """The name of the plan that is to execute ``m``.
 
     Args:
         m (Mixture): the call.
-        plan (str): a name in :data:`PLANS`, or 'auto' for the choice made here.
+        plan (str): a name in :data:`PLANS`, or 'auto' for the least estimated cost.
 
     Raises:
-        ValueError: ``plan`` is unknown.
+        ValueError: ``plan`` is unknown, or cannot serve the call.
     """
     check_plan(plan)
-    return PLANS['grouped' if plan == 'auto' else plan]
+    if _plan_for_all and (_plan_for_all[-1] == 'auto' or PLANS[_plan_for_all[-1]].obstacle(m) is None):
+        plan = _plan_for_all[-1]
+    if plan == 'auto':
+        return _traced_plan(m) if is_traced() else _cheapest_plan(m)
+    obstacle = PLANS[plan].obstacle(m)
+    if obstacle is not None:
+        able = sorted(name for name in PLANS if PLANS[name].obstacle(m) is None)
+        raise ValueError(f'plan {plan!r} cannot serve {obstacle}; those that can: {able}')
+    return plan
+
+
+def _cheapest_plan(m: Mixture) -> str:
+    batch, in_channels, *input_size = m.input.shape
+    n, out_channels = m.weight.shape[:2]
+    is_training = torch.is_grad_enabled() and (m.input.requires_grad or m.weight.requires_grad)
+    shape = Shape(batch, n, in_channels, out_channels, m.groups, m.kernel_size, tuple(input_size), m.output_size,
+                  is_training)
+    key = shape, m.kernel_attention is None, m.spatial_attention is None, m.shares_attention
+    plan = _cheapest.get(key)
+    if plan is None:
+        costs = {name: cost for name, cost in estimate(shape).items() if PLANS[name].obstacle(m) is None}
+        plan = _cheapest[key] = min(costs, key=costs.__getitem__)
+    return plan
+
+
+def _traced_plan(m: Mixture) -> str:
+    """A plan whose operations do not depend on the batch's size, where there is one."""
+    for name in ('shared', 'bmm', 'shifted', 'im2col'):
+        if PLANS[name].obstacle(m) is None:
+            return name
+    return 'grouped'

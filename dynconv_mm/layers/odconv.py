@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.autocast import autocast_dtype
 from ..functional.mixture_conv import mixture_conv2d
 from ..functional.plans import check_plan
 from .attention_norm import build_attention_norm, normalize_hidden
@@ -47,8 +48,30 @@ class PointwiseFC(nn.Module):
         return f'{in_channels}, {out_channels}{pooled}, bias={self.bias is not None}'
 
 
+class AttentionHeads(PointwiseFC):
+    """Fully connected layers over the same hidden vector, as one matrix product.
+
+    Args:
+        hidden_channels (int): length of the hidden vector.
+        head_channels (dict[str, int]): logits of each head.
+    """
+
+    def __init__(self, hidden_channels: int, head_channels: dict[str, int]) -> None:
+        self.head_channels = head_channels
+        super().__init__(hidden_channels, sum(head_channels.values()))
+
+    def init_weights(self) -> None:
+        """Every head by its own fan-out."""
+        for weight in self.weight.split(list(self.head_channels.values())):
+            nn.init.kaiming_normal_(weight, mode='fan_out', nonlinearity='relu')
+        nn.init.zeros_(self.bias)
+
+
 class ODConvAttention(nn.Module):
     """The multi-head attention π_i(x) of ODConv (Fig. 1): pool → FC → norm → ReLU → one head an attention.
+
+    In a state dict the heads are layers of their own, ``channel_fc``, ``filter_fc``, ``spatial_fc`` and
+    ``kernel_fc``, as in the reference. Under autocast it is computed in its parameters' precision.
 
     Args:
         in_channels (int): channels of the features.
@@ -62,23 +85,64 @@ class ODConvAttention(nn.Module):
                  pool_size: int = 1, norm_cfg: dict | None = None) -> None:
         super().__init__()
         self.pool_size = pool_size
-        self.heads = tuple(head_channels)
+        self.head_channels = head_channels
         self.fc = PointwiseFC(in_channels, hidden_channels, pool_size, bias=False)
         self.bn = build_attention_norm(norm_cfg, hidden_channels)
-        for head, channels in head_channels.items():
-            self.add_module(f'{head}_fc', PointwiseFC(hidden_channels, channels))
+        self.heads = AttentionHeads(hidden_channels, head_channels)
+        self._register_state_dict_hook(_separate_heads)
 
     def init_weights(self) -> None:
         """Initialise all FCs anew."""
-        for module in self.children():
-            if isinstance(module, PointwiseFC):
-                module.init_weights()
+        self.fc.init_weights()
+        self.heads.init_weights()
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits by head, each Tensor[batch, head_channels], of features Tensor[batch, in_channels, h, w]."""
-        pooled = F.adaptive_avg_pool2d(x, self.pool_size)
-        hidden = F.relu(normalize_hidden(self.bn, self.fc(pooled)))
-        return {head: getattr(self, f'{head}_fc')(hidden) for head in self.heads}
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of all heads, one behind the other.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+
+        Returns:
+            Tensor[batch, sum of head_channels]
+        """
+        if autocast_dtype(x) is None:
+            return self._logits(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        dtype = self.fc.weight.dtype
+        if self.pool_size == 1:
+            pooled = x.mean((2, 3), dtype=dtype)
+        else:
+            pooled = F.adaptive_avg_pool2d(x, self.pool_size).to(dtype)
+        return self.heads(F.relu(normalize_hidden(self.bn, self.fc(pooled))))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
+        for part, own in self.heads.named_parameters():
+            names = [f'{prefix}{head}_fc.{part}' for head in self.head_channels]
+            found = {name: state_dict.pop(name) for name in names if name in state_dict}
+            shapes = {name: head.shape for name, head in zip(names, own.split(list(self.head_channels.values())))}
+            misfits = [f'size mismatch for {name}: copying a param with shape {value.shape} from checkpoint, the shape '
+                       f'in current model is {shapes[name]}.' for name, value in found.items()
+                       if value.shape != shapes[name]]
+            missing_keys += [name for name in names if name not in found]
+            error_msgs += misfits
+            whole = len(found) == len(names) and not misfits
+            state_dict[f'{prefix}heads.{part}'] = torch.cat([found[name] for name in names]) if whole else own.detach()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)
+
+
+def _separate_heads(attention: ODConvAttention, state_dict: dict[str, Tensor], prefix: str,
+                    local_metadata: dict) -> None:
+    """The heads of a state dict as the layers that they are in the reference."""
+    sizes = list(attention.head_channels.values())
+    parts = {part: state_dict.pop(f'{prefix}heads.{part}').split(sizes) for part in ('weight', 'bias')}
+    for index, head in enumerate(attention.head_channels):
+        for part, values in parts.items():
+            state_dict[f'{prefix}{head}_fc.{part}'] = values[index]
 
 
 @MODELS.register_module()
@@ -219,20 +283,42 @@ class ODConv2d(ConvArguments, TemperatureMixin):
         """
         if self.attention is None:
             return {}
-        attentions = {}
-        for head, logits in self.attention(x).items():
-            logits = logits / self.temperature
-            if head != 'kernel' and not self.share_attention:
-                logits = logits.unflatten(1, (self.kernel_num, -1))
-            softmax = head == 'kernel' or (head == 'spatial' and self.spatial_activation == 'softmax')
-            attentions[head] = logits.softmax(-1) if softmax else logits.sigmoid()
+        logits = self.attention(x) / self.temperature
+        sizes = list(self.attention.head_channels.values())
+        attentions = dict(zip(self.attention.head_channels, logits.sigmoid().split(sizes, 1)))
+        if 'kernel' in attentions:  # the last head
+            attentions['kernel'] = logits[:, -self.kernel_num:].softmax(1)
+        if not self.share_attention:
+            for head in attentions.keys() - {'kernel'}:
+                attentions[head] = attentions[head].unflatten(1, (self.kernel_num, -1))
+        if self.spatial_activation == 'softmax' and 'spatial' in attentions:
+            spatial = logits.split(sizes, 1)[list(attentions).index('spatial')]
+            attentions['spatial'] = spatial.view_as(attentions['spatial']).softmax(-1)
         return attentions
 
     def forward(self, x: Tensor) -> Tensor:
-        attentions = {f'{name}_attention': value for name, value in self.compute_attentions(x).items()}
+        return self._convolve(x, **self.compute_attentions(x))
+
+    def forward_scaled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """``forward(x) * scale + shift``, without passes of their own over the features.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+            scale, shift (Tensor[out_channels]): such as of a batch norm in eval mode.
+        """
+        attentions = self.compute_attentions(x)
+        filter_ = attentions.get('filter')
+        attentions['filter'] = scale.expand(len(x), -1) if filter_ is None else filter_ * scale
+        return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, **attentions)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None = None, *, channel: Tensor | None = None,
+                  filter: Tensor | None = None, spatial: Tensor | None = None,
+                  kernel: Tensor | None = None) -> Tensor:
         x, padding = self._pad(x)
-        return mixture_conv2d(x, self.weight, self.bias, **attentions, stride=self.stride, padding=padding,
-                              dilation=self.dilation, groups=self.groups, plan=self.plan)
+        return mixture_conv2d(x, self.weight, self.bias if bias is None else bias, kernel_attention=kernel,
+                              spatial_attention=spatial, channel_attention=channel, filter_attention=filter,
+                              stride=self.stride, padding=padding, dilation=self.dilation, groups=self.groups,
+                              plan=self.plan)
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr(), f'kernel_num={self.kernel_num}']

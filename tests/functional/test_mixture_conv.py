@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynconv_mm.functional import PLANS, mixture_conv2d
+from dynconv_mm.functional import PLANS, mixture_conv2d, use_plan
+from dynconv_mm.functional.mixture import Mixture, simplify
+from dynconv_mm.functional.plans import Plan, choose_plan
 
 ALL_PLANS = [*PLANS, 'auto']
 LAYOUTS = {
@@ -109,6 +111,25 @@ CASE = Case(2, 3, 2, 2, 1, (3, 1), (4, 3), dict(stride=(2, 1), padding=(1, 2), d
             dict(kernel='shared', spatial='own', channel='own', filter='own'), True, 'contiguous')
 
 
+SHARED = dict(kernel='shared', spatial='shared', channel='shared', filter='shared')
+DENSE = CASE._replace(groups=1, attentions=SHARED)
+GRADCHECK_CASES = {  # for plans that do not serve the most general one
+    'shared': CASE._replace(n=1, attentions=dict(SHARED, kernel='absent', spatial='absent')),
+    'bmm': DENSE._replace(kernel=(1, 1)),
+    'im2col': DENSE,
+    'mix_after': CASE._replace(attentions=dict(SHARED, spatial='absent')),
+    'shifted': CASE._replace(group_channels=1),
+}
+
+
+def served(case: Case, tensors: dict[str, Tensor]) -> list[str]:
+    """The plans that can execute a case."""
+    attentions = (tensors.get(f'{name}_attention') for name in ('kernel', 'spatial', 'channel', 'filter'))
+    m = simplify(Mixture(tensors['input'], tensors['weight'], tensors.get('bias'), *attentions,
+                         **case.arguments, groups=case.groups))
+    return ['auto', *(name for name in PLANS if PLANS[name].obstacle(m) is None)]
+
+
 def assert_agree(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     assert actual.shape == expected.shape, what
     error = (actual.double() - expected).abs().max()
@@ -124,7 +145,7 @@ def test_plans_agree_with_the_equation(dtype, tolerance, case):
     expected = case.call(reference, exact)
     upstream = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected_gradients = torch.autograd.grad(expected, list(exact.values()), upstream)
-    for plan in ALL_PLANS:
+    for plan in served(case, tensors):
         actual = case.call(mixture_conv2d, tensors, plan=plan)
         assert actual.dtype == dtype
         assert_agree(actual, expected, tolerance, plan)
@@ -140,7 +161,7 @@ def test_empty_batch(case):
     size = [(s + 2 * p - d * (k - 1) - 1) // t + 1
             for s, k, p, d, t in zip(case.size, case.kernel, *(case.arguments[name] for name in (
                 'padding', 'dilation', 'stride')))]
-    for plan in ALL_PLANS:
+    for plan in served(case, tensors):
         output = case.call(mixture_conv2d, tensors, plan=plan)
         assert output.shape == (0, case.groups * case.group_outputs, *size)
         gradients = torch.autograd.grad(output.sum(), list(tensors.values()))
@@ -150,13 +171,14 @@ def test_empty_batch(case):
 
 @pytest.mark.parametrize('plan', PLANS)
 def test_gradcheck(plan):
-    tensors = CASE.make_tensors()
+    case = GRADCHECK_CASES.get(plan, CASE)
+    tensors = case.make_tensors()
     assert torch.autograd.gradcheck(
-        lambda *values: CASE.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()),
+        lambda *values: case.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()),
         fast_mode=True)
 
 
-@pytest.mark.parametrize('plan', ALL_PLANS)
+@pytest.mark.parametrize('plan', [name for name in ALL_PLANS if name not in ('bmm', 'im2col', 'shifted')])
 def test_one_kernel_without_attention_is_an_ordinary_convolution(plan):
     x, weight, bias = torch.randn(2, 4, 7, 6).double(), torch.randn(6, 2, 3, 3).double(), torch.randn(6).double()
     arguments = dict(stride=2, padding=1, dilation=2, groups=2)  # ints serve both directions
@@ -203,3 +225,94 @@ def test_unknown_plans_are_refused(batch, plan):
     with pytest.raises(ValueError, match='plan.*auto') as raised:
         mixture_conv2d(torch.ones(batch, 2, 3, 3), torch.ones(1, 2, 2, 1, 1), plan=plan)
     assert all(repr(name) in str(raised.value) for name in PLANS)
+
+
+# The choice of a plan.
+
+
+def make_call(kernel_size: int = 3, groups: int = 1, n: int = 2) -> dict[str, Tensor | int]:
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(n, 8, 4 // groups, kernel_size, kernel_size)
+    return dict(input=x, weight=weight, kernel_attention=torch.rand(2, n), groups=groups)
+
+
+@pytest.mark.parametrize(('plan', 'call'), [('bmm', dict(kernel_size=3)), ('bmm', dict(groups=2)), ('shared', {}),
+                                            ('shifted', {}), ('im2col', dict(groups=2))], ids=str)
+def test_a_plan_that_cannot_serve_the_call_names_those_that_can(plan, call):
+    with pytest.raises(ValueError, match=f"plan '{plan}' cannot serve .*'grouped', .*'per_sample'"):
+        mixture_conv2d(**make_call(**call), plan=plan)
+
+
+def test_attentions_of_each_kernel_are_refused_by_plans_that_take_them_out_of_the_sum():
+    with pytest.raises(ValueError, match='attentions that each kernel has of its own'):
+        mixture_conv2d(**make_call(), filter_attention=torch.rand(2, 2, 8), plan='im2col')
+
+
+def test_one_plan_for_all(monkeypatch):
+    used = []
+    for name, plan in list(PLANS.items()):
+        def execute(m, name=name, plan=plan):
+            used.append(name)
+            return plan.execute(m)
+        monkeypatch.setitem(PLANS, name, Plan(execute, plan.obstacle))
+    with use_plan('bmm'):
+        mixture_conv2d(**make_call(kernel_size=1), plan='fold')
+        mixture_conv2d(**make_call(), plan='fold')  # which bmm cannot serve
+        with use_plan('grouped'):
+            mixture_conv2d(**make_call(), plan='fold')
+    mixture_conv2d(**make_call(), plan='fold')
+    assert used == ['bmm', 'fold', 'grouped', 'fold']
+
+
+def test_an_unknown_plan_for_all_is_refused():
+    with pytest.raises(ValueError, match='plan must be'), use_plan('fast'):
+        pass
+
+
+@pytest.mark.parametrize('n', [1, 4])
+@pytest.mark.parametrize(('channels', 'groups', 'kernel_size'), [(8, 1, 1), (8, 1, 3), (8, 8, 3), (8, 2, 3)])
+def test_every_kind_of_convolution_has_a_cheapest_plan(channels, groups, kernel_size, n):
+    for grad in (False, True):
+        x, weight = torch.randn(2, channels, 5, 6), torch.randn(n, channels, channels // groups, kernel_size,
+                                                                kernel_size).requires_grad_(grad)
+        m = simplify(Mixture(x, weight, None, torch.rand(2, n), None, None, None, (1, 1), (0, 0), (1, 1), groups))
+        name = choose_plan(m)
+        assert PLANS[name].obstacle(m) is None and name == choose_plan(m)
+
+
+def test_out_of_memory_falls_back_to_the_most_frugal_plan_with_a_warning(monkeypatch):
+    def fail(m):
+        raise RuntimeError('[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can\'t allocate memory')
+
+    monkeypatch.setitem(PLANS, 'fold', Plan(fail, lambda m: None))
+    call = make_call()
+    with pytest.warns(UserWarning, match="out of memory in plan 'fold'.*per_sample"):
+        y = mixture_conv2d(**call, plan='fold')
+    torch.testing.assert_close(y, mixture_conv2d(**call, plan='grouped'))
+    monkeypatch.setitem(PLANS, 'per_sample', Plan(fail, lambda m: None))
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match='DefaultCPUAllocator'):
+        mixture_conv2d(**call, plan='fold')
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
+    def fail(m):
+        raise RuntimeError('something else')
+
+    monkeypatch.setitem(PLANS, 'fold', Plan(fail, lambda m: None))
+    with pytest.raises(RuntimeError, match='something else'):
+        mixture_conv2d(**make_call(), plan='fold')
+
+
+@pytest.mark.parametrize('plan', ['fold', 'im2col', 'grouped', 'mix_after'])
+def test_channels_last_in_channels_last_out(plan):
+    call = make_call()
+    y = mixture_conv2d(**{**call, 'input': call['input'].contiguous(memory_format=torch.channels_last)}, plan=plan)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, mixture_conv2d(**call))
+
+
+def test_autocast_computes_in_low_precision():
+    call = make_call()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = mixture_conv2d(**call)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), mixture_conv2d(**call), rtol=.05, atol=.2)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dynconv_mm.functional import PLANS
+from dynconv_mm.functional.plans import PLANS, Plan
 from dynconv_mm.layers import ODConv2d, attention_norm
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
@@ -191,7 +191,7 @@ def test_equations_of_all_options(options, share_attention):
 
 
 def test_the_plan_is_the_one_asked_for(monkeypatch):
-    monkeypatch.setitem(PLANS, 'mine', lambda mixture: mixture.input + 1)
+    monkeypatch.setitem(PLANS, 'mine', Plan(lambda mixture: mixture.input + 1, lambda mixture: None))
     x = make_input()
     assert_agree(make_layer(plan='mine')(x), x + 1)
 
@@ -210,8 +210,9 @@ def test_the_plan_is_the_one_asked_for(monkeypatch):
 ])
 def test_heads_that_the_reference_leaves_out(options, heads):
     layer = ODConv2d(**{**SMALL, **options})
-    assert set(layer.attention.heads) == set(heads)
-    assert {name for name, _ in layer.attention.named_children()} == {'fc', 'bn', *(f'{head}_fc' for head in heads)}
+    assert set(layer.attention.head_channels) == set(heads)
+    names = {name.split('.')[0] for name in layer.attention.state_dict()}
+    assert names == {'fc', 'bn', *(f'{head}_fc' for head in heads)}
 
 
 @pytest.mark.parametrize('options', [
@@ -307,7 +308,8 @@ def test_initialisation(groups):
     layer = ODConv2d(64, 32, 3, groups=groups, kernel_num=3, reduction=1)
     drawn = []
     for _ in range(2):
-        drawn.append({name: parameter.detach().clone() for name, parameter in layer.named_parameters()})
+        drawn.append({name: value.clone() for name, value in layer.state_dict().items()
+                      if value.is_floating_point() and 'running' not in name and name != 'temperature'})
         for name, value in drawn[-1].items():
             if name.endswith('bias'):
                 assert not value.any(), name
@@ -316,9 +318,9 @@ def test_initialisation(groups):
                     assert_kaiming(kernel, 32 * 3 * 3)
             elif 'bn' not in name:
                 assert_kaiming(value, len(value))
-        for name, parameter in layer.named_parameters():
+        for name, value in layer.state_dict().items():
             if name.endswith('bias') and 'bn' not in name:
-                nn.init.ones_(parameter)
+                nn.init.ones_(value)
         layer.init_weights()
     same = {name for name, value in drawn[0].items() if torch.equal(value, drawn[1][name])}
     assert same == {name for name in drawn[0] if name.endswith('bias') or 'bn' in name}
@@ -347,7 +349,7 @@ def test_init_cfg_of_a_parent_leaves_the_layer_alone(cfg, touched):
     parent.init_weights()  # as a runner does: init_cfg, then the children's own
     for kernel in parent.dynamic.weight:
         assert_kaiming(kernel, 32 * 3 * 3)
-    assert not parent.dynamic.attention.kernel_fc.bias.any()
+    assert not parent.dynamic.attention.heads.bias.any()
 
 
 # OpenMMLab builds it.

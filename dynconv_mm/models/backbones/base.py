@@ -73,15 +73,17 @@ class StagedBackbone(BaseModule):
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Refuse another architecture's weights, which a non-strict load would skip but for a line in the log."""
         if any(key.startswith(prefix) for key in state_dict):
+            buffers = {name for name, _ in self.named_buffers()}
+            parameters = {name: value.shape for name, value in self.state_dict().items() if name not in buffers}
             misfits = [f'{name}: ' + (f'{list(state_dict[prefix + name].shape)} in the checkpoint, '
-                                      f'{list(parameter.shape)} here' if prefix + name in state_dict else 'missing')
-                       for name, parameter in self.named_parameters()
-                       if getattr(state_dict.get(prefix + name), 'shape', None) != parameter.shape]
+                                      f'{list(shape)} here' if prefix + name in state_dict else 'missing')
+                       for name, shape in parameters.items()
+                       if getattr(state_dict.get(prefix + name), 'shape', None) != shape]
             if misfits:
                 shown = '; '.join(misfits[:3]) + ('; …' if len(misfits) > 3 else '')
                 raise RuntimeError(
                     f'the checkpoint does not fit this {type(self).__name__}: {len(misfits)} of its '
-                    f'{len(list(self.parameters()))} parameters are missing or of another shape ({shown}). It is '
+                    f'{len(parameters)} parameters are missing or of another shape ({shown}). It is '
                     'of another architecture: use the config that it was trained with.')
         super()._load_from_state_dict(state_dict, prefix, *args)
 

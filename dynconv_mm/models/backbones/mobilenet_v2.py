@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from ...layers.norm_folding import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
 
@@ -13,6 +14,14 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     """``channels`` rounded to a multiple of ``divisor``, but by no more than 10% down."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+class ConvNormAct(ConvModule):
+    """mmcv's ``ConvModule``, whose convolution may take over its batch norm in eval mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = conv_norm(self.conv, self.norm, x)
+        return self.activate(x) if self.with_activation else x
 
 
 class InvertedResidual(CheckpointedBlock):
@@ -107,10 +116,10 @@ class MobileNetV2(StagedBackbone):
         self.conv2 = self.make_conv(ConvPlace('last', len(self.stages)), channels, self.feat_dim, kernel_size=1)
         self._freeze_stages()
 
-    def make_conv(self, place: ConvPlace, in_channels: int, out_channels: int, **arguments) -> ConvModule:
+    def make_conv(self, place: ConvPlace, in_channels: int, out_channels: int, **arguments) -> ConvNormAct:
         """A convolution with its norm and activation."""
-        return ConvModule(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place), norm_cfg=self.norm_cfg,
-                          **{'act_cfg': self.act_cfg, **arguments})
+        return ConvNormAct(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place), norm_cfg=self.norm_cfg,
+                           **{'act_cfg': self.act_cfg, **arguments})
 
     def stem_modules(self) -> Iterable[nn.Module]:
         return [self.conv1]

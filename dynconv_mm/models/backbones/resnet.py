@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from ...layers.norm_folding import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
 
@@ -75,7 +76,7 @@ class ResidualBlock(CheckpointedBlock):
     def _residual(self, x: Tensor) -> Tensor:
         out = x
         for number, norm in enumerate(self._norms, 1):
-            out = getattr(self, norm)(getattr(self, f'conv{number}')(out))
+            out = conv_norm(getattr(self, f'conv{number}'), getattr(self, norm), out)
             if number < len(self._norms):
                 out = self.relu(out)
         shortcut = x if self.downsample is None else self.downsample(x)

@@ -1,0 +1,114 @@
+"""What the execution plans cost on a machine: measured on the layers of common networks, and fitted."""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..functional.mixture import Mixture
+from ..functional.mixture_conv import mixture_conv2d
+from ..functional.plan_costs import QUANTITIES, Shape
+from ..functional.plans import PLANS
+from .timing import time_in_turns
+
+# in_channels, out_channels, kernel_size, input size, stride, groups
+LAYERS = (
+    # ResNet-18, -50
+    (64, 64, 1, 56, 1, 1), (64, 64, 3, 56, 1, 1), (64, 256, 1, 56, 1, 1), (256, 64, 1, 56, 1, 1),
+    (128, 128, 3, 56, 2, 1), (128, 128, 3, 28, 1, 1), (512, 128, 1, 28, 1, 1), (128, 512, 1, 28, 1, 1),
+    (256, 256, 3, 28, 2, 1), (256, 256, 3, 14, 1, 1), (256, 1024, 1, 14, 1, 1), (1024, 256, 1, 14, 1, 1),
+    (512, 512, 3, 14, 2, 1), (512, 512, 3, 7, 1, 1), (512, 2048, 1, 7, 1, 1), (2048, 512, 1, 7, 1, 1),
+    # MobileNetV2
+    (16, 96, 1, 112, 1, 1), (96, 96, 3, 112, 2, 96), (96, 24, 1, 56, 1, 1), (24, 144, 1, 56, 1, 1),
+    (144, 144, 3, 56, 1, 144), (144, 32, 1, 28, 1, 1), (32, 192, 1, 28, 1, 1), (192, 192, 3, 28, 1, 192),
+    (384, 384, 3, 14, 1, 384), (384, 64, 1, 14, 1, 1), (96, 576, 1, 14, 1, 1), (576, 576, 3, 14, 2, 576),
+    (160, 960, 1, 7, 1, 1), (960, 960, 3, 7, 1, 960), (960, 160, 1, 7, 1, 1), (320, 1280, 1, 7, 1, 1),
+    # few pixels; groups
+    (512, 512, 3, 2, 1, 1), (256, 256, 1, 1, 1, 1), (1280, 1000, 1, 1, 1, 1),
+    (128, 128, 3, 56, 1, 32), (256, 256, 3, 28, 1, 32), (512, 512, 3, 14, 1, 32), (1024, 1024, 3, 7, 1, 32),
+)
+BATCHES = (1, 2, 8)
+KERNEL_NUMS = (1, 4)
+# plans that cannot pay off there are not measured: n convolutions where there are many pixels
+FEW_PIXELS = 49
+
+
+class Case(NamedTuple):
+    """A layer to measure."""
+
+    shape: Shape
+    mixture: Mixture
+
+
+def cases(is_training: bool, seed: int = 0) -> Iterator[Case]:
+    """All layers, batches and numbers of kernels, with random tensors."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator).requires_grad_(is_training)
+
+    for (c_in, c_out, k, size, stride, groups), batch, n in itertools.product(LAYERS, BATCHES, KERNEL_NUMS):
+        padding = k // 2
+        m = Mixture(rand(batch, c_in, size, size), rand(n, c_out, c_in // groups, k, k), None,
+                    rand(batch, n) if n > 1 else None, rand(batch, k * k) if k > 1 else None, rand(batch, c_in),
+                    rand(batch, c_out), (stride, stride), (padding, padding), (1, 1), groups)
+        yield Case(Shape(batch, n, c_in, c_out, groups, (k, k), (size, size), m.output_size, is_training), m)
+
+
+def candidates(m: Mixture) -> list[str]:
+    """The plans to measure for a mixture."""
+    able = [name for name, plan in PLANS.items() if plan.obstacle(m) is None]
+    if m.output_size[0] * m.output_size[1] > FEW_PIXELS or m.groups > 1:
+        able.remove('mix_after') if 'mix_after' in able else None
+    return able
+
+
+def measure(case: Case, rounds: int) -> dict[str, float]:
+    """Milliseconds by plan: of the output, and in training of all gradients too."""
+    m = case.mixture
+    tensors = [value for value in m[:7] if value is not None]
+    arguments = {**m._asdict()}
+
+    def call(plan: str):
+        y = mixture_conv2d(**arguments, plan=plan)
+        if case.shape.is_training:
+            torch.autograd.grad(y, tensors, torch.ones_like(y))
+
+    with torch.set_grad_enabled(case.shape.is_training):
+        calls = {plan: lambda plan=plan: call(plan) for plan in candidates(m)}
+        return {plan: timing.milliseconds for plan, timing in time_in_turns(calls, range(rounds)).items()}
+
+
+def fit(measurements: list[tuple[Shape, dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
+    """Coefficients of the cost model: none negative, the relative error the least.
+
+    Args:
+        measurements: milliseconds by plan for each shape.
+
+    Returns:
+        dict: by kind of convolution, then by plan, a coefficient for each of ``QUANTITIES``.
+    """
+    from scipy.optimize import nnls
+    coefficients: dict[str, dict[str, list[float]]] = {}
+    for kind in sorted({shape.kind for shape, _ in measurements}):
+        coefficients[kind] = {}
+        for plan in PLANS:
+            rows = [(shape.quantities(), times[plan]) for shape, times in measurements
+                    if shape.kind == kind and plan in times]
+            if not rows:
+                continue
+            quantities = np.array([quantity for quantity, _ in rows])
+            times = np.array([milliseconds for _, milliseconds in rows])
+            solution, _ = nnls(quantities / times[:, None], np.ones(len(times)))
+            coefficients[kind][plan] = [float(f'{value:.3g}') for value in solution]
+    assert all(len(c) == len(QUANTITIES) for plans in coefficients.values() for c in plans.values())
+    return coefficients
+
+
+def regret(measurements: list[tuple[Shape, dict[str, float]]], chosen: dict[Shape, str]) -> float:
+    """Time of the chosen plans over the time of the best ones, in all: 1 is a perfect choice."""
+    return (sum(times[chosen[shape]] for shape, times in measurements)
+            / sum(min(times.values()) for _, times in measurements))

@@ -1,0 +1,48 @@
+"""Times of alternatives, taken in turns, so that what else the machine does meets all of them alike."""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+
+
+class Timing(NamedTuple):
+    """Of one alternative."""
+
+    milliseconds: float  # median
+    ratio: float  # median of the ratios to the first alternative in the same round
+
+
+def time_in_turns(calls: dict[str, Callable[[], object]], rounds: Iterable[int]) -> dict[str, Timing]:
+    """Call all alternatives in each round, one after the other, and compare each with the first.
+
+    Args:
+        calls (dict[str, Callable]): the alternatives; the first is what the others are compared with.
+        rounds (Iterable[int]): the rounds, such as a ``range`` or a progress bar over one. Before the first
+            round each is called twice, without its time being taken.
+
+    Returns:
+        dict[str, Timing]: by alternative.
+    """
+    for call in calls.values():
+        call()
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in rounds:
+        for name, call in calls.items():
+            _synchronize()
+            start = time.perf_counter()
+            call()
+            _synchronize()
+            times[name].append(1000 * (time.perf_counter() - start))
+    first = next(iter(times.values()))
+    return {name: Timing(statistics.median(own), statistics.median(a / b for a, b in zip(own, first)))
+            for name, own in times.items()}
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

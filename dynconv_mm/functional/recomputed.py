@@ -1,0 +1,70 @@
+"""Mixing kernels for a few samples at a time, and again in the backward pass, so that no more are kept."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .mixture import ATTENTIONS, Mixture, scaled_kernels, select
+from .sample_conv import sample_conv2d, sample_conv2d_backward
+
+# the tensors of a mixture, in the order in which the function takes and differentiates them
+TENSORS = ('input', 'weight', 'bias', *ATTENTIONS)
+
+
+def convolve(m: Mixture) -> Tensor:
+    """A mixture by kernels made for all samples at once, which autograd keeps."""
+    return sample_conv2d(m.input, scaled_kernels(m), m.bias, stride=m.stride, padding=m.padding,
+                         dilation=m.dilation, groups=m.groups)
+
+
+def convolve_recomputed(m: Mixture, samples: int) -> Tensor:
+    """A mixture by kernels made for ``samples`` samples at a time, and made anew in the backward pass."""
+    return _RecomputedKernels.apply(samples, m[7:], *(getattr(m, name) for name in TENSORS))
+
+
+class _RecomputedKernels(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, samples: int, geometry: tuple, *tensors: Tensor | None) -> Tensor:
+        ctx.samples, ctx.geometry = samples, geometry
+        ctx.save_for_backward(*tensors)
+        m = _mixture(tensors, geometry)
+        batch = m.input.shape[0]
+        if batch <= samples:
+            return convolve(m)
+        return torch.cat([convolve(select(m, start, start + samples)) for start in range(0, batch, samples)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor) -> tuple:
+        tensors = ctx.saved_tensors
+        wanted = [name for name, needed in zip(TENSORS, ctx.needs_input_grad[2:]) if needed]
+        whole = _mixture(tensors, ctx.geometry)
+        grads: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        geometry = dict(stride=whole.stride, padding=whole.padding, dilation=whole.dilation, groups=whole.groups)
+        for start in range(0, len(grad_output), ctx.samples):
+            m = select(whole, start, start + ctx.samples)
+            grad = grad_output[start:start + ctx.samples]
+            leaves = {name: getattr(m, name).detach().requires_grad_() for name in wanted
+                      if name not in ('input', 'bias')}
+            with torch.enable_grad():
+                kernels = scaled_kernels(m._replace(**leaves))
+            part = {}
+            part['input'], grad_kernels = sample_conv2d_backward(grad, m.input, kernels.detach(), 'input' in wanted,
+                                                                 bool(leaves), **geometry)
+            if 'bias' in wanted:
+                part['bias'] = grad.sum((0, 2, 3))
+            if leaves:
+                part.update(zip(leaves, torch.autograd.grad(kernels, list(leaves.values()), grad_kernels)))
+            for name in wanted:
+                if grads[name] and name in ('weight', 'bias'):
+                    grads[name][0].add_(part[name])
+                else:
+                    grads[name].append(part[name])
+        joined = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in grads.items()}
+        return (None, None, *(joined.get(name) for name in TENSORS))
+
+
+def _mixture(tensors: tuple, geometry: tuple) -> Mixture:
+    return Mixture(*tensors, *geometry)

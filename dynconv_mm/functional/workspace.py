@@ -1,0 +1,37 @@
+"""Memory for intermediate results that is kept from call to call.
+
+On a CPU, fresh memory costs more than filling it: the system maps and clears it page by page at the first touch.
+"""
+from __future__ import annotations
+
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+# Elements beyond which a result gets memory of its own: what is kept is bounded, a few such buffers a thread.
+KEPT_ELEMENTS = 2**23
+
+_local = threading.local()
+
+
+def workspace(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor of the dtype and device of ``like``, overwritten by the next call of the same name.
+
+    Args:
+        name (str): what it is for; results that live at the same time have different names.
+        shape (tuple[int, ...]): its shape.
+        like (Tensor): gives dtype and device.
+    """
+    size = math.prod(shape)
+    if like.device.type != 'cpu' or size > KEPT_ELEMENTS:
+        return like.new_empty(shape)
+    buffers = _local.__dict__.setdefault('buffers', {})
+    key = name, like.dtype
+    buffer = buffers.get(key)
+    if buffer is None or buffer.numel() < size:
+        # no inference tensor, which could not be written to outside of inference mode
+        with torch.inference_mode(False):
+            buffer = buffers[key] = torch.empty(size, dtype=like.dtype)
+    return buffer[:size].view(shape)
