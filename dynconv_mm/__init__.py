@@ -7,14 +7,24 @@ from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
 from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
-from .layers import ODConv2d  # noqa: E402
-from .models import DropoutLinearClsHead, ODConvMobileNetV2, ODConvResNet  # noqa: E402
+from .layers import CBAM, CondConv2d, DyConv2d, ECALayer, ODConv2d, SELayer  # noqa: E402
+from .models import (  # noqa: E402
+    CondConvLinearClsHead,
+    CondConvMobileNetV2,
+    CondConvResNet,
+    DropoutLinearClsHead,
+    DyConvMobileNetV2,
+    DyConvResNet,
+    ODConvMobileNetV2,
+    ODConvResNet,
+)
 from .version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
 install_hints()
 
 __all__ = [
-    'DropoutLinearClsHead', 'EpochSeedHook', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet',
-    'TemperatureAnnealingHook', '__version__', 'registry'
+    'CBAM', 'CondConv2d', 'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DropoutLinearClsHead',
+    'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'EpochSeedHook', 'ODConv2d', 'ODConvMobileNetV2',
+    'ODConvResNet', 'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
 ]

@@ -12,6 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
                    URL='https://openreview.net/forum?id=DmpCfq6Mg39'),
+    'dyconv': dict(Name='DyConv', Title='Dynamic Convolution: Attention over Convolution Kernels',
+                   URL='https://arxiv.org/abs/1912.03458'),
+    'condconv': dict(Name='CondConv',
+                     Title='CondConv: Conditionally Parameterized Convolutions for Efficient Inference',
+                     URL='https://arxiv.org/abs/1904.04971'),
 }
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 

@@ -7,6 +7,12 @@ from torch.nn import functional as F
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
 
+def check_positive_int(name: str, value: int) -> None:
+    """Raise a ValueError that names the argument unless it is a positive int."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name} must be a positive int, but is {value!r}')
+
+
 class ConvArguments(nn.Module):
     """Base of the convolution layers: what ``ConvModule`` and others read of a ``Conv2d``.
 
@@ -22,8 +28,7 @@ class ConvArguments(nn.Module):
                              dilation: int | tuple[int, int], groups: int, padding_mode: str) -> None:
         """Check and keep them; raises a ValueError that names the argument."""
         for name, value in (('groups', groups), ('in_channels', in_channels), ('out_channels', out_channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+            check_positive_int(name, value)
             if value % groups:
                 raise ValueError(f'{name} must be divisible by groups, but {name}={value} and groups={groups}')
         if padding_mode not in PADDING_MODES:

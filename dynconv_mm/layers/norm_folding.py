@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``.
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> Tensor:
+    """``norm(conv(x, *shared))``.
 
     A layer with ``forward_scaled`` takes over the scale and the shift of a batch norm in eval mode, which saves a pass
     over its output.
@@ -15,12 +15,13 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     Args:
         conv, norm (Module): a convolution and its norm.
         x (Tensor[batch, in_channels, height, width]): features.
+        shared (Tensor): what the convolutions of a block share, such as routing weights.
 
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if not hasattr(conv, 'forward_scaled') or not _is_constant(norm) or _has_hooks(conv) or _has_hooks(norm):
-        return norm(conv(x))
+    if shared or not hasattr(conv, 'forward_scaled') or not _is_constant(norm) or _has_hooks(conv) or _has_hooks(norm):
+        return norm(conv(x, *shared))
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = norm.weight * scale

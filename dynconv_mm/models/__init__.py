@@ -1,5 +1,15 @@
 """Networks: backbones on mmengine and mmcv.cnn, heads where mmpretrain is installed."""
-from .backbones import ODConvMobileNetV2, ODConvResNet
-from .heads import DropoutLinearClsHead
+from .backbones import (
+    CondConvMobileNetV2,
+    CondConvResNet,
+    DyConvMobileNetV2,
+    DyConvResNet,
+    ODConvMobileNetV2,
+    ODConvResNet,
+)
+from .heads import CondConvLinearClsHead, DropoutLinearClsHead
 
-__all__ = ['DropoutLinearClsHead', 'ODConvMobileNetV2', 'ODConvResNet']
+__all__ = [
+    'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DropoutLinearClsHead', 'DyConvMobileNetV2',
+    'DyConvResNet', 'ODConvMobileNetV2', 'ODConvResNet'
+]

@@ -25,8 +25,11 @@ class StagedBackbone(BaseModule):
     """A stem and numbered stages, of which the first can be frozen.
 
     Subclasses build ``self.stages`` (names of the stages' modules, in order) and say in
-    :meth:`stem_modules` what belongs to the stem; a method overrides :meth:`conv_cfg_at`.
+    :meth:`stem_modules` what belongs to the stem; a method overrides :meth:`conv_cfg_at` and, if a block's
+    convolutions share something, :meth:`make_routing`.
     """
+
+    stage_blocks: tuple[int, ...]  # number of blocks of each stage
 
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, conv_cfg: dict | None, norm_cfg: dict,
                  norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
@@ -48,6 +51,10 @@ class StagedBackbone(BaseModule):
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
         """The ``conv_cfg`` of the convolution at ``place``; a dynamic network overrides this."""
         return self.conv_cfg
+
+    def make_routing(self, in_channels: int, stage: int, block: int) -> nn.Module | None:
+        """What computes, from a block's input, the second argument of all its convolutions; None if they take none."""
+        return None
 
     def initial_checkpoints(self) -> list[str]:
         """The checkpoints that ``init_cfg`` names."""
@@ -125,6 +132,11 @@ class CheckpointedBlock(nn.Module):
     backward pass."""
 
     with_cp = False
+    routing: nn.Module | None  # see StagedBackbone.make_routing
+
+    def _shared_arguments(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each convolution of the block takes beside its features, from the block's input."""
+        return () if self.routing is None else (self.routing(x), )
 
     def _residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError

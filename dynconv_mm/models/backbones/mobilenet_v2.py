@@ -39,6 +39,7 @@ class InvertedResidual(CheckpointedBlock):
                  stage: int, block: int) -> None:
         super().__init__()
         self.with_cp = backbone.with_cp
+        self.routing = backbone.make_routing(in_channels, stage, block)
         self.use_res_connect = stride == 1 and in_channels == out_channels
         hidden = in_channels * expand_ratio
         convs = [('depthwise', hidden, hidden, dict(kernel_size=3, stride=stride, padding=1, groups=hidden)),
@@ -49,7 +50,10 @@ class InvertedResidual(CheckpointedBlock):
                                     for role, *channels, arguments in convs))
 
     def _residual(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.use_res_connect else self.conv(x)
+        out, shared = x, self._shared_arguments(x)
+        for conv in self.conv:
+            out = conv(out, *shared)
+        return x + out if self.use_res_connect else out
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x)
@@ -100,6 +104,7 @@ class MobileNetV2(StagedBackbone):
                          len(self.arch_settings) + 1)
         self.widen_factor = widen_factor
         self.act_cfg = act_cfg
+        self.stage_blocks = tuple(blocks for _, _, blocks, _ in self.arch_settings)
         channels = make_divisible(32 * widen_factor)
         self.conv1 = self.make_conv(ConvPlace('stem', 0), in_channels, channels, kernel_size=3, stride=2, padding=1)
         for stage, (expand_ratio, base_channels, blocks, stride) in enumerate(self.arch_settings, 1):
@@ -118,8 +123,12 @@ class MobileNetV2(StagedBackbone):
 
     def make_conv(self, place: ConvPlace, in_channels: int, out_channels: int, **arguments) -> ConvNormAct:
         """A convolution with its norm and activation."""
-        return ConvNormAct(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place), norm_cfg=self.norm_cfg,
-                           **{'act_cfg': self.act_cfg, **arguments})
+        return self.conv_module_at(place)(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place),
+                                          norm_cfg=self.norm_cfg, **{'act_cfg': self.act_cfg, **arguments})
+
+    def conv_module_at(self, place: ConvPlace) -> type[ConvModule]:
+        """The class that holds the convolution at ``place``; its ``forward`` takes what the block shares."""
+        return ConvNormAct
 
     def stem_modules(self) -> Iterable[nn.Module]:
         return [self.conv1]

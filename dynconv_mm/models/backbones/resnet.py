@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
+from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer, build_plugin_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
@@ -49,7 +49,8 @@ class ResidualBlock(CheckpointedBlock):
                  block: int, drop_path_rate: float) -> None:
         super().__init__()
         self.with_cp = backbone.with_cp
-        channels, self._norms = in_channels, []
+        self.routing = backbone.make_routing(in_channels, stage, block)
+        channels, self._norms, self._plugins = in_channels, [], []
         for number, conv in enumerate(convs, 1):
             padding = conv.dilation * (conv.kernel_size - 1) // 2
             self.add_module(
@@ -61,6 +62,9 @@ class ResidualBlock(CheckpointedBlock):
             self.add_module(name, norm)
             self._norms.append(name)
             channels = conv.out_channels
+            self._plugins.append([self._add_plugin(plugin['cfg'], channels) for plugin in backbone.plugins
+                                  if plugin['position'] == f'after_conv{number}'
+                                  and plugin.get('stages', backbone.all_stages)[stage - 1]])
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or in_channels != channels:
@@ -68,17 +72,28 @@ class ResidualBlock(CheckpointedBlock):
                                                                                                block))
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
+    def _add_plugin(self, cfg: dict, channels: int) -> str:
+        cfg = dict(cfg)
+        name, plugin = build_plugin_layer(cfg, postfix=cfg.pop('postfix', ''), in_channels=channels)
+        if hasattr(self, name):
+            raise ValueError(f"plugins has two named {name!r} in one block; give one's cfg a postfix, such as "
+                             "postfix='_2'")
+        self.add_module(name, plugin)
+        return name
+
     @property
     def last_norm(self) -> nn.Module:
         """The norm before the addition."""
         return getattr(self, self._norms[-1])
 
     def _residual(self, x: Tensor) -> Tensor:
-        out = x
-        for number, norm in enumerate(self._norms, 1):
-            out = conv_norm(getattr(self, f'conv{number}'), getattr(self, norm), out)
+        out, shared = x, self._shared_arguments(x)
+        for number, (norm, plugins) in enumerate(zip(self._norms, self._plugins), 1):
+            out = conv_norm(getattr(self, f'conv{number}'), getattr(self, norm), out, *shared)
             if number < len(self._norms):
                 out = self.relu(out)
+            for plugin in plugins:
+                out = getattr(self, plugin)(out)
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.drop_path(out) + shortcut
 
@@ -107,6 +122,11 @@ class ResNet(StagedBackbone):
         with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
         zero_init_residual (bool): start with the last norm of each block at 0. Default: True.
         drop_path_rate (float): stochastic depth rate of the last block, rising linearly. Default: 0.
+        plugins (Sequence[dict], optional): modules inserted into the blocks, as in mmdet: each a dict of ``cfg``
+            (its registry name as ``type``, its arguments, ``postfix`` of its name; it gets ``in_channels``),
+            ``position`` ('after_conv1', …: behind that convolution's norm and activation, the last one's norm
+            alone) and ``stages`` (a bool for each stage; default: all). For example ``SELayer``, ``CBAM``,
+            ``ECALayer``, mmcv's ``ContextBlock``. Default: None.
         init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
 
     Shape:
@@ -144,6 +164,7 @@ class ResNet(StagedBackbone):
                  with_cp: bool = False,
                  zero_init_residual: bool = True,
                  drop_path_rate: float = 0.,
+                 plugins: Sequence[dict] | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
         if num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
@@ -161,9 +182,12 @@ class ResNet(StagedBackbone):
         self.deep_stem = deep_stem
         self.avg_down = avg_down
         self.zero_init_residual = zero_init_residual
+        make_convs, blocks = self.arch_settings[depth]
+        self.stage_blocks = blocks[:num_stages]
+        self.all_stages = (True, ) * num_stages
+        self.plugins = self._check_plugins(plugins, len(make_convs(1, 1, 1, style)))
         self._make_stem(in_channels, stem_channels)
 
-        make_convs, blocks = self.arch_settings[depth]
         rates = torch.linspace(0, drop_path_rate, sum(blocks), device='cpu').tolist()  # on meta there are none
         channels = stem_channels
         for stage in range(1, num_stages + 1):
@@ -177,6 +201,20 @@ class ResNet(StagedBackbone):
             self.add_module(self.stages[-1], nn.Sequential(*layer))
         self.feat_dim = channels
         self._freeze_stages()
+
+    def _check_plugins(self, plugins: Sequence[dict] | None, convs: int) -> tuple[dict, ...]:
+        positions = [f'after_conv{number}' for number in range(1, convs + 1)]
+        for plugin in plugins or ():
+            if not isinstance(plugin, dict) or not {'cfg', 'position'} <= set(plugin) <= {'cfg', 'position', 'stages'}:
+                raise ValueError("plugins must be dicts of 'cfg', 'position' and, optionally, 'stages', but one is "
+                                 f'{plugin!r}')
+            if plugin['position'] not in positions:
+                raise ValueError(f"plugins of depth={self.depth} must have a position out of {positions}, but one's "
+                                 f"is {plugin['position']!r}")
+            if len(plugin.get('stages', self.all_stages)) != len(self.all_stages):
+                raise ValueError(f"plugins must have a bool for each of num_stages={len(self.all_stages)} in 'stages', "
+                                 f"but one's is {plugin['stages']!r}")
+        return tuple(plugins or ())
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:
         conv_cfg = self.conv_cfg_at(ConvPlace('stem', 0))

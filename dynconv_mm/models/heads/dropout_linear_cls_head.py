@@ -28,10 +28,23 @@ def DropoutLinearClsHead(dropout: float, **kwargs) -> LinearClsHead:
         ImportError: mmpretrain is not installed.
         ValueError: ``dropout`` is not in [0, 1).
     """
+    check_dropout(dropout)
+    return dropout_head_class('DropoutLinearClsHead')(dropout, **kwargs)
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise a ValueError that names the argument unless it is in [0, 1)."""
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f'dropout must be in [0, 1), but is {dropout!r}')
-    heads = import_optional('mmpretrain.models.heads', 'DropoutLinearClsHead')
-    return _head_class(heads.LinearClsHead)(dropout, **kwargs)
+
+
+def dropout_head_class(user: str) -> type[LinearClsHead]:
+    """The class that :func:`DropoutLinearClsHead` makes heads of; other linear heads stand on it.
+
+    Args:
+        user (str): what needs it, for the message where mmpretrain is not installed.
+    """
+    return _head_class(import_optional('mmpretrain.models.heads', user).LinearClsHead)
 
 
 @functools.cache
@@ -54,4 +67,4 @@ def __getattr__(name: str) -> type[LinearClsHead]:
     """The class by its name, so that models with such a head can be pickled."""
     if name != '_DropoutLinearClsHead':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return _head_class(import_optional('mmpretrain.models.heads', 'DropoutLinearClsHead').LinearClsHead)
+    return dropout_head_class('DropoutLinearClsHead')

@@ -8,7 +8,17 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm.models.backbones import MobileNetV2, ODConvMobileNetV2, ODConvResNet, ResNet, base
+from dynconv_mm.models.backbones import (
+    CondConvMobileNetV2,
+    CondConvResNet,
+    DyConvMobileNetV2,
+    DyConvResNet,
+    MobileNetV2,
+    ODConvMobileNetV2,
+    ODConvResNet,
+    ResNet,
+    base,
+)
 
 SMALL = dict(stem_channels=8, base_channels=8)
 NETWORKS = {
@@ -17,10 +27,18 @@ NETWORKS = {
     'MobileNetV2': partial(MobileNetV2, widen_factor=0.1),
     'ODConvResNet': partial(ODConvResNet, depth=18, kernel_num=2, **SMALL),
     'ODConvMobileNetV2': partial(ODConvMobileNetV2, widen_factor=0.1, kernel_num=2),
+    'DyConvResNet': partial(DyConvResNet, depth=18, kernel_num=2, **SMALL),
+    'DyConvMobileNetV2': partial(DyConvMobileNetV2, widen_factor=0.1, kernel_num=2),
+    'CondConvResNet': partial(CondConvResNet, depth=18, kernel_num=2, **SMALL),
+    'CondConvMobileNetV2': partial(CondConvMobileNetV2, widen_factor=0.1, kernel_num=2),
+    'ResNet with plugins': partial(ResNet, depth=50, **SMALL, plugins=[
+        dict(cfg=dict(type=kind), position=f'after_conv{number}')
+        for number, kind in enumerate(('ECALayer', 'CBAM', 'SELayer'), 1)]),
 }
 RESNET, MOBILENET = [f'layer{i}' for i in range(1, 5)], [*(f'layer{i}' for i in range(1, 8)), 'conv2']
 STAGES = {name: MOBILENET if 'Mobile' in name else RESNET for name in NETWORKS}
-BLOCKS = {'ResNet': 8, 'ResNet v1d': 16, 'MobileNetV2': 17, 'ODConvResNet': 8, 'ODConvMobileNetV2': 17}
+BLOCKS = {name: 17 if 'Mobile' in name else 16 if name in ('ResNet v1d', 'ResNet with plugins') else 8
+          for name in NETWORKS}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -204,7 +222,7 @@ def test_addresses_are_left_to_mmengine(monkeypatch, checkpoint):
     NETWORKS['ResNet'](init_cfg=dict(type='Pretrained', checkpoint=checkpoint)).init_weights()
 
 
-@pytest.mark.parametrize('name', ['ODConvResNet', 'ODConvMobileNetV2'])
+@pytest.mark.parametrize('name', [name for name in NETWORKS if 'Conv' in name])
 def test_init_weights_leaves_dynamic_layers_as_they_initialised_themselves(name):
     model = NETWORKS[name]()
     before = {key: value.clone() for key, value in model.named_parameters()}

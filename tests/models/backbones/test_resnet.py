@@ -1,11 +1,12 @@
 """The static ResNet is mmpretrain's: names, shapes, outputs; and it freezes as mmdet's does."""
+import copy
 import functools
 
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm.models.backbones import ResNet
+from dynconv_mm.models.backbones import CondConvResNet, DyConvResNet, ODConvResNet, ResNet
 
 SMALL = dict(stem_channels=8, base_channels=8)
 VARIANTS = {
@@ -99,6 +100,92 @@ def test_zero_init_residual_happens_once():
         torch.nn.init.ones_(weight)
     model.init_weights()
     assert all((weight == 1).all() for weight in last_norms(model))
+
+
+# Plugins.
+
+
+@pytest.mark.parametrize('network', [ResNet, DyConvResNet, CondConvResNet, ODConvResNet])
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('kind', ['SELayer', 'CBAM', 'ECALayer'])
+def test_recalibration_of_every_resnet(network, depth, kind):
+    last = {18: 2, 50: 3}[depth]
+    model = network(depth, **SMALL, plugins=[dict(cfg=dict(type=kind), position=f'after_conv{last}')])
+    name = {'SELayer': 'se_layer', 'CBAM': 'cbam', 'ECALayer': 'eca_layer'}[kind]
+    assert sum(key.endswith(f'.{name}') for key, _ in model.named_modules()) == sum(model.stage_blocks)
+    model(torch.randn(2, 3, 32, 32))[0].square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# in millions, with the classifier: ODConv, Tables 2, 3 and 14
+@pytest.mark.parametrize(('network', 'depth', 'kind', 'millions'), [
+    (ResNet, 18, 'SELayer', 11.78), (ResNet, 18, 'CBAM', 11.78), (ResNet, 18, 'ECALayer', 11.69),
+    (ResNet, 50, 'SELayer', 28.07), (ResNet, 50, 'CBAM', 28.07), (ResNet, 50, 'ECALayer', 25.56),
+    (ResNet, 101, 'SELayer', 49.29), (ResNet, 101, 'CBAM', 49.30), (ResNet, 101, 'ECALayer', 44.55),
+    (ODConvResNet, 18, 'SELayer', 44.99),
+])
+def test_parameters_of_recalibrated_networks(network, depth, kind, millions):
+    position = 'after_conv2' if depth == 18 else 'after_conv3'
+    with torch.device('meta'):
+        model = network(depth, plugins=[dict(cfg=dict(type=kind), position=position)])
+    classifier = 1000 * model.feat_dim + 1000
+    assert round((sum(parameter.numel() for parameter in model.parameters()) + classifier) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_plugins_as_mmdet(training, compare_networks):
+    """Names, places and outputs are those of mmdet's ResNet with the same plugins."""
+    mmdet = pytest.importorskip('mmdet.models')
+    plugins = [
+        dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(False, True, True, False), position='after_conv3'),
+        dict(cfg=dict(type='SELayer', postfix='_1'), position='after_conv1'),
+        dict(cfg=dict(type='SELayer', postfix='_2'), position='after_conv2'),
+        dict(cfg=dict(type='ECALayer'), stages=(True, False, False, True), position='after_conv2'),
+    ]
+    networks = [network(depth=50, plugins=copy.deepcopy(plugins), norm_eval=False, **SMALL, out_indices=(0, 3))
+                for network in (ResNet, mmdet.ResNet)]
+    assert list(networks[0].layer2[0]._modules) != list(networks[0].layer1[0]._modules)
+    compare_networks(*networks, training)
+
+
+def test_se_as_mmpretrain():
+    """Its place is that of mmpretrain's SEResNet, whose FCs have biases."""
+    reference = pytest.importorskip('mmpretrain.models').SEResNet
+    torch.manual_seed(0)
+    theirs = reference(50, se_ratio=4, **SMALL)
+    ours = ResNet(50, **SMALL, plugins=[dict(cfg=dict(type='SELayer', ratio=4), position='after_conv3')])
+    state = theirs.state_dict()
+    for key in list(state):
+        if '.se_layer.conv' in key:
+            value = state.pop(key).data
+            if key.endswith('bias'):
+                value.zero_()
+            else:
+                state[key.replace('se_layer.conv', 'se_layer.mlp.fc').replace('.conv.', '.')] = value
+    ours.load_state_dict(state, strict=True)
+    ours.eval(), theirs.eval()
+    image = torch.randn(2, 3, 57, 35)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('plugin', 'words'), [
+    (dict(cfg=dict(type='SELayer')), "'position'"),
+    (dict(cfg=dict(type='SELayer'), position='after_conv1', stage=1), "'stages'"),
+    ('SELayer', 'plugins must be dicts'),
+    (dict(cfg=dict(type='SELayer'), position='after_conv3'), r"\['after_conv1', 'after_conv2'\]"),
+    (dict(cfg=dict(type='SELayer'), position='after_conv1', stages=(True, )), 'num_stages=4'),
+    (dict(cfg=dict(type='SELayer', ratio=0), position='after_conv1'), 'ratio'),
+])
+def test_bad_plugins(plugin, words):
+    with pytest.raises(ValueError, match=words):
+        ResNet(18, **SMALL, plugins=[plugin])
+
+
+def test_two_plugins_of_one_name():
+    plugin = dict(cfg=dict(type='ECALayer'), position='after_conv1')
+    with pytest.raises(ValueError, match="plugins has two named 'eca_layer' in one block; .*postfix"):
+        ResNet(18, **SMALL, plugins=[plugin, plugin])
+    assert plugin == dict(cfg=dict(type='ECALayer'), position='after_conv1')
 
 
 @pytest.mark.parametrize(('name', 'value'), [

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/mobilenet-v2_in1k.py',
+    '../_base_/dynconv_mm.py',
+    '../_base_/temperature_annealing.py',
+]
+model = dict(
+    backbone=dict(type='DyConvMobileNetV2'),
+    head=dict(type='DropoutLinearClsHead', dropout=0.2))

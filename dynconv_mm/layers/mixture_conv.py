@@ -1,0 +1,71 @@
+"""What the layers share that convolve with a mixture of kernels: their weights, initialisation and execution."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..functional.mixture_conv import mixture_conv2d
+from ..functional.plans import check_plan
+from .conv_arguments import ConvArguments, check_positive_int
+
+
+class MixtureConv2d(ConvArguments):
+    """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
+
+    A subclass computes the attentions in :meth:`compute_attentions`. ``weight`` is a Parameter[n, out_channels,
+    in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels] or None.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
+            :class:`torch.nn.Conv2d`; ``bias`` is static.
+        kernel_num (int): n.
+        plan (str): how the mixture is executed, see :data:`dynconv_mm.functional.PLANS`.
+
+    Raises:
+        ValueError: an argument is not one of the above; the message names it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int], padding: int | str | tuple[int, int],
+                 dilation: int | tuple[int, int], groups: int, bias: bool, padding_mode: str, kernel_num: int,
+                 plan: str) -> None:
+        super().__init__()
+        self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
+                                  padding_mode)
+        check_positive_int('kernel_num', kernel_num)
+        check_plan(plan)
+        self.kernel_num = kernel_num
+        self.plan = plan
+        self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels))
+        else:
+            self.register_parameter('bias', None)
+
+    def init_weights(self) -> None:
+        """Each kernel Kaiming-normal by fan-out, as if it were alone; bias 0."""
+        for kernel in self.weight:
+            nn.init.kaiming_normal_(kernel, mode='fan_out', nonlinearity='relu')
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
+        """The attentions of features, by name, as :func:`~dynconv_mm.functional.mixture_conv2d` takes them.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.compute_attentions(x))
+
+    def _convolve(self, x: Tensor, attentions: dict[str, Tensor]) -> Tensor:
+        x, padding = self._pad(x)
+        return mixture_conv2d(x, self.weight, self.bias, stride=self.stride, padding=padding, dilation=self.dilation,
+                              groups=self.groups, plan=self.plan,
+                              **{f'{name}_attention': attention for name, attention in attentions.items()})
+
+    def extra_repr(self) -> str:
+        plan = '' if self.plan == 'auto' else f', plan={self.plan!r}'
+        return f'{super().extra_repr()}, kernel_num={self.kernel_num}{plan}'
