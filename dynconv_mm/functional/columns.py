@@ -65,7 +65,8 @@ class _ColumnsConv(torch.autograd.Function):
                     torch.bmm(kernels, columns, out=y[part])
                 else:
                     y[part, block] = torch.bmm(kernels, columns)
-        return y.view(batch, out_channels, height, width)
+        # no view, which an in-place activation behind it could not change
+        return torch.ops.aten._unsafe_view(y, (batch, out_channels, height, width))
 
     @staticmethod
     @once_differentiable

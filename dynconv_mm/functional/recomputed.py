@@ -32,7 +32,9 @@ class _RecomputedKernels(torch.autograd.Function):
         m = _mixture(tensors, geometry)
         batch = m.input.shape[0]
         if batch <= samples:
-            return convolve(m)
+            y = convolve(m)
+            # no view, which an in-place activation behind it could not change
+            return torch.ops.aten._unsafe_view(y, y.shape)
         return torch.cat([convolve(select(m, start, start + samples)) for start in range(0, batch, samples)])
 
     @staticmethod
