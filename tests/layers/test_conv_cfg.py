@@ -139,9 +139,12 @@ def run(module: Parent) -> list[Tensor]:
 
 
 def assert_as_fresh(layer: nn.Module, fresh: nn.Module) -> None:
-    """Each parameter is of the distribution that the layer itself gives it."""
-    for name, parameter in fresh.named_parameters():
-        actual, parameter = layer.get_parameter(name).detach(), parameter.detach()
+    """Each entry is of the distribution that the layer itself gives it, heads that are one parameter apart."""
+    actual_entries = layer.state_dict()
+    for name, parameter in fresh.state_dict().items():
+        if not parameter.is_floating_point():
+            continue
+        actual = actual_entries[name]
         assert actual.shape == parameter.shape
         count, spread = parameter.numel(), parameter.std(correction=0)
         if spread == 0:

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from dynconv_mm.functional import PLANS
+from dynconv_mm.functional.plans import Plan
 from dynconv_mm.layers import CondConv2d, DyConv2d
 from dynconv_mm.layers.mixture_conv import MixtureConv2d
 
@@ -60,7 +61,7 @@ def test_initialisation(kind, groups):
 
 
 def test_the_plan_is_the_one_asked_for(kind, monkeypatch):
-    monkeypatch.setitem(PLANS, 'mine', lambda mixture: mixture.input + 1)
+    monkeypatch.setitem(PLANS, 'mine', Plan(lambda mixture: mixture.input + 1, lambda mixture: None))
     x = make_input()
     assert torch.equal(kind(**SMALL, plan='mine').double()(x), x + 1)
 
