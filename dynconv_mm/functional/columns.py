@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .sample_conv import IntPair, pointwise_columns, pointwise_product
+from .second_order import differentiable_gradients
 from .workspace import workspace
 
 # Elements of a block of mixed kernels, and of the columns that are made at once.
@@ -34,12 +34,20 @@ def columns_conv2d(x: Tensor, weight: Tensor, kernel_attention: Tensor | None, s
         Tensor[batch, out_channels, out_height, out_width]
     """
     if torch.compiler.is_compiling():
-        windows = windows_of(x, weight.shape[3:], stride, padding, dilation)
-        kernels = weight.flatten(2)
-        if kernel_attention is not None:
-            kernels = (kernel_attention @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
-        return pointwise_product(kernels, _columns(windows, spatial_attention).unflatten(2, windows.shape[4:]))
+        return _by_autograd(x, weight, kernel_attention, spatial_attention, stride, padding, dilation)
     return _ColumnsConv.apply(x, weight, kernel_attention, spatial_attention, stride, padding, dilation)
+
+
+def _by_autograd(x: Tensor, weight: Tensor, kernel_attention: Tensor | None, spatial_attention: Tensor | None,
+                 stride: IntPair, padding: IntPair, dilation: IntPair) -> Tensor:
+    """The same in operations that autograd and the compiler know, with all kernels and columns at once."""
+    windows = windows_of(x, weight.shape[3:], stride, padding, dilation)
+    if spatial_attention is not None:
+        windows = windows * spatial_attention.view(len(x), 1, *weight.shape[3:], 1, 1)
+    kernels = weight.flatten(2)
+    if kernel_attention is not None:
+        kernels = (kernel_attention @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
+    return pointwise_product(kernels, windows.flatten(1, 3))
 
 
 class _ColumnsConv(torch.autograd.Function):
@@ -69,9 +77,12 @@ class _ColumnsConv(torch.autograd.Function):
         return torch.ops.aten._unsafe_view(y, (batch, out_channels, height, width))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple:
         x, weight, kernel_attention, spatial_attention = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*differentiable_gradients(lambda *tensors: _by_autograd(*tensors, *ctx.geometry),
+                                              ctx.saved_tensors, ctx.needs_input_grad[:4], grad_output),
+                    None, None, None)
         needs_x, needs_weight, needs_kernel, needs_spatial = ctx.needs_input_grad[:4]
         windows = windows_of(x, weight.shape[3:], *ctx.geometry)
         bank = weight.flatten(2)
@@ -178,8 +189,6 @@ def _columns(windows: Tensor, spatial_attention: Tensor | None) -> Tensor:
     shape = batch, channels * kernel_height * kernel_width, height * width
     if spatial_attention is not None:
         spatial_attention = spatial_attention.view(batch, 1, kernel_height, kernel_width, 1, 1)
-    if torch.compiler.is_compiling():
-        return (windows if spatial_attention is None else windows * spatial_attention).reshape(shape)
     if spatial_attention is None and (kernel_height, kernel_width) == (1, 1):
         return windows.reshape(shape)
     columns = workspace('columns', windows.shape, windows)

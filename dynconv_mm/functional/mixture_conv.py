@@ -74,11 +74,10 @@ def mixture_conv2d(input: Tensor,
 
 
 def _execute(m: Mixture, plan: str) -> Tensor:
-    if m.input.shape[0] == 0:
-        choose_plan(m, plan)
-        return _empty_batch(m)
     m = simplify(m)
     name = choose_plan(m, plan)
+    if m.input.shape[0] == 0:
+        return _empty_batch(m)
     y = _run(m, name)
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last(m.input) else y
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .mixture import ATTENTIONS, Mixture, scaled_kernels, select
 from .sample_conv import sample_conv2d, sample_conv2d_backward
+from .second_order import differentiable_gradients
 
 # the tensors of a mixture, in the order in which the function takes and differentiates them
 TENSORS = ('input', 'weight', 'bias', *ATTENTIONS)
@@ -38,9 +38,11 @@ class _RecomputedKernels(torch.autograd.Function):
         return torch.cat([convolve(select(m, start, start + samples)) for start in range(0, batch, samples)])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple:
         tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (None, None, *differentiable_gradients(lambda *tensors: convolve(_mixture(tensors, ctx.geometry)),
+                                                          tensors, ctx.needs_input_grad[2:], grad_output))
         wanted = [name for name, needed in zip(TENSORS, ctx.needs_input_grad[2:]) if needed]
         whole = _mixture(tensors, ctx.geometry)
         grads: dict[str, list[Tensor]] = {name: [] for name in wanted}

@@ -90,7 +90,7 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw, batch=st.integers(1, 4)) -> Case:
+def cases(draw, batch=st.integers(1, 5)) -> Case:
     def pair(*values):
         return draw(st.tuples(*[st.sampled_from(values)] * 2))
 
@@ -102,7 +102,7 @@ def cases(draw, batch=st.integers(1, 4)) -> Case:
     size = tuple(smallest + draw(st.integers(0, 5)) for smallest in least)
     attentions = {name: draw(st.sampled_from(['own', 'shared', 'absent'])) for name in ('spatial', 'channel', 'filter')}
     attentions['kernel'] = draw(st.sampled_from(['shared', 'absent']))  # [batch, n] already
-    return Case(draw(batch), draw(st.integers(1, 5)), groups, group_channels, group_outputs, kernel, size,
+    return Case(draw(batch), draw(st.integers(1, 8)), groups, group_channels, group_outputs, kernel, size,
                 dict(stride=stride, padding=padding, dilation=dilation), attentions, draw(st.booleans()),
                 draw(st.sampled_from(list(LAYOUTS))))
 
@@ -173,9 +173,27 @@ def test_empty_batch(case):
 def test_gradcheck(plan):
     case = GRADCHECK_CASES.get(plan, CASE)
     tensors = case.make_tensors()
-    assert torch.autograd.gradcheck(
-        lambda *values: case.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan), list(tensors.values()),
-        fast_mode=True)
+
+    def function(*values: Tensor) -> Tensor:
+        return case.call(mixture_conv2d, dict(zip(tensors, values)), plan=plan)
+
+    assert torch.autograd.gradcheck(function, list(tensors.values()), fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, list(tensors.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize('plan', PLANS)
+def test_gradients_of_gradients_where_attentions_come_from_the_features(plan):
+    """What flows through the attention is counted once."""
+    case = GRADCHECK_CASES.get(plan, CASE)
+    tensors = case.make_tensors()
+    x = tensors.pop('input')
+
+    def function(x: Tensor) -> Tensor:
+        attentions = {name: value * x.mean((1, 2, 3)).view(-1, *[1] * (value.dim() - 1))
+                      for name, value in tensors.items() if name.endswith('attention')}
+        return case.call(mixture_conv2d, dict(tensors, input=x, **attentions), plan=plan)
+
+    assert torch.autograd.gradgradcheck(function, [x], fast_mode=True)
 
 
 @pytest.mark.parametrize('plan', [name for name in ALL_PLANS if name not in ('bmm', 'im2col', 'shifted')])
