@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 
-MINIMUM = (3, 3)  # takes tuples as arguments of kernels
+MINIMUM = (3, 7)  # the oldest tried that takes float64 matrix products; 3.3 does not
 
 _enabled = False
 

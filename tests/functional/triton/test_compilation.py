@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip('triton', '3.3', reason='the kernels need Triton 3.3 or newer, which this torch does not bring')
+pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
 SHARED_MEMORY = 99 * 1024  # bytes a program may have on any GPU since sm_80
 KERNELS = {f'{module}.{kernel}' for module in ('mixture_conv', 'involution')

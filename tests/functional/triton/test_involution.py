@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-pytest.importorskip('triton', '3.3', reason='the kernels need Triton 3.3 or newer, which this torch does not bring')
+pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
 from dynconv_mm.functional.triton.involution import serves, triton_involution2d
 

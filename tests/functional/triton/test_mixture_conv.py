@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dynconv_mm.functional.plans import Mixture
 
-pytest.importorskip('triton', '3.3', reason='the kernels need Triton 3.3 or newer, which this torch does not bring')
+pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
 from dynconv_mm.functional.triton import mixture_conv
 from dynconv_mm.functional.triton.mixture_conv import serves, triton_mixture_conv2d

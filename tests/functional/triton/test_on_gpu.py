@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dynconv_mm.functional.plans import PLANS, Mixture
 
-pytest.importorskip('triton', '3.3', reason='the kernels need Triton 3.3 or newer, which this torch does not bring')
+pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 # batch, n, groups, channels, outputs, kernel size, stride, height and width
