@@ -2,5 +2,6 @@
 from .mixture_conv import mixture_conv2d
 from .plans import PLANS, use_plan
 from .sample_conv import sample_conv2d
+from .triton import enable_triton
 
-__all__ = ['PLANS', 'mixture_conv2d', 'sample_conv2d', 'use_plan']
+__all__ = ['PLANS', 'enable_triton', 'mixture_conv2d', 'sample_conv2d', 'use_plan']

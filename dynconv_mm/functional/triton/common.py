@@ -1,0 +1,110 @@
+"""What the Triton kernels share: where a window lies, products of tiles, sizes of blocks and outputs."""
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+IntPair = tuple[int, int]
+
+
+@triton.jit
+def share_of_program(channels, pixels, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    """The block of a group's channels and of pixels, the group and the sample that are this program's.
+
+    Programs that follow each other differ in their channels first: they read the same pixels.
+    """
+    program = tl.program_id(0)
+    c_blocks, p_blocks = tl.cdiv(channels, BLOCK_C), tl.cdiv(pixels, BLOCK_P)
+    c = program % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    p = program // c_blocks % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    program = program // c_blocks // p_blocks
+    return c, p, program % GROUPS, (program // GROUPS).to(tl.int64)  # int64: offsets of samples are large
+
+
+@triton.jit
+def window_position(out, tap, stride: tl.constexpr, padding: tl.constexpr, dilation: tl.constexpr, size):
+    """Where tap number ``tap`` of output number ``out`` lies in an input of length ``size``, and whether inside."""
+    position = out * stride - padding + tap * dilation
+    return position, (position >= 0) & (position < size)
+
+
+@triton.jit
+def output_position(position, tap, stride: tl.constexpr, padding: tl.constexpr, dilation: tl.constexpr, out_size):
+    """Which output meets input number ``position`` by tap number ``tap``, and whether there is one."""
+    distance = position + padding - tap * dilation
+    out = distance // stride
+    return out, (distance >= 0) & (distance % stride == 0) & (out < out_size)
+
+
+@triton.jit
+def matmul(a, b, total, PRODUCT: tl.constexpr, PRECISION: tl.constexpr):
+    """``total + a @ b``, the tiles in the type of ``b`` and the sum in the type of ``total``."""
+    if PRODUCT == 'sum':  # tensor cores take 16 x 16 at least: wasteful for a depthwise convolution
+        total += tl.sum(a[:, :, None].to(total.dtype) * b[None, :, :].to(total.dtype), 1)
+    elif PRODUCT == 'widened':
+        total = tl.dot(a.to(b.dtype).to(total.dtype), b.to(total.dtype), total, input_precision=PRECISION,
+                       out_dtype=total.dtype)
+    else:
+        total = tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
+
+
+INTERPRETED = not isinstance(matmul, triton.JITFunction)
+"""Whether Triton's interpreter runs the kernels: TRITON_INTERPRET=1 was set before Triton was imported."""
+
+
+def runs_on(*tensors: Tensor | None) -> bool:
+    """Whether the kernels take these tensors: on CUDA, or anywhere in the interpreter, and of a float type."""
+    return all(tensor is None or ((tensor.is_cuda or INTERPRETED) and tensor.dtype in ACCUMULATORS)
+               for tensor in tensors)
+
+
+ACCUMULATORS = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float32,
+                torch.bfloat16: tl.float32}
+"""The type in which products of a type are added up."""
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """torch's name of ``ACCUMULATORS[dtype]``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def precision(dtype: torch.dtype) -> str:
+    """float32 products are as exact as cuDNN's are allowed to be."""
+    return 'tf32' if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else 'ieee'
+
+
+def product(rows: int, columns: int, dtype: torch.dtype) -> str:
+    """How :func:`matmul` computes for a weight of ``rows`` x ``columns``: 'dot', 'widened' or 'sum'."""
+    if min(rows, columns) <= 4:
+        return 'sum'
+    # numpy, on which the interpreter stands, knows no bfloat16
+    return 'widened' if INTERPRETED and dtype == torch.bfloat16 else 'dot'
+
+
+def block(length: int, most: int, least: int = 1) -> int:
+    """The smallest power of 2 that covers ``length``, between ``least`` and ``most``."""
+    return max(least, min(most, triton.next_power_of_2(length)))
+
+
+def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> IntPair:
+    """Height and width of a convolution's output.
+
+    Raises:
+        ValueError: the padded input is smaller than the kernel.
+    """
+    out = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
+                for s, k, t, p, d in zip(size, kernel_size, stride, padding, dilation))
+    if min(out) < 1:
+        raise ValueError(f'input must not be smaller than the kernel: its size is {tuple(size)}, with '
+                         f'padding={padding}, kernel_size={kernel_size} and dilation={dilation}')
+    return out
+
+
+def empty_like_format(like: Tensor, *size: int, dtype: torch.dtype) -> Tensor:
+    """An empty Tensor[size] in the memory format of ``like``, as torch's convolutions return it."""
+    channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return torch.empty(size, dtype=dtype, device=like.device,
+                       memory_format=torch.channels_last if channels_last else torch.contiguous_format)

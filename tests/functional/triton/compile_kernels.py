@@ -1,0 +1,72 @@
+"""Compile all kernels for one GPU architecture, as they are launched for layers of real networks.
+
+Needs no GPU: the launches end after compilation. Prints a line of JSON for each kernel.
+Usage: python compile_kernels.py CAPABILITY, for example 90; TRITON_INTERPRET must not be 1.
+"""
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from triton import JITFunction
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from dynconv_mm.functional.plans import Mixture
+from dynconv_mm.functional.triton import involution, mixture_conv
+
+# name: n, groups, channels and outputs a group, kernel size, whether each kernel has attentions of its own
+MIXTURES = [('dense', 4, 1, 64, 128, 3, False), ('dense', 8, 2, 96, 40, 1, True), ('depthwise', 4, 24, 1, 1, 3, False)]
+
+
+class NoGPU:
+    """As much of a driver as compilation asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget('cuda', capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def report(**case: object) -> None:
+    """Compile each kernel instead of launching it."""
+
+    def compile_only(self, *args, grid, warmup, **kwargs) -> None:
+        kernel = launch(self, *args, grid=grid, warmup=True, **kwargs)
+        print(json.dumps(dict(name=f'{self.module.rpartition(".")[2]}.{self.fn.__name__}', **case,
+                              shared=kernel.metadata.shared, code=len(kernel.asm['cubin']),
+                              tensor_cores='mma' in kernel.asm['ptx'])))
+
+    JITFunction.run = compile_only
+
+
+def compile_all(dtype: torch.dtype) -> None:
+
+    def zeros(*size: int) -> torch.Tensor:
+        return torch.zeros(size, dtype=dtype, requires_grad=True)
+
+    for layer, n, groups, channels, outputs, k, own in MIXTURES:
+        report(layer=layer, dtype=str(dtype))
+        each = (2, n) if own else (2, )
+        y = mixture_conv.triton_mixture_conv2d(Mixture(
+            zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
+            zeros(2, n), zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
+            (1, 1), (k // 2, k // 2), (1, 1), groups))
+        y.sum().backward()
+    report(layer='involution', dtype=str(dtype))
+    involution.triton_involution2d(zeros(2, 32, 14, 14), zeros(2, 2, 49, 7, 7), (7, 7), (2, 2), (3, 3), (1, 1)
+                                   ).sum().backward()
+
+
+launch = JITFunction.run
+driver.set_active(NoGPU(int(sys.argv[1])))
+for dtype in (torch.bfloat16, torch.float32):
+    compile_all(dtype)

@@ -1,0 +1,227 @@
+"""The kernels compute ODConv's Eq. 2 and its gradients, and fit into torch as a convolution does."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from dynconv_mm.functional.plans import Mixture
+
+pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
+
+from dynconv_mm.functional.triton import mixture_conv
+from dynconv_mm.functional.triton.mixture_conv import serves, triton_mixture_conv2d
+
+LAYOUTS = {
+    'contiguous': lambda t: t,
+    'channels_last': lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
+    'transposed': lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
+    'strided': lambda t: torch.stack((t, t), -1)[..., 0],
+}
+TENSORS = Mixture._fields[:7]
+
+
+def reference(m: Mixture) -> Tensor:
+    """y_b = (Σ_i α_w · α_s · α_c · α_f · W_i) * x_b + bias, a sample at a time."""
+    n, out_channels, group_channels, *kernel = m.weight.shape
+    samples = []
+    for b, x in enumerate(m.input):
+
+        def of_sample(attention: Tensor | None, length: int, b: int = b) -> Tensor:
+            return m.weight.new_ones(n, length) if attention is None else attention[b].expand(n, length)
+
+        spatial = of_sample(m.spatial_attention, kernel[0] * kernel[1]).reshape(n, 1, 1, *kernel)
+        channel = of_sample(m.channel_attention, len(x)).reshape(n, m.groups, 1, group_channels, 1, 1)
+        channel = channel.expand(-1, -1, out_channels // m.groups, -1, -1, -1).reshape(n, -1, group_channels, 1, 1)
+        filter_ = of_sample(m.filter_attention, out_channels).reshape(n, -1, 1, 1, 1)
+        weight = of_sample(None if m.kernel_attention is None else m.kernel_attention[..., None], 1)
+        mixed = (weight.reshape(n, 1, 1, 1, 1) * spatial * channel * filter_ * m.weight).sum(0)
+        samples.append(F.conv2d(x, mixed, m.bias, m.stride, m.padding, m.dilation, m.groups))
+    return torch.stack(samples)
+
+
+class Case(NamedTuple):
+    """A call: its sizes, and which attentions there are ('absent', 'shared' by the kernels or each kernel's 'own')."""
+
+    batch: int = 2
+    n: int = 3
+    groups: int = 2
+    group_channels: int = 3
+    group_outputs: int = 2
+    kernel: tuple[int, int] = (3, 1)
+    size: tuple[int, int] = (5, 4)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 0)
+    dilation: tuple[int, int] = (1, 1)
+    kernel_attention: str = 'own'
+    spatial_attention: str = 'shared'
+    channel_attention: str = 'shared'
+    filter_attention: str = 'shared'
+    bias: bool = True
+    layout: str = 'contiguous'
+
+    def make_mixture(self, dtype: torch.dtype = torch.float64, device: str = 'cpu') -> Mixture:
+        generator = torch.Generator().manual_seed(0)
+
+        def random(*size: int) -> Tensor:
+            tensor = torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
+            return LAYOUTS[self.layout](tensor).detach().requires_grad_()
+
+        def attention(kind: str, length: int) -> Tensor | None:
+            own = (self.n, ) if kind == 'own' else ()
+            return None if kind == 'absent' else random(self.batch, *own, length)
+
+        channels, out_channels = self.groups * self.group_channels, self.groups * self.group_outputs
+        return Mixture(
+            random(self.batch, channels, *self.size),
+            random(self.n, out_channels, self.group_channels, *self.kernel),
+            random(out_channels) if self.bias else None,
+            random(self.batch, self.n) if self.kernel_attention != 'absent' else None,
+            attention(self.spatial_attention, self.kernel[0] * self.kernel[1]),
+            attention(self.channel_attention, channels),
+            attention(self.filter_attention, out_channels),
+            self.stride, self.padding, self.dilation, self.groups)
+
+
+@st.composite
+def cases(draw) -> Case:
+    """Shapes that the interpreter is through with in a second: it computes an operation in 0.1 ms."""
+    kernel = draw(st.sampled_from([(1, 1), (3, 1), (1, 3), (5, 1), (1, 7), (3, 3)]))
+    stride, dilation, padding = (draw(st.tuples(*[st.sampled_from(values)] * 2)) for values in (
+        (1, 2, 3), (1, 2), (0, 1, 3)))
+    groups, group_channels, group_outputs = draw(st.one_of(
+        st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7)),
+        st.tuples(st.integers(2, 3), st.just(1), st.just(1))))  # depthwise
+    batch = draw(st.integers(1, max(1, min(5, 18 // (groups * kernel[0] * kernel[1])))))
+    size = tuple(max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 4))
+                 for k, p, d in zip(kernel, padding, dilation))
+    return Case(batch, draw(st.integers(1, 8)), groups, group_channels, group_outputs, kernel, size, stride, padding,
+                dilation, *(draw(st.sampled_from(['absent', 'shared', 'own'])) for _ in range(4)),
+                draw(st.booleans()), draw(st.sampled_from(list(LAYOUTS))))
+
+
+def differentiable(m: Mixture) -> dict[str, Tensor]:
+    return {name: getattr(m, name) for name in TENSORS if getattr(m, name) is not None}
+
+
+def assert_agree(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    assert actual.shape == expected.shape, what
+    error = (actual.double() - expected).abs().max()
+    assert error <= tolerance * (1 + expected.abs().max()), f'{what}: {error}'
+
+
+def check(case: Case, device: str, dtype: torch.dtype = torch.float64, tolerance: float = 1e-10) -> None:
+    """Outputs and all gradients, against the equation in float64 at the same (rounded) values."""
+    m = case.make_mixture(dtype, device)
+    exact = m._replace(**{name: value.detach().double().requires_grad_() for name, value in differentiable(m).items()})
+    assert serves(m)
+    actual, expected = triton_mixture_conv2d(m), reference(exact)
+    assert actual.dtype == dtype
+    assert_agree(actual, expected, tolerance, 'output')
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    gradients = torch.autograd.grad(actual, list(differentiable(m).values()), LAYOUTS[case.layout](upstream))
+    expected_gradients = torch.autograd.grad(expected, list(differentiable(exact).values()), upstream.double())
+    for name, gradient, expected_gradient in zip(differentiable(m), gradients, expected_gradients):
+        assert gradient.dtype == dtype
+        assert_agree(gradient, expected_gradient, tolerance, f'gradient of {name}')
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_equation(device, case):
+    check(case, device)
+
+
+@pytest.mark.parametrize('kind', ['absent', 'shared', 'own'])
+@pytest.mark.parametrize('others', ['absent', 'own'])
+def test_kinds_of_attention(device, kind, others):
+    """Each kind beside the others' most different ones; channels and outputs enough for a matrix product."""
+    check(Case(1, 3, 1, 6, 5, (1, 2), (3, 4), channel_attention=kind, filter_attention=others, padding=(0, 0)), device)
+    check(Case(1, 3, 1, 6, 5, (1, 2), (3, 4), channel_attention=others, filter_attention=kind, padding=(0, 0)), device)
+
+
+@pytest.mark.parametrize('programs', [1, 512])
+def test_sizes_beyond_one_block(device, monkeypatch, programs):
+    """More channels, outputs, pixels and samples than one program takes, none of them a multiple of a block."""
+    monkeypatch.setattr(mixture_conv, 'PROGRAMS', programs)
+    check(Case(3, 2, 1, 67, 70, (1, 2), (9, 9), padding=(0, 1)), device)
+
+
+@pytest.mark.parametrize('area', [(1, 1), (3, 3)])
+def test_depthwise_with_more_pixels_than_a_block(device, area):
+    check(Case(1, 2, 2, 1, 1, area, (33, 34), padding=(area[0] // 2, ) * 2), device)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [
+    (torch.float32, 1e-4), (torch.bfloat16, .02), (torch.float16, 3e-3)], ids=str)
+@pytest.mark.parametrize('group_channels', [1, 6])
+def test_types(device, monkeypatch, dtype, tolerance, group_channels):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    check(Case(group_channels=group_channels, group_outputs=group_channels), device, dtype, tolerance)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(device, dtype):
+    """Products in autocast's type, gradients in the tensors' own; the attentions stay in float32."""
+    m = Case(1, group_channels=6, group_outputs=5).make_mixture(torch.float32, device)
+    exact = reference(m._replace(**{name: value.double() for name, value in differentiable(m).items()}))
+    with torch.autocast(device, dtype):
+        y = triton_mixture_conv2d(m)
+    assert y.dtype == dtype
+    assert_agree(y, exact, .02, 'output')
+    gradients = torch.autograd.grad(y.float().sum(), list(differentiable(m).values()))
+    expected = torch.autograd.grad(exact.sum(), list(differentiable(m).values()))
+    for name, gradient, expected_gradient in zip(differentiable(m), gradients, expected):
+        assert gradient.dtype == torch.float32
+        assert_agree(gradient, expected_gradient.double(), .02, f'gradient of {name}')
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_memory_format(device, memory_format):
+    m = Case(kernel=(1, 1), padding=(0, 0)).make_mixture(device=device)
+    x = m.input.detach().contiguous(memory_format=memory_format).requires_grad_()
+    y = triton_mixture_conv2d(m._replace(input=x))
+    assert y.is_contiguous(memory_format=memory_format)
+    gradient, = torch.autograd.grad(y.sum(), x)
+    assert gradient.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize('names', [['input'], ['weight'], ['bias'], ['filter_attention', 'input']], ids=','.join)
+def test_only_the_gradients_that_are_asked_for(device, names):
+    m = Case(1).make_mixture(device=device)
+    m = m._replace(**{name: value.detach().requires_grad_(name in names) for name, value in differentiable(m).items()})
+    tensors = [getattr(m, name) for name in names]
+    actual = torch.autograd.grad(triton_mixture_conv2d(m).sum(), tensors)
+    for name, gradient, expected in zip(names, actual, torch.autograd.grad(reference(m).sum(), tensors)):
+        assert_agree(gradient, expected, 1e-10, name)
+
+
+def test_no_second_derivative(device):
+    m = Case(1).make_mixture(device=device)
+    gradient, = torch.autograd.grad(triton_mixture_conv2d(m).square().sum(), m.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
+
+
+def test_in_a_compiled_function(device):
+    m = Case(1).make_mixture(device=device)
+    function = torch.compile(lambda m: 2 * triton_mixture_conv2d(m), backend='eager')
+    assert_agree(function(m), 2 * reference(m), 1e-10, 'output')
+
+
+def test_inputs_smaller_than_the_kernel_are_refused(device):
+    m = Case(size=(2, 4), padding=(0, 0)).make_mixture(device=device)
+    with pytest.raises(ValueError, match='input must not be smaller than the kernel'):
+        triton_mixture_conv2d(m)
+
+
+def test_what_it_serves(device):
+    m = Case().make_mixture(device=device)
+    assert serves(m)
+    assert not serves(m._replace(input=m.input[:0]))
+    assert not serves(m._replace(input=m.input.to(torch.int32)))

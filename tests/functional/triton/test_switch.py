@@ -1,0 +1,73 @@
+"""The kernels are off unless asked for, and asking where Triton is missing says what to install."""
+from __future__ import annotations
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dynconv_mm.functional import triton as switch
+
+
+@pytest.fixture(autouse=True)
+def triton(monkeypatch):
+    """A Triton that is new enough, and the switch as it is at the start of a process."""
+    monkeypatch.delenv('DYNCONV_MM_TRITON', raising=False)
+    monkeypatch.setitem(sys.modules, 'triton', SimpleNamespace(__version__='3.7.1'))
+    importlib.reload(switch)
+    yield
+    monkeypatch.undo()
+    importlib.reload(switch)
+
+
+def test_off_by_default():
+    assert not switch.triton_enabled()
+
+
+def test_as_a_function():
+    switch.enable_triton()
+    assert switch.triton_enabled()
+    switch.enable_triton(False)
+    assert not switch.triton_enabled()
+
+
+def test_as_a_context_manager():
+    with switch.enable_triton():
+        assert switch.triton_enabled()
+        with switch.enable_triton(False):
+            assert not switch.triton_enabled()
+        assert switch.triton_enabled()
+    assert not switch.triton_enabled()
+    with pytest.raises(KeyError), switch.enable_triton():
+        raise KeyError
+    assert not switch.triton_enabled()
+
+
+@pytest.mark.parametrize(('value', 'enabled'), [('1', True), ('0', False), ('', False)])
+def test_by_the_environment(monkeypatch, value, enabled):
+    monkeypatch.setenv('DYNCONV_MM_TRITON', value)
+    importlib.reload(switch)
+    assert switch.triton_enabled() is enabled
+
+
+def test_a_bad_value_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv('DYNCONV_MM_TRITON', 'yes')
+    with pytest.raises(ValueError, match="DYNCONV_MM_TRITON must be 0 or 1, but is 'yes'"):
+        importlib.reload(switch)
+
+
+@pytest.mark.parametrize(('module', 'words'), [
+    (None, "'triton' is not installed: `pip install"),
+    (SimpleNamespace(__version__='2.1.0'), 'Triton 2.1.0 is too old for them: `pip install'),
+    (SimpleNamespace(__version__='3.6.0'), 'Triton 3.6.0 is too old for them: `pip install'),
+], ids=['missing', '2.1', '3.6'])
+def test_where_triton_is_missing(monkeypatch, module, words):
+    monkeypatch.setitem(sys.modules, 'triton', module)
+    with pytest.raises(ImportError, match=words):
+        switch.enable_triton()
+    assert not switch.triton_enabled()
+    switch.enable_triton(False)  # needs none
+    monkeypatch.setenv('DYNCONV_MM_TRITON', '1')
+    with pytest.raises(ImportError, match=words):
+        importlib.reload(switch)
