@@ -7,14 +7,21 @@ from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
 from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
-from .layers import ODConv2d  # noqa: E402
-from .models import DropoutLinearClsHead, ODConvMobileNetV2, ODConvResNet  # noqa: E402
+from .layers import DCDConv2d, ODConv2d  # noqa: E402
+from .models import (  # noqa: E402
+    DCDLinearClsHead,
+    DCDMobileNetV2,
+    DCDResNet,
+    DropoutLinearClsHead,
+    ODConvMobileNetV2,
+    ODConvResNet,
+)
 from .version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
 install_hints()
 
 __all__ = [
-    'DropoutLinearClsHead', 'EpochSeedHook', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet',
-    'TemperatureAnnealingHook', '__version__', 'registry'
+    'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'EpochSeedHook',
+    'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'TemperatureAnnealingHook', '__version__', 'registry'
 ]

@@ -1,4 +1,5 @@
 """Heads on mmpretrain, which is imported when one is built."""
+from .dcd_linear_cls_head import DCDLinearClsHead
 from .dropout_linear_cls_head import DropoutLinearClsHead
 
-__all__ = ['DropoutLinearClsHead']
+__all__ = ['DCDLinearClsHead', 'DropoutLinearClsHead']

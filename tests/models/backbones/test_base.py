@@ -8,7 +8,15 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm.models.backbones import MobileNetV2, ODConvMobileNetV2, ODConvResNet, ResNet, base
+from dynconv_mm.models.backbones import (
+    DCDMobileNetV2,
+    DCDResNet,
+    MobileNetV2,
+    ODConvMobileNetV2,
+    ODConvResNet,
+    ResNet,
+    base,
+)
 
 SMALL = dict(stem_channels=8, base_channels=8)
 NETWORKS = {
@@ -17,10 +25,12 @@ NETWORKS = {
     'MobileNetV2': partial(MobileNetV2, widen_factor=0.1),
     'ODConvResNet': partial(ODConvResNet, depth=18, kernel_num=2, **SMALL),
     'ODConvMobileNetV2': partial(ODConvMobileNetV2, widen_factor=0.1, kernel_num=2),
+    'DCDResNet': partial(DCDResNet, depth=18, **SMALL),
+    'DCDMobileNetV2': partial(DCDMobileNetV2, widen_factor=0.1),
 }
 RESNET, MOBILENET = [f'layer{i}' for i in range(1, 5)], [*(f'layer{i}' for i in range(1, 8)), 'conv2']
 STAGES = {name: MOBILENET if 'Mobile' in name else RESNET for name in NETWORKS}
-BLOCKS = {'ResNet': 8, 'ResNet v1d': 16, 'MobileNetV2': 17, 'ODConvResNet': 8, 'ODConvMobileNetV2': 17}
+BLOCKS = {name: 16 if 'v1d' in name else 8 if 'ResNet' in name else 17 for name in NETWORKS}
 
 
 @pytest.fixture(params=NETWORKS)
