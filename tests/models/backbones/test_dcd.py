@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.layers import DCDConv2d
 from dynconv_mm.models import DCDLinearClsHead, DCDMobileNetV2, DCDResNet
@@ -191,6 +192,9 @@ def test_classifier_trains_every_parameter(backbone):
         type='ImageClassifier', backbone=BACKBONES[backbone], neck=dict(type='GlobalAveragePooling'),
         head=dict(type='DCDLinearClsHead', dropout=0.1, num_classes=5, in_channels=channels,
                   loss=dict(type='CrossEntropyLoss'))))
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.  # one step gives the statistics, without which features grow, and Φ(x) with them
     image = torch.randn(4, 3, 64, 64)
     samples = [structures.DataSample().set_gt_label(label) for label in range(4)]
     model.train()(image, samples, mode='loss')['loss'].backward()
