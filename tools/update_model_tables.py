@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
                    URL='https://openreview.net/forum?id=DmpCfq6Mg39'),
+    'dcd': dict(Name='DCD', Title='Revisiting Dynamic Convolution via Matrix Decomposition',
+                URL='https://arxiv.org/abs/2103.08756'),
 }
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 
