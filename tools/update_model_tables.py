@@ -17,6 +17,8 @@ METHODS = {
     'condconv': dict(Name='CondConv',
                      Title='CondConv: Conditionally Parameterized Convolutions for Efficient Inference',
                      URL='https://arxiv.org/abs/1904.04971'),
+    'dcd': dict(Name='DCD', Title='Revisiting Dynamic Convolution via Matrix Decomposition',
+                URL='https://arxiv.org/abs/2103.08756'),
 }
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 

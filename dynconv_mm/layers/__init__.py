@@ -1,8 +1,9 @@
 """Convolution layers: parameters and attention; how they are executed stands in ``functional``."""
 from .condconv import CondConv2d
+from .dcd import DCDConv2d
 from .dyconv import DyConv2d
 from .odconv import ODConv2d
 from .recalibration import CBAM, ECALayer, SELayer
 from .temperature import TemperatureMixin
 
-__all__ = ['CBAM', 'CondConv2d', 'DyConv2d', 'ECALayer', 'ODConv2d', 'SELayer', 'TemperatureMixin']
+__all__ = ['CBAM', 'CondConv2d', 'DCDConv2d', 'DyConv2d', 'ECALayer', 'ODConv2d', 'SELayer', 'TemperatureMixin']

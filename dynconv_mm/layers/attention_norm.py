@@ -1,4 +1,4 @@
-"""Normalisation of the hidden vector of an attention, safe for a batch of one."""
+"""Normalisation within an attention or a dynamic branch, safe for a batch of one."""
 from __future__ import annotations
 
 import functools
@@ -44,18 +44,19 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
 
     Args:
         norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` made of it.
-        hidden (Tensor[batch, channels]): what to normalise.
+        hidden (Tensor[batch, channels] | Tensor[batch, channels, height, width]): what to normalise.
 
     Returns:
-        Tensor[batch, channels]
+        Tensor: of the same shape.
     """
     if not isinstance(norm, _BatchNorm):
         return norm(hidden)
-    if norm.training and len(hidden) < 2 and not _is_synchronised(norm):
-        if len(hidden) == 1:
+    values = hidden.numel() // hidden.shape[1]
+    if norm.training and values < 2 and not _is_synchronised(norm):
+        if values == 1:
             _warn_of_single_sample()
         return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    if isinstance(norm, nn.BatchNorm1d):
+    if isinstance(norm, nn.BatchNorm1d) or hidden.dim() == 4:
         return norm(hidden)
     return norm(hidden[:, :, None, None]).flatten(1)
 

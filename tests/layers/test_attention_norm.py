@@ -27,6 +27,18 @@ def test_batch_norms_agree(norm_type, batch):
     assert norm.num_batches_tracked == (batch > 1)
 
 
+@pytest.mark.parametrize(('batch', 'size', 'statistics'), [(0, 3, False), (1, 1, False), (2, 1, True), (1, 3, True)])
+@pytest.mark.parametrize('norm_type', ['BN', 'SyncBN'])
+@pytest.mark.filterwarnings('ignore:An attention got a single sample')
+def test_maps_have_statistics_from_two_values_on(norm_type, batch, size, statistics):
+    norm, maps = build_attention_norm(dict(type=norm_type), 4).double(), torch.randn(batch, 4, size, size).double()
+    normalised = normalize_hidden(norm.train(), maps)
+    mean, var = (maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)) if statistics else (torch.zeros(4), 1)
+    torch.testing.assert_close(normalised, (maps - mean.view(1, 4, 1, 1)) / torch.as_tensor(var + 1e-5).sqrt().view(
+        1, -1, 1, 1))
+    assert norm.num_batches_tracked == statistics
+
+
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('batch', [0, 1, 3])
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='LN'), dict(type='GN', num_groups=2)], ids=str)

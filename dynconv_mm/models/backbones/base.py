@@ -21,6 +21,11 @@ class ConvPlace(NamedTuple):
     block: int = 0  # counted within the stage
 
 
+def batch_norm_cfg(norm_cfg: dict) -> dict:
+    """``norm_cfg`` where it is a batch norm, else BN: for norms inside a dynamic convolution."""
+    return norm_cfg if norm_cfg['type'] in ('BN', 'SyncBN') else dict(type='BN')
+
+
 class StagedBackbone(BaseModule):
     """A stem and numbered stages, of which the first can be frozen.
 

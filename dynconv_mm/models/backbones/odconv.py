@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 
 from ...layers.odconv import ATTENTIONS
-from .base import ConvPlace
+from .base import ConvPlace, batch_norm_cfg
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet
 
@@ -44,9 +44,7 @@ class ODConvRule:
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
         if place.role in ('stem', 'downsample'):
             return self.conv_cfg
-        norm_cfg = self.attention_norm_cfg
-        if norm_cfg is None:
-            norm_cfg = self.norm_cfg if self.norm_cfg['type'] in ('BN', 'SyncBN') else dict(type='BN')
+        norm_cfg = batch_norm_cfg(self.norm_cfg) if self.attention_norm_cfg is None else self.attention_norm_cfg
         return dict(self.odconv_cfg, norm_cfg=norm_cfg)
 
 

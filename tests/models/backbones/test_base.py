@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dynconv_mm.models.backbones import (
     CondConvMobileNetV2,
     CondConvResNet,
+    DCDMobileNetV2,
+    DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     MobileNetV2,
@@ -31,6 +33,8 @@ NETWORKS = {
     'DyConvMobileNetV2': partial(DyConvMobileNetV2, widen_factor=0.1, kernel_num=2),
     'CondConvResNet': partial(CondConvResNet, depth=18, kernel_num=2, **SMALL),
     'CondConvMobileNetV2': partial(CondConvMobileNetV2, widen_factor=0.1, kernel_num=2),
+    'DCDResNet': partial(DCDResNet, depth=18, **SMALL),
+    'DCDMobileNetV2': partial(DCDMobileNetV2, widen_factor=0.1),
     'ResNet with plugins': partial(ResNet, depth=50, **SMALL, plugins=[
         dict(cfg=dict(type=kind), position=f'after_conv{number}')
         for number, kind in enumerate(('ECALayer', 'CBAM', 'SELayer'), 1)]),

@@ -1,0 +1,6 @@
+_base_ = ['../_base_/faster-rcnn_mobilenet-v2_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+model = dict(
+    backbone=dict(
+        type='DCDMobileNetV2',
+        init_cfg=dict(
+            type='Pretrained', checkpoint='checkpoints/dcd-mobilenet-v2-w100.pth', prefix='backbone.')))

@@ -1,0 +1,95 @@
+"""DCDLinearClsHead is the released classifier, trains on a single sample, and copies as any module does."""
+import copy
+import json
+import pickle
+import sys
+from importlib.machinery import BuiltinImporter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+GOLDEN = Path(__file__).resolve().parents[2] / 'data' / 'golden' / 'dcd_cls.npz'
+CFG = dict(type='DCDLinearClsHead', num_classes=3, in_channels=64)
+
+
+@pytest.fixture
+def heads():
+    return pytest.importorskip('mmpretrain.models.heads')
+
+
+@pytest.fixture
+def head(heads):
+    torch.manual_seed(0)
+    return MODELS.build(CFG)
+
+
+def test_golden(heads):
+    golden = {key: value if key == 'meta' else torch.from_numpy(value) for key, value in np.load(GOLDEN).items()}
+    in_channels, num_classes = json.loads(str(golden['meta']))['args']
+    head = MODELS.build(dict(CFG, in_channels=in_channels, num_classes=num_classes)).double().eval()
+    state_dict = {key[3:]: value for key, value in golden.items() if key.startswith('sd/')}
+    head.load_state_dict(state_dict, strict=True)
+    x = golden['x'].double().requires_grad_()
+    y = head((x, ))
+    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
+    for actual, name in ((y, 'y_eval'), (x.grad, 'dx'), (head.cls.weight.grad, 'grad/cls.weight'),
+                         (head.train()((x, )), 'y_train')):
+        assert actual.shape == golden[name].shape
+        assert (actual - golden[name]).abs().max() <= 1e-9, name
+
+
+def test_is_a_head_of_mmpretrain(heads, head):
+    structures = pytest.importorskip('mmpretrain.structures')
+    assert isinstance(head, heads.ClsHead) and type(head).__name__ == 'DCDLinearClsHead'
+    features = (torch.zeros(4, 8), torch.randn(4, 64))  # the last are taken
+    samples = [structures.DataSample().set_gt_label(label) for label in (0, 2, 1, 1)]
+    head.loss(features, samples)['loss'].backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    scores = torch.stack([sample.pred_score for sample in head.eval().predict(features)])
+    torch.testing.assert_close(scores, head((features[1], )).softmax(1))
+
+
+def test_dropout_in_training_only(heads):
+    head, features = MODELS.build(dict(CFG, dropout=.5)), (torch.ones(4, 64), )
+    assert torch.equal(head.eval().pre_logits(features), features[0])
+    assert set(head.train().pre_logits(features).unique().tolist()) == {0., 2.}
+
+
+@pytest.mark.filterwarnings('ignore:An attention got a single sample')
+@pytest.mark.parametrize('batch', [0, 1])
+def test_small_batches_in_training_use_the_running_statistics(head, batch):
+    before, features = copy.deepcopy(head.state_dict()), (torch.randn(batch, 64), )
+    logits = head.train()(features)
+    assert logits.shape == (batch, 3)
+    torch.testing.assert_close(logits, head.eval()(features))
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('dropout', 1), ('dropout', '0.1'), ('dropout', True), ('num_classes', 0), ('num_classes', 3.),
+    ('in_channels', -1)])
+def test_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=rf'{name} must be'):
+        MODELS.build(dict(CFG, **{name: value}))
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+                         ids=['deepcopy', 'pickle'])
+def test_it_can_be_copied(head, duplicate):
+    twin, features = duplicate(head.eval()), (torch.randn(2, 64), )
+    assert torch.equal(twin(features), head(features)) and type(twin) is type(head)
+    assert twin.cls.weight is not head.cls.weight
+    module = sys.modules[type(head).__module__]
+    with pytest.raises(AttributeError, match='no attribute'):
+        module.something_else  # noqa: B018
+
+
+def test_without_mmpretrain(monkeypatch):
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'mmpretrain']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, 'meta_path', [BuiltinImporter])  # finds no package
+    with pytest.raises(ImportError, match='DCDLinearClsHead is built on mmpretrain, which is not installed'):
+        MODELS.build(CFG)

@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+"""Write docs/comparison.md: parameters and multiply-adds of each method, the papers' figures beside ours."""
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / 'docs' / 'comparison.md'
+TOLERANCE = 0.01  # of MAdds; what is further off needs a note
+
+
+class Figure(NamedTuple):
+    """What a paper prints: millions of parameters and of multiply-adds."""
+
+    params: float
+    madds: float
+
+
+# method -> the network's config, from configs/, or of mmpretrain
+METHODS = {
+    'static': None,
+    'CondConv (8×)': 'condconv/condconv8x-{}_8xb32_in1k.py',
+    'DyConv (4×)': 'dyconv/dyconv4x-{}_8xb32_in1k.py',
+    'DCD': 'dcd/dcd-{}_8xb32_in1k.py',
+    'ODConv (1×)': 'odconv/odconv1x-{}_8xb32_in1k.py',
+    'ODConv (2×)': 'odconv/odconv2x-{}_8xb32_in1k.py',
+    'ODConv (4×)': 'odconv/odconv4x-{}_8xb32_in1k.py',
+}
+# network -> its name in a config's name, mmpretrain's config, and what the static network overrides in it
+NETWORKS = {
+    'ResNet18': ('resnet18', 'mmpretrain::resnet/resnet18_8xb32_in1k.py', {}),
+    'ResNet50': ('resnet50', 'mmpretrain::resnet/resnet50_8xb32_in1k.py', {}),
+    'ResNet101': ('resnet101', 'mmpretrain::resnet/resnet101_8xb32_in1k.py', {}),
+    **{f'MobileNetV2 ({width}×)': (f'mobilenet-v2-w{width * 100:03.0f}',
+                                   'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', dict(widen_factor=width))
+       for width in (1.0, 0.75, 0.5)},
+}
+ODCONV_PAPER = {  # ODConv (ICLR 2022), Tables 1 to 3
+    'ResNet18': {
+        'static': Figure(11.69, 1814), 'CondConv (8×)': Figure(81.35, 1894), 'DyConv (4×)': Figure(45.47, 1861),
+        'DCD': Figure(14.70, 1841), 'ODConv (1×)': Figure(11.94, 1838), 'ODConv (2×)': Figure(22.93, 1872),
+        'ODConv (4×)': Figure(44.90, 1916)},
+    'ResNet50': {
+        'static': Figure(25.56, 3858), 'CondConv (8×)': Figure(129.86, 3978), 'DyConv (4×)': Figure(100.88, 3965),
+        'DCD': Figure(29.84, 3944), 'ODConv (1×)': Figure(28.64, 3916), 'ODConv (4×)': Figure(90.67, 4080)},
+    'ResNet101': {
+        'static': Figure(44.55, 7570), 'ODConv (1×)': Figure(50.82, 7675), 'ODConv (2×)': Figure(90.44, 7802)},
+    'MobileNetV2 (1.0×)': {
+        'static': Figure(3.50, 300.8), 'CondConv (8×)': Figure(22.88, 318.1), 'DyConv (4×)': Figure(12.40, 317.1),
+        'DCD': Figure(5.72, 318.4), 'ODConv (1×)': Figure(4.94, 311.8), 'ODConv (4×)': Figure(11.52, 327.1)},
+    'MobileNetV2 (0.75×)': {
+        'static': Figure(2.64, 209.1), 'CondConv (8×)': Figure(17.51, 223.9), 'DyConv (4×)': Figure(7.95, 220.1),
+        'DCD': Figure(4.08, 222.9), 'ODConv (1×)': Figure(3.51, 217.1), 'ODConv (4×)': Figure(7.50, 226.3)},
+    'MobileNetV2 (0.5×)': {
+        'static': Figure(2.00, 97.1), 'CondConv (8×)': Figure(13.61, 110.0), 'DyConv (4×)': Figure(4.57, 103.2),
+        'DCD': Figure(3.06, 105.6), 'ODConv (1×)': Figure(2.43, 101.8), 'ODConv (4×)': Figure(4.44, 106.4)},
+}
+DCD_PAPER = {  # DCD (ICLR 2021), Table 4; of the ResNets without the classifier's parameters
+    'ResNet18': {'static': Figure(11.1, 1810), 'DyConv (4×)': Figure(42.7, 1850), 'DCD': Figure(14.0, 1830)},
+    'ResNet50': {'static': Figure(23.5, 3800), 'DCD': Figure(30.7, 3900)},
+    'MobileNetV2 (1.0×)': {
+        'static': Figure(3.5, 300.0), 'CondConv (8×)': Figure(27.5, 329.0), 'DyConv (4×)': Figure(11.1, 312.9),
+        'DCD': Figure(5.5, 326.0)},
+    'MobileNetV2 (0.5×)': {
+        'static': Figure(2.0, 97.0), 'CondConv (8×)': Figure(15.5, 113.0), 'DyConv (4×)': Figure(4.0, 101.4),
+        'DCD': Figure(3.1, 104.8)},
+}
+CONDCONV_NOTE = ('mixing 8 kernels costs 8/7 of the parameters that CondConv adds, which gives the paper\'s MAdds on '
+                 'both ResNets; on MobileNetV2 1.0× and 0.75× the paper adds less than that')
+NOTES = {
+    ('ResNet50', 'DCD'): 'the residual is counted in its cheapest order, which the papers do not say; the DCD paper '
+                         'has 3.9G',
+    ('MobileNetV2 (1.0×)', 'DCD'): "the ODConv paper's figure is below that of DCD's authors, 326.0M, from which ours "
+                                   'is 0.8% off',
+    ('MobileNetV2 (0.75×)', 'DCD'): "as at 1.0×, where DCD's authors count more than the ODConv paper; they do not "
+                                    'report 0.75×',
+    ('MobileNetV2 (1.0×)', 'CondConv (8×)'): CONDCONV_NOTE,
+    ('MobileNetV2 (0.75×)', 'CondConv (8×)'): CONDCONV_NOTE,
+}
+
+INTRODUCTION = """\
+# Methods side by side
+
+Written by `python tools/compare_methods.py`; a test checks that it is up to date. Parameters (Params) in millions, of
+the whole classifier; multiply-adds (MAdds) in millions, for an image of 224 × 224.
+
+"ODConv paper" is Tables 1 to 3 and 6 of [ODConv](https://openreview.net/forum?id=DmpCfq6Mg39), "DCD paper" Table 4 of
+[DCD](https://arxiv.org/abs/2103.08756), which counts the parameters of ResNets without the classifier and cuts digits
+off. The last column is how far our MAdds are from the ODConv paper's.
+
+MAdds are counted by the papers' equations (`dynconv_mm.analysis.count_madds`): ODConv by its Eq. 3 (one kernel) and
+4, with the width of the hidden vector for c_in / r; DyConv and CondConv as attention plus n·|W| for adding up the
+kernels; DCD by its Sections 3.3 and 3.4, the branch plus Λ by min(|W|, hw·C) plus PΦQᵀ in the cheapest order, added
+to the kernel or applied to the features. ResNets with bottlenecks are counted with the stride in the first 1×1
+convolution (`style='caffe'`), as their static figures tell (3.858G; with `style='pytorch'`, the default here,
+4.089G).
+"""
+
+
+def build(cfg, on_meta: bool = True):
+    """The model of a config, on the meta device."""
+    import torch
+    from mmengine.registry import MODELS, init_default_scope
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta' if on_meta else 'cpu'):
+        return MODELS.build(cfg.model).to('meta')
+
+
+def measure(cfg, on_meta: bool = True) -> Figure:
+    """Parameters and multiply-adds of a config's model, in millions."""
+    from dynconv_mm.analysis import count_madds
+    if cfg.model.backbone.type.endswith('ResNet'):
+        cfg.model.backbone.style = 'caffe'
+    model = build(cfg, on_meta)
+    return Figure(sum(parameter.numel() for parameter in model.parameters()) / 1e6, count_madds(model) / 1e6)
+
+
+def measure_network(network: str, method: str) -> Figure | None:
+    """Our figures, or None where there is no such config."""
+    from mmengine.config import Config
+    from mmengine.hub import get_config
+    name, static, overrides = NETWORKS[network]
+    if method == 'static':
+        cfg = get_config(static)
+        cfg.model.backbone.update(overrides)
+        return measure(cfg, on_meta=False)  # mmpretrain's ResNet cannot be built on the meta device
+    path = ROOT / 'configs' / METHODS[method].format(name)
+    return measure(Config.fromfile(path)) if path.exists() else None
+
+
+def number(value: float | None, digits: int) -> str:
+    return '' if value is None else f'{value:.{digits}f}'
+
+
+def table(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
+    """Markdown, numbers to the right."""
+    rule = ['---'] * text_columns + ['---:'] * (len(header) - text_columns)
+    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
+
+
+def network_section(network: str, ours: dict[str, Figure]) -> str:
+    """The table of a network and the notes on it.
+
+    Raises:
+        SystemExit: a figure is further from the papers' than the tolerance and no note says why.
+    """
+    rows, notes = [], []
+    for method, figure in ours.items():
+        paper, dcd = ODCONV_PAPER[network].get(method), DCD_PAPER.get(network, {}).get(method)
+        off = '' if paper is None else f'{figure.madds / paper.madds - 1:+.1%}'
+        if paper is not None and abs(figure.madds / paper.madds - 1) > TOLERANCE:
+            if (network, method) not in NOTES:
+                raise SystemExit(f'compare_methods: {method} on {network} has {figure.madds:.1f}M multiply-adds, the '
+                                 f'paper {paper.madds}M: say why in NOTES')
+            notes.append(f'{method}: {NOTES[network, method]}.')
+        digits = 1 if figure.madds < 1000 else 0
+        rows.append([method, number(paper and paper.params, 2), number(dcd and dcd.params, 1), number(figure.params, 2),
+                     number(paper and paper.madds, digits), number(dcd and dcd.madds, digits),
+                     number(figure.madds, digits), off])
+    header = ['method', 'Params, ODConv paper', 'DCD paper', 'ours', 'MAdds, ODConv paper', 'DCD paper', 'ours', 'off']
+    return f'## {network}\n\n{table(header, rows)}' + ''.join(f'\n{note}\n' for note in notes)
+
+
+# DCD's ablations: model -> rows of (what, the paper's figures, arguments of the backbone)
+
+STATIC = dict(fusion=None, channel_attention=False)
+RESIDUAL = dict(channel_attention=False)
+PW, DW = dict(dynamic_layers=('pointwise', )), dict(dynamic_layers=('depthwise', ))
+PW_DW = dict(dynamic_layers=('pointwise', 'depthwise'))
+ABLATIONS = {
+    'mobilenet-v2-w050': [
+        ('1a: W₀', Figure(2.0, 97.0), STATIC),
+        ('1a: ΛW₀', Figure(2.4, 97.4), dict(fusion=None)),
+        ('1a: W₀ + PΦQᵀ', Figure(2.7, 104.4), RESIDUAL),
+        ('1a: ΛW₀ + PΦQᵀ', Figure(2.9, 104.6), {}),
+        *((f'2: L × {multiplier}', Figure(*figure), dict(latent_multiplier=multiplier)) for multiplier, figure in (
+            (0.25, (2.4, 99.8)), (0.5, (2.5, 101.3)), (0.75, (2.6, 102.9)), (1.0, (2.9, 104.6)))),
+        *((f'3a: W₀ + PΦQᵀ, B = {blocks}', Figure(*figure), dict(RESIDUAL, blocks=blocks)) for blocks, figure in (
+            (1, (2.7, 104.4)), (2, (2.6, 101.0)), (4, (2.5, 99.1)), (8, (2.5, 98.5)))),
+        *((f'3a: ΛW₀ + PΦQᵀ, B = {blocks}', Figure(*figure), dict(blocks=blocks)) for blocks, figure in (
+            (1, (2.9, 104.6)), (2, (2.8, 101.3)), (4, (2.7, 99.4)), (8, (2.7, 98.8)))),
+        ('3b: DW', Figure(2.4, 97.5), DW),
+        ('3b: PW', Figure(2.9, 104.6), PW),
+        ('3b: CLS', Figure(2.2, 97.2), dict(STATIC, classifier=True)),
+        ('3b: DW, CLS', Figure(2.6, 97.7), dict(DW, classifier=True)),
+        ('3b: DW, PW', Figure(3.3, 105.1), PW_DW),
+        ('3b: PW, CLS', Figure(3.1, 104.8), dict(PW, classifier=True)),
+        ('3b: DW, PW, CLS', Figure(3.5, 105.3), dict(PW_DW, classifier=True)),
+    ],
+    'resnet18': [
+        ('1b: W₀', Figure(11.1, 1810), STATIC),
+        ('1b: ΛW₀', Figure(11.7, 1810), dict(fusion=None)),
+        ('1b: W₀ + PΦQᵀ', Figure(13.6, 1830), RESIDUAL),
+        ('1b: ΛW₀ + PΦQᵀ', Figure(14.0, 1830), {}),
+    ],
+}
+JOINT_ROW = ('5.2: joint fusion (Eq. 9)', None, dict(variant='paper', fusion='joint'))
+ABLATION_TEXT = """\
+## DCD's ablations
+
+Tables 1 to 3 of the DCD paper, beside the same switches of `DCDMobileNetV2(widen_factor=0.5)` and
+`DCDResNet(depth=18)` in the released build (the default) and in the paper's own (`variant='paper'`, Eq. 5 to 9 as
+printed). Unless CLS is named, the classifier is static; ResNet18's parameters are without it.
+
+"""
+ABLATION_NOTES = """\
+What the paper leaves open, and what its own figures say:
+
+- **MobileNetV2.** The released build's sizes (four pooled pixels where a convolution expands, a gate in the branch,
+  the released L) give the parameters of every row of Tables 1a, 2 and 3a to the printed digit, if the width s of the
+  branch follows the multiplied L, but neither B nor the absence of Φ, and each block has the L of C / B channels. The
+  text's own rules (3.2, 3.4: L from C, r = 8, one pooled pixel) do not; so the tables were counted with the released
+  build.
+- **L.** 3.2 gives L as ⌊C / 2^⌊log₂ √C⌋⌋ and as "dividing C by 2 repeatedly until it is less than √C", which differ
+  (C = 96: 12 and 6), and does not say which C where C_in ≠ C_out. `variant='paper'` takes the formula, with C_in.
+- **MAdds.** The released batch norms around Φ cannot be part of W(x); as in the paper, their residual is counted as
+  if it were PΦQᵀ. Whether W(x) is built or the features go through Q, Φ and P, the paper does not say; ours takes the
+  cheaper. The paper's rows with Λ alone or in depthwise convolutions grow by no more than the FCs of the branch, so
+  it counts neither the pooling nor Λ's products (Λ alone: 97.4M; with them 99.2M); ours does, as the ODConv paper
+  does.
+- **DW.** Eq. 8 with the branch of 3.4 adds 0.31M, the paper 0.4M; the sizes of this branch are not given and were not
+  released.
+- **CLS.** The released classifier adds 0.18M (2.15M in all), the paper 0.2M.
+- **ResNet18.** The full model agrees with the released one. With Λ or Φ alone the paper adds 0.6M and 2.5M, ours 1.5M
+  and 2.6M: the released branch sees four pixels and is 4·C_in / 16 wide; alone, Λ may have had a smaller one.
+- **Joint fusion** (Eq. 9): the paper gives its accuracy (71.3, against 73.1 of channel fusion alone), but no size.
+"""
+
+
+@functools.cache
+def measure_ablation(network: str, classifier: bool = False, **arguments) -> Figure:
+    """A network with other arguments of its backbone, and a static classifier or DCD's."""
+    from mmengine.config import Config
+    cfg = Config.fromfile(ROOT / 'configs' / 'dcd' / f'dcd-{network}_8xb32_in1k.py')
+    if not classifier:
+        cfg.model.head.type = 'LinearClsHead'
+        cfg.model.head.pop('dropout', None)
+    cfg.model.backbone.update(arguments)
+    return measure(cfg)
+
+
+def ablation_section() -> str:
+    """DCD's Tables 1 to 3, beside both builds."""
+    header = ['row', 'Params, paper', 'released build', 'paper build', 'MAdds, paper', 'released build', 'paper build']
+    text = ABLATION_TEXT
+    for network, rows in ABLATIONS.items():
+        lines = []
+        for what, paper, arguments in [*rows, *([JOINT_ROW] if network == 'resnet18' else [])]:
+            builds = [None if 'variant' in arguments else measure_ablation(network, **arguments),
+                      measure_ablation(network, **{**arguments, 'variant': 'paper'})]
+            if network == 'resnet18':
+                builds = [figure and figure._replace(params=figure.params - 0.513) for figure in builds]
+            digits = 1 if network != 'resnet18' else 0
+            lines.append([what, number(paper and paper.params, 1), *(number(figure and figure.params, 2)
+                                                                    for figure in builds),
+                          number(paper and paper.madds, digits), *(number(figure and figure.madds, digits)
+                                                                   for figure in builds)])
+        title = 'MobileNetV2 (0.5×)' if network != 'resnet18' else 'ResNet18'
+        text += f'### {title}\n\n{table(header, lines)}\n'
+    return text + ABLATION_NOTES
+
+
+def render(track: Callable) -> str:
+    """The page, with the methods whose configs are there."""
+    sections = [INTRODUCTION]
+    for network in track(NETWORKS):
+        ours = {method: figure for method in METHODS if method in ODCONV_PAPER[network]
+                if (figure := measure_network(network, method)) is not None}
+        sections.append(network_section(network, ours))
+    return '\n'.join([*sections, ablation_section()])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--check', action='store_true', help='write nothing; fail if the page is not up to date')
+    args = parser.parse_args(argv)
+    from rich.progress import track
+    text = render(functools.partial(track, description='counting'))
+    current = PAGE.read_text(encoding='utf-8') if PAGE.exists() else None
+    if args.check and text != current:
+        raise SystemExit('compare_methods: docs/comparison.md is not up to date; run tools/compare_methods.py')
+    if text != current:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(text, encoding='utf-8')
+    print('docs/comparison.md is up to date' if text == current else 'written: docs/comparison.md')
+
+
+if __name__ == '__main__':
+    main()
