@@ -157,25 +157,30 @@ class ResNet(StagedBackbone):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
         self.depth = depth
+        self.style = style
         self.deep_stem = deep_stem
         self.avg_down = avg_down
         self.zero_init_residual = zero_init_residual
         self._make_stem(in_channels, stem_channels)
 
-        make_convs, blocks = self.arch_settings[depth]
+        blocks = self.arch_settings[depth][1]
         rates = torch.linspace(0, drop_path_rate, sum(blocks), device='cpu').tolist()  # on meta there are none
         channels = stem_channels
         for stage in range(1, num_stages + 1):
             layer = []
             for block in range(blocks[stage - 1]):
                 stride = strides[stage - 1] if block == 0 else 1
-                convs = make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1], style)
+                convs = self.make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1])
                 layer.append(ResidualBlock(self, channels, convs, stride, stage, block, rates.pop(0)))
                 channels = convs[-1].out_channels
             self.stages.append(f'layer{stage}')
             self.add_module(self.stages[-1], nn.Sequential(*layer))
         self.feat_dim = channels
         self._freeze_stages()
+
+    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
+        """The convolutions of a block; a network with others overrides this."""
+        return self.arch_settings[self.depth][0](planes, stride, dilation, self.style)
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:
         conv_cfg = self.conv_cfg_at(ConvPlace('stem', 0))
