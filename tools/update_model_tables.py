@@ -12,6 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
                    URL='https://openreview.net/forum?id=DmpCfq6Mg39'),
+    'rednet': dict(Name='RedNet', Title='Involution: Inverting the Inherence of Convolution for Visual Recognition',
+                   URL='https://arxiv.org/abs/2103.06255'),
+    'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
+                 URL='https://arxiv.org/abs/2211.06163'),
 }
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 
