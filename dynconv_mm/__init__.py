@@ -7,19 +7,32 @@ from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
 from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
-from .layers import CBAM, CondConv2d, DCDConv2d, DyConv2d, ECALayer, ODConv2d, SELayer  # noqa: E402
+from .layers import (  # noqa: E402
+    CBAM,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    ECALayer,
+    Involution2d,
+    ODConv2d,
+    SELayer,
+)
 from .models import (  # noqa: E402
     CondConvLinearClsHead,
     CondConvMobileNetV2,
     CondConvResNet,
+    DCDCResNet,
     DCDLinearClsHead,
     DCDMobileNetV2,
     DCDResNet,
     DropoutLinearClsHead,
     DyConvMobileNetV2,
     DyConvResNet,
+    DynamicFPN,
     ODConvMobileNetV2,
     ODConvResNet,
+    RedNet,
 )
 from .version import __version__  # noqa: E402
 
@@ -27,8 +40,8 @@ allow_mmengine_checkpoints()
 install_hints()
 
 __all__ = [
-    'CBAM', 'CondConv2d', 'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDConv2d',
-    'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d', 'DyConvMobileNetV2',
-    'DyConvResNet', 'ECALayer', 'EpochSeedHook', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'SELayer',
-    'TemperatureAnnealingHook', '__version__', 'registry'
+    'CBAM', 'CondConv2d', 'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
+    'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
+    'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d', 'ODConv2d',
+    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
 ]

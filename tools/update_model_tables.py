@@ -19,6 +19,10 @@ METHODS = {
                      URL='https://arxiv.org/abs/1904.04971'),
     'dcd': dict(Name='DCD', Title='Revisiting Dynamic Convolution via Matrix Decomposition',
                 URL='https://arxiv.org/abs/2103.08756'),
+    'rednet': dict(Name='RedNet', Title='Involution: Inverting the Inherence of Convolution for Visual Recognition',
+                   URL='https://arxiv.org/abs/2103.06255'),
+    'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
+                 URL='https://arxiv.org/abs/2211.06163'),
 }
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 

@@ -1,5 +1,6 @@
 """Every config in configs/ builds, runs forward and takes a training step."""
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,23 @@ COMPARED = {f'{method}/{name}.py' for method, prefix in (('dyconv', 'dyconv4x'),
     *(f'{detector}-rcnn_{method}-{backbone}_fpn_1x_coco' for detector in ('faster', 'mask')
       for backbone in ('r50', 'mobilenet-v2')),
 ]}
-
 DCD = {f'dcd/{name}.py' for name in [
     *(f'dcd-{network}_8xb32_in1k' for network in ('resnet18', 'resnet50', 'mobilenet-v2-w100', 'mobilenet-v2-w075',
                                                   'mobilenet-v2-w050')),
     *(f'{detector}-rcnn_dcd-{backbone}_fpn_1x_coco' for detector in ('faster', 'mask')
       for backbone in ('r50', 'mobilenet-v2')),
+]}
+REDNET = {f'rednet/{name}.py' for name in [
+    *(f'rednet{depth}_8xb32_in1k' for depth in (26, 38, 50, 101, 152)),
+    *(f'{detector}_rednet50_{neck}_1x_coco' for detector in ('retinanet', 'faster-rcnn', 'mask-rcnn', 'panoptic-fpn')
+      for neck in ('fpn', 'involution-fpn')),
+]}
+DCDC = {f'dcdc/{name}.py' for name in [
+    *(f'dcdc-resnet{depth}_8xb32_in1k' for depth in (26, 38, 50, 101)),
+    *(f'{detector}_dcdc-r50_{neck}_1x_coco' for detector in ('retinanet', 'faster-rcnn', 'mask-rcnn', 'panoptic-fpn')
+      for neck in ('fpn', 'dcdc-fpn')),
+    *(f'{detector}_dcdc-r26_dcdc-fpn_1x_coco' for detector in ('retinanet', 'faster-rcnn', 'mask-rcnn')),
+    *(f'htc_dcdc-r50_dcdc-fpn_{schedule}_coco' for schedule in ('1x', '20e')),
 ]}
 
 
@@ -63,13 +75,14 @@ def detection_batch(height: int = 64, width: int = 64) -> dict:
     """One image with two objects, as a data loader collates it."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
+    from mmengine.structures import InstanceData, PixelData
     masks = torch.zeros(2, height, width).numpy().astype('uint8')
     boxes = torch.tensor([[4., 6., 40., 44.], [20., 10., 60., 50.]])
     for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
         mask[top:bottom, left:right] = 1
     sample = DetDataSample(
         gt_instances=InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, height, width)),
+        gt_sem_seg=PixelData(sem_seg=torch.randint(0, 54, (1, height, width))),
         metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.), img_id=0))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     return dict(inputs=[image], data_samples=[sample])
@@ -83,7 +96,7 @@ def classification_batch() -> dict:
 
 def test_all_of_design_are_there():
     static = {f'_base_/{detector}-rcnn_mobilenet-v2_fpn_1x_coco.py' for detector in ('faster', 'mask')}
-    assert set(NAMES) >= ODCONV | COMPARED | DCD | static
+    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | static
 
 
 def use_batch_statistics(model: torch.nn.Module) -> None:
@@ -116,6 +129,8 @@ def test_forward_and_training_step(name):
         results = model.test_step(batch)
     if name in CLASSIFIERS:
         assert results[0].pred_score.shape == (1000, )
+    elif 'panoptic' in name:
+        assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 64, 64)
     else:
         assert set(results[0].pred_instances.keys()) >= {'bboxes', 'labels', 'scores'}
 
@@ -131,11 +146,28 @@ def test_all_parts_exist(name):
     for scheduler in schedulers:
         PARAM_SCHEDULERS.build(dict(scheduler, convert_to_iter_based=False), default_args=dict(optimizer=optimizer))
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        DATASETS.build(dict(loader.dataset, lazy_init=True)) if name in DETECTORS else DATASETS.get(
-            loader.dataset.type)
+        if name in CLASSIFIERS or 'panoptic' in name:  # mmdet's panoptic data needs panopticapi
+            assert hasattr(import_module(f'{config.default_scope}.datasets'), loader.dataset.type)
+        else:
+            DATASETS.build(dict(loader.dataset, lazy_init=True))
 
 
-@pytest.mark.parametrize('name', [name for name in CLASSIFIERS if not name.startswith('dcd/')])
+@pytest.mark.parametrize('name', [name for name in CLASSIFIERS if name.startswith(('rednet/', 'dcdc/'))])
+def test_recipe_with_warm_up(name):
+    """DCDC, IV-A1."""
+    config = load(name)
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.1, 0.9, 1e-4)
+    assert config.train_dataloader.batch_size * 8 == 256
+    assert config.train_cfg.max_epochs == 130
+    warm_up, cosine = config.param_scheduler
+    assert (warm_up.type, warm_up.begin, warm_up.end) == ('LinearLR', 0, 5)
+    assert (cosine.type, cosine.begin, cosine.end, cosine.T_max) == ('CosineAnnealingLR', 5, 130, 125)
+    assert warm_up.convert_to_iter_based and cosine.convert_to_iter_based
+    assert config.model.backbone.depth == int(re.search(r'(\d+)_8xb32', name)[1])
+
+
+@pytest.mark.parametrize('name', [name for name in CLASSIFIERS if name.startswith(('odconv/', 'dyconv/', 'condconv/'))])
 def test_classification_recipe(name):
     """ODConv A.2."""
     config = load(name)
@@ -199,7 +231,13 @@ def test_no_annealing_downstream(name):
     if '_1x_coco' in name:
         assert config.train_cfg.max_epochs == 12
         assert config.param_scheduler[1].milestones == [8, 11]
-        assert config.optim_wrapper.optimizer.lr == 0.02
+        assert config.optim_wrapper.optimizer.lr == (0.01 if 'retinanet' in name else 0.02)
+    if '_20e_coco' in name:
+        assert config.train_cfg.max_epochs == 20
+        assert config.param_scheduler[1].milestones == [16, 19]
+    if 'dcdc/' in name or 'rednet/' in name:  # DCDC IV-B2
+        warm_up = config.param_scheduler[0]
+        assert (warm_up.type, warm_up.start_factor, warm_up.begin, warm_up.end) == ('LinearLR', 0.001, 0, 500)
 
 
 # ODConv Table 4 counts all parameters of the detector and the classifier of the backbone, in M
@@ -240,6 +278,43 @@ def test_detector_parameters(name):
     if name.startswith('dcd/'):
         classifier = sum(parameter.numel() for parameter in DCDLinearClsHead(1000, features).parameters())
     assert (parameters + classifier) / 1e6 == pytest.approx(TABLE_4[name], abs=0.011)
+
+
+# DCDC Tables V to VII, in M. V and VI count what is trained with the stem and the first stage frozen, VII all.
+TABLES_5_AND_6 = {
+    'rednet/retinanet_rednet50_fpn_1x_coco.py': 27.8,
+    'rednet/retinanet_rednet50_involution-fpn_1x_coco.py': 26.3,
+    'rednet/faster-rcnn_rednet50_fpn_1x_coco.py': 31.6,
+    'rednet/faster-rcnn_rednet50_involution-fpn_1x_coco.py': 29.5,
+    'rednet/mask-rcnn_rednet50_fpn_1x_coco.py': 34.2,
+    'rednet/mask-rcnn_rednet50_involution-fpn_1x_coco.py': 32.2,
+    'dcdc/retinanet_dcdc-r26_dcdc-fpn_1x_coco.py': 20.2,
+    'dcdc/retinanet_dcdc-r50_fpn_1x_coco.py': 28.1,
+    'dcdc/retinanet_dcdc-r50_dcdc-fpn_1x_coco.py': 26.5,
+    'dcdc/faster-rcnn_dcdc-r26_dcdc-fpn_1x_coco.py': 23.5,
+    'dcdc/faster-rcnn_dcdc-r50_fpn_1x_coco.py': 31.9,
+    'dcdc/faster-rcnn_dcdc-r50_dcdc-fpn_1x_coco.py': 29.8,
+    'dcdc/mask-rcnn_dcdc-r26_dcdc-fpn_1x_coco.py': 26.1,
+    'dcdc/mask-rcnn_dcdc-r50_fpn_1x_coco.py': 34.5,
+    'dcdc/mask-rcnn_dcdc-r50_dcdc-fpn_1x_coco.py': 32.5,
+    'dcdc/htc_dcdc-r50_dcdc-fpn_1x_coco.py': 68.3,
+    'dcdc/htc_dcdc-r50_dcdc-fpn_20e_coco.py': 68.3,
+}
+TABLE_7 = {
+    'rednet/panoptic-fpn_rednet50_fpn_1x_coco.py': 36.0,
+    'rednet/panoptic-fpn_rednet50_involution-fpn_1x_coco.py': 34.0,
+    'dcdc/panoptic-fpn_dcdc-r50_fpn_1x_coco.py': 36.3,
+    'dcdc/panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco.py': 34.3,
+}
+
+
+@pytest.mark.parametrize('name', [*TABLES_5_AND_6, *TABLE_7])
+def test_trainable_parameters(name):
+    with torch.device('meta'):
+        model = build_model(load(name))
+    assert model.backbone.frozen_stages == 1
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or name in TABLE_7)
+    assert count / 1e6 == pytest.approx({**TABLES_5_AND_6, **TABLE_7}[name], abs=0.1)
 
 
 @pytest.mark.parametrize('name', NAMES)

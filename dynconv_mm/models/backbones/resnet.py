@@ -179,13 +179,14 @@ class ResNet(StagedBackbone):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
         self.depth = depth
+        self.style = style
         self.deep_stem = deep_stem
         self.avg_down = avg_down
         self.zero_init_residual = zero_init_residual
-        make_convs, blocks = self.arch_settings[depth]
+        blocks = self.arch_settings[depth][1]
         self.stage_blocks = blocks[:num_stages]
         self.all_stages = (True, ) * num_stages
-        self.plugins = self._check_plugins(plugins, len(make_convs(1, 1, 1, style)))
+        self.plugins = self._check_plugins(plugins, len(self.make_convs(1, 1, 1)))
         self._make_stem(in_channels, stem_channels)
 
         rates = torch.linspace(0, drop_path_rate, sum(blocks), device='cpu').tolist()  # on meta there are none
@@ -194,7 +195,7 @@ class ResNet(StagedBackbone):
             layer = []
             for block in range(blocks[stage - 1]):
                 stride = strides[stage - 1] if block == 0 else 1
-                convs = make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1], style)
+                convs = self.make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1])
                 layer.append(ResidualBlock(self, channels, convs, stride, stage, block, rates.pop(0)))
                 channels = convs[-1].out_channels
             self.stages.append(f'layer{stage}')
@@ -215,6 +216,10 @@ class ResNet(StagedBackbone):
                 raise ValueError(f"plugins must have a bool for each of num_stages={len(self.all_stages)} in 'stages', "
                                  f"but one's is {plugin['stages']!r}")
         return tuple(plugins or ())
+
+    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
+        """The convolutions of a block; a network with others overrides this."""
+        return self.arch_settings[self.depth][0](planes, stride, dilation, self.style)
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:
         conv_cfg = self.conv_cfg_at(ConvPlace('stem', 0))

@@ -1,0 +1,5 @@
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+model = dict(
+    backbone=dict(
+        type='RedNet',
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/rednet50.pth', prefix='backbone.')))

@@ -1,0 +1,167 @@
+"""Convolution whose kernel differs from position to position and is shared by groups of channels.
+
+Involution (CVPR 2021, Eq. 4) and the local spatial-adaptive branch of DCDC (Eq. 5) are this operator with kernels
+predicted in different ways. No k² copies of the input are ever made: it is a sum of shifted products.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from . import involution_cpu
+from .involution_cpu import accumulation_dtype, empty_output
+
+IntPair = tuple[int, int]
+
+
+def involution2d(input: Tensor,
+                 weight: Tensor,
+                 *,
+                 stride: int | IntPair = 1,
+                 padding: int | IntPair = 0,
+                 dilation: int | IntPair = 1) -> Tensor:
+    r"""Convolve each position by its own kernel (Involution, Eq. 4).
+
+    .. math:: y_{bchw} = \sum_{ij} W_{b g(c) ij hw} \, x_{b c,\, s h + d i - p,\, s w + d j - p}
+
+    The channels are split into G groups of neighbours, g(c) = ⌊c·G/C⌋, each with its own kernels. It can be
+    differentiated once. Half precision is summed up in float32.
+
+    Args:
+        input (Tensor[batch, channels, height, width]): features; the batch may be empty.
+        weight (Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]): the kernels, of the
+            input's dtype. On the CPU it is fastest if the memory order is [batch, out_height, out_width, groups,
+            kernel_height, kernel_width], which is what a convolution in ``channels_last`` puts out.
+        stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
+
+    Returns:
+        Tensor[batch, channels, out_height, out_width], in the input's memory format
+
+    Raises:
+        ValueError: the tensors do not fit together; nothing is cropped.
+
+    Example:
+        >>> x, weight = torch.randn(2, 8, 9, 9), torch.randn(2, 4, 3, 3, 5, 5)
+        >>> involution2d(x, weight, stride=2, padding=1).shape
+        torch.Size([2, 8, 5, 5])
+    """
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    _check(input, weight, stride, padding, dilation)
+    return torch.ops.dynconv_mm.involution2d(input, weight, stride, padding, dilation)
+
+
+def _pair(value: int | IntPair) -> IntPair:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _check(input: Tensor, weight: Tensor, stride: IntPair, padding: IntPair, dilation: IntPair) -> None:
+    if input.dim() != 4:
+        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
+    if weight.dim() != 6:
+        raise ValueError(f'weight must be [batch, groups, kernel_height, kernel_width, out_height, out_width], but '
+                         f'its shape is {tuple(weight.shape)}')
+    batch, channels, height, width = input.shape
+    kernel_batch, groups, *kernel_size, out_height, out_width = weight.shape
+    if kernel_batch != batch:
+        raise ValueError(f'weight has kernels for a batch of {kernel_batch}, and input is a batch of {batch}')
+    if channels % groups:
+        raise ValueError(f'input has {channels} channels, which the {groups} groups of weight do not divide')
+    expected = [(size + 2 * p - d * (k - 1) - 1) // s + 1
+                for size, k, s, p, d in zip((height, width), kernel_size, stride, padding, dilation)]
+    if [out_height, out_width] != expected:
+        raise ValueError(f'weight has kernels for {out_height}×{out_width} positions, and a {height}×{width} input '
+                         f'with kernel size {tuple(kernel_size)}, stride {stride}, padding {padding} and dilation '
+                         f'{dilation} has {expected[0]}×{expected[1]}')
+    if input.dtype != weight.dtype:
+        raise ValueError(f'weight must have the dtype of input, {input.dtype}, but has {weight.dtype}')
+
+
+class _Involution2d(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, input: Tensor, weight: Tensor, *geometry: list[int]) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.geometry = geometry
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.dynconv_mm.involution2d(input, weight, *geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        operators, tensors = torch.ops.dynconv_mm, ctx.saved_tensors
+        grad_input = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_input = operators.involution2d_grad_input(grad, *tensors, *ctx.geometry)
+        if ctx.needs_input_grad[1]:
+            grad_weight = operators.involution2d_grad_weight(grad, *tensors, *ctx.geometry)
+        return grad_input, grad_weight, *[None] * len(ctx.geometry)
+
+
+# On any device: one pass over the features for each of the k² shifts.
+
+
+def _shifts(weight: Tensor, stride: list[int], dilation: list[int]):
+    """For each element (i, j) of the kernel: i, j and the rows and columns of the padded input that it meets."""
+    _, _, kernel_height, kernel_width, out_height, out_width = weight.shape
+    for i in range(kernel_height):
+        for j in range(kernel_width):
+            top, left = i * dilation[0], j * dilation[1]
+            yield i, j, (..., slice(top, top + (out_height - 1) * stride[0] + 1, stride[0]),
+                         slice(left, left + (out_width - 1) * stride[1] + 1, stride[1]))
+
+
+def _padded_groups(input: Tensor, groups: int, padding: list[int]) -> Tensor:
+    """Padded features as [batch, groups, channels / groups, height, width]."""
+    return F.pad(input, (padding[1], padding[1], padding[0], padding[0])).unflatten(1, (groups, -1))
+
+
+def _forward(input: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+    padded = _padded_groups(input, weight.shape[1], padding)
+    output = torch.zeros(*padded.shape[:3], *weight.shape[4:], dtype=accumulation_dtype(input.dtype),
+                         device=input.device)
+    for i, j, window in _shifts(weight, stride, dilation):
+        output.addcmul_(padded[window], weight[:, :, None, i, j])
+    return empty_output(input, weight).copy_(output.flatten(1, 2))
+
+
+def _grad_input(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int], padding: list[int],
+                dilation: list[int]) -> Tensor:
+    grad = grad.unflatten(1, (weight.shape[1], -1))
+    padded = torch.zeros_like(_padded_groups(input, weight.shape[1], padding),
+                              dtype=accumulation_dtype(input.dtype))
+    for i, j, window in _shifts(weight, stride, dilation):
+        padded[window].addcmul_(grad, weight[:, :, None, i, j])
+    top, left = padding
+    height, width = input.shape[2:]
+    return torch.empty_like(input).copy_(padded.flatten(1, 2)[..., top:top + height, left:left + width])
+
+
+def _grad_weight(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int], padding: list[int],
+                 dilation: list[int]) -> Tensor:
+    grad, padded = grad.unflatten(1, (weight.shape[1], -1)), _padded_groups(input, weight.shape[1], padding)
+    grad_weight, dtype = torch.empty_like(weight), accumulation_dtype(input.dtype)
+    for i, j, window in _shifts(weight, stride, dilation):
+        grad_weight[:, :, i, j] = (padded[window].to(dtype) * grad).sum(2)
+    return grad_weight
+
+
+# Operators of their own, so that torch.compile takes each as one step instead of looking into its loops. The 'Meta'
+# versions say what the result looks like, memory order included.
+
+_LIBRARY = torch.library.Library('dynconv_mm', 'DEF')
+_GEOMETRY = 'int[2] stride, int[2] padding, int[2] dilation'
+
+for _name, _tensors, _any, _cpu, _meta in (
+    ('involution2d', 'Tensor input, Tensor weight', _forward, involution_cpu.forward, empty_output),
+    ('involution2d_grad_input', 'Tensor grad, Tensor input, Tensor weight', _grad_input, involution_cpu.grad_input,
+     lambda grad, input, weight, *geometry: torch.empty_like(input)),
+    ('involution2d_grad_weight', 'Tensor grad, Tensor input, Tensor weight', _grad_weight,
+     involution_cpu.grad_weight, lambda grad, input, weight, *geometry: torch.empty_like(weight)),
+):
+    _LIBRARY.define(f'{_name}({_tensors}, {_GEOMETRY}) -> Tensor')
+    _LIBRARY.impl(_name, _any, 'CompositeExplicitAutograd')
+    _LIBRARY.impl(_name, _cpu, 'CPU')
+    _LIBRARY.impl(_name, _meta, 'Meta')
+_LIBRARY.impl('involution2d', _Involution2d.apply, 'Autograd')

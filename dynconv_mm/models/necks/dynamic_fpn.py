@@ -1,0 +1,64 @@
+"""Feature pyramid with dynamic output convolutions, as DCDC's and Involution's detectors have it (DCDC, Table V)."""
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from mmcv.cnn import ConvModule
+from mmengine.registry import MODELS
+
+from ...compat.optional import import_optional
+
+if TYPE_CHECKING:
+    from mmdet.models.necks import FPN
+
+
+@MODELS.register_module()
+def DynamicFPN(fpn_conv_cfg: dict, **kwargs) -> FPN:
+    """mmdet's ``FPN`` whose 3×3 output convolutions are of another type.
+
+    The 1×1 lateral convolutions and those of the extra levels stay as they are.
+
+    Args:
+        fpn_conv_cfg (dict): type and arguments of the output convolutions, such as ``dict(type='DCDC2d')`` or
+            ``dict(type='Involution2d', kernel_size=7)``; ``kernel_size``, an odd int, is 3 unless given.
+        **kwargs: of ``FPN``: ``in_channels``, ``out_channels``, ``num_outs`` …
+
+    Returns:
+        FPN: same parameter names but within the output convolutions (``fpn_convs.<level>.conv.…``).
+
+    Raises:
+        ImportError: mmdet is not installed.
+        ValueError: ``fpn_conv_cfg`` is no dict with a type.
+    """
+    if not isinstance(fpn_conv_cfg, dict) or 'type' not in fpn_conv_cfg:
+        raise ValueError(f"fpn_conv_cfg must be a dict with a type, such as dict(type='DCDC2d'), but is "
+                         f'{fpn_conv_cfg!r}')
+    necks = import_optional('mmdet.models.necks', 'DynamicFPN')
+    return _neck_class(necks.FPN)(fpn_conv_cfg, **kwargs)
+
+
+@functools.cache
+def _neck_class(base: type[FPN]) -> type[FPN]:
+
+    class DynamicFPN(base):
+        __qualname__ = '_DynamicFPN'  # where pickle looks for the class, see __getattr__
+
+        def __init__(self, fpn_conv_cfg: dict, **kwargs) -> None:
+            super().__init__(**kwargs)
+            conv_cfg = dict(fpn_conv_cfg)
+            kernel_size = conv_cfg.pop('kernel_size', 3)
+            for level in range(len(self.lateral_convs)):  # the levels behind these are RetinaNet's extra ones
+                static = self.fpn_convs[level]
+                self.fpn_convs[level] = ConvModule(self.out_channels, self.out_channels, kernel_size,
+                                                   padding=kernel_size // 2, conv_cfg=conv_cfg,
+                                                   norm_cfg=static.norm_cfg, act_cfg=static.act_cfg, inplace=False)
+
+    return DynamicFPN
+
+
+def __getattr__(name: str) -> type[FPN]:
+    """The class by its name, so that models with such a neck can be pickled."""
+    if name != '_DynamicFPN':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return _neck_class(import_optional('mmdet.models.necks', 'DynamicFPN').FPN)
