@@ -339,7 +339,8 @@ def refusal(out: Path, force: bool) -> str | None:
         return f'{out} is not a folder: choose another path'
     if force or not out.exists() or not any(out.iterdir()):
         return None
-    content = 'a data set made with other options or by another version' if read_marker(out) else 'files not made by this tool'
+    content = ('a data set made with other options or by another version' if read_marker(out)
+               else 'files not made by this tool')
     return f'{out} holds {content}: choose another folder, or pass --force to replace all of it'
 
 
