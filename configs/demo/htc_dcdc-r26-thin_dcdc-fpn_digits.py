@@ -24,7 +24,7 @@ model = dict(
         bbox_head=[
             dict(
                 type='Shared2FCBBoxHead',
-                in_channels=64,
+                in_channels=32,
                 fc_out_channels=256,
                 roi_feat_size=7,
                 num_classes=10,
@@ -38,15 +38,15 @@ model = dict(
                 type='HTCMaskHead',
                 with_conv_res=stage > 0,
                 num_convs=1,
-                in_channels=64,
-                conv_out_channels=64,
+                in_channels=32,
+                conv_out_channels=32,
                 num_classes=10,
                 loss_mask=dict(type='CrossEntropyLoss', use_mask=True)) for stage in range(3)
         ],
         semantic_roi_extractor=dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=1),
-            out_channels=64,
+            out_channels=32,
             featmap_strides=[8]),
         semantic_head=dict(
             type='FusedSemanticHead',
@@ -54,8 +54,8 @@ model = dict(
             fusion_level=1,
             seg_scale_factor=1 / 8,
             num_convs=1,
-            in_channels=64,
-            conv_out_channels=64,
+            in_channels=32,
+            conv_out_channels=32,
             num_classes=14,  # digits and stuff
             loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2))),
     train_cfg=dict(

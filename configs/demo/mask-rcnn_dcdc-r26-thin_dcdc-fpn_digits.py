@@ -14,15 +14,15 @@ model = dict(
     neck=dict(
         type='DynamicFPN',
         in_channels=[64, 128, 256, 512],
-        out_channels=64,
+        out_channels=32,
         num_outs=4,
         fpn_conv_cfg=dict(type='DCDC2d')),
-    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4], strides=strides)),
+    rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=dict(scales=[4], strides=strides)),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=strides),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
-        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=strides),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=32, num_classes=10)),
+        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=32, featmap_strides=strides),
+        bbox_head=dict(in_channels=32, fc_out_channels=256, num_classes=10),
+        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=32, featmap_strides=strides),
+        mask_head=dict(num_convs=2, in_channels=32, conv_out_channels=32, num_classes=10)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=100, max_per_img=50),

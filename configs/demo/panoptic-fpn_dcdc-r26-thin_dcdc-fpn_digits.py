@@ -19,6 +19,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
+    batch_size=8,
     dataset=dict(
         type='CocoPanopticDataset',
         metainfo=metainfo,
@@ -40,6 +41,14 @@ val_evaluator = dict(
     classwise=True)
 test_evaluator = val_evaluator
 
+max_epochs = 3
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs,
+         convert_to_iter_based=True),
+]
+
 model = dict(
     type='PanopticFPN',
     data_preprocessor=dict(mask_pad_value=0, pad_seg=True, seg_pad_value=255),
@@ -47,7 +56,7 @@ model = dict(
         type='PanopticFPNHead',
         num_things_classes=len(things),
         num_stuff_classes=len(stuff),
-        in_channels=64,
+        in_channels=32,
         inner_channels=32,
         start_level=0,
         end_level=4,

@@ -75,7 +75,7 @@ def count_matches(target: np.ndarray, segments: Sequence[tuple[int, int, bool]],
         np.bincount(target_labels[found], minlength=num_categories),
         np.bincount(labels[false_positive], minlength=num_categories),
         np.bincount(target_labels[false_negative], minlength=num_categories),
-    ], axis=1)
+    ], axis=1).astype(float)  # bincount of nothing gives integers, whatever the weights
 
 
 def panoptic_quality(statistics: np.ndarray) -> np.ndarray:

@@ -174,6 +174,7 @@ CASES = {
 def test_by_hand(name):
     target, segments, prediction, labels, *expected = CASES[name]
     found = count_matches(strip(target), segments, strip(prediction), labels, 2)
+    assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
@@ -260,6 +261,13 @@ def test_metric(annotations):
             assert found[f'coco_panoptic/{name}_{ratio}'] == pytest.approx(value)
         assert np.isnan(found[f'coco_panoptic/never_{ratio}'])
     assert len(found) == 9 + 3 * len(NAMES)
+
+
+@pytest.mark.parametrize('value', [4, 1], ids=['nothing found', 'all wrong'])
+def test_no_match_at_all(annotations, value):
+    metric = build(annotations)
+    metric.process({}, samples({image_id: [[value] * 4] * 2 for image_id in TARGETS}))
+    assert set(metric.evaluate(2).values()) == {0.}
 
 
 def test_figures_have_the_names_of_mmdet(annotations):
