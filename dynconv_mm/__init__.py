@@ -1,4 +1,4 @@
-"""Dynamic convolution for OpenMMLab: importing it registers its layers, models, hooks."""
+"""Dynamic convolution for OpenMMLab: importing it registers its layers, models, hooks, transform and metric."""
 from .compat.versions import check_versions
 
 check_versions()
@@ -6,7 +6,9 @@ check_versions()
 from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
+from .datasets import LoadCocoPanopticAnnotations  # noqa: E402
 from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
+from .evaluation import PanopticQualityMetric  # noqa: E402
 from .layers import (  # noqa: E402
     CBAM,
     CondConv2d,
@@ -42,6 +44,7 @@ install_hints()
 __all__ = [
     'CBAM', 'CondConv2d', 'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
-    'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d', 'ODConv2d',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
+    'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d',
+    'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
+    'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
 ]

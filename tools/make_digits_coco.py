@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compose a small COCO data set: handwritten digits on photographs, with instance and panoptic labels.
+"""Compose a small COCO data set: handwritten digits on photographs, with instance, panoptic and semantic labels.
 
 Everything comes with scikit-learn: its 1797 scans of digits are the objects, and its two photographs are the
 ground they lie on. No digit and no part of a photograph is in both splits.
@@ -8,6 +8,7 @@ ground they lie on. No digit and no part of a photograph is in both splits.
     OUT/annotations/instances_train.json         OUT/annotations/instances_val.json
     OUT/annotations/panoptic_train.json          OUT/annotations/panoptic_val.json
     OUT/annotations/panoptic_train/000001.png    OUT/annotations/panoptic_val/...
+    OUT/stuffthingmaps/train/000001.png          OUT/stuffthingmaps/val/...
     OUT/digits_coco.json                         the options it was made with
 """
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 MARKER = 'digits_coco.json'
-FORMAT = 1  # count up when the same options would give other files
+FORMAT = 2  # count up when the same options would give other files
 VAL_DIGITS = 0.2
 MASK_ALPHA = 0.35  # ink at least this opaque belongs to the mask
 MAX_OVERLAP = 0.25  # of two boxes, as a part of the smaller one: their IoU stays below 0.15
@@ -250,6 +251,14 @@ def annotate(scene: Scene, target: np.ndarray, first_id: int) -> tuple[list[dict
     return instances, segments, ids
 
 
+def semantic_map(scene: Scene, target: np.ndarray) -> np.ndarray:
+    """Semantic labels ``uint8[H, W]`` as in COCO's ``stuffthingmaps``: category ids less one, things over stuff."""
+    labels = scene.stuff - 1
+    for number, sample in enumerate(scene.samples, 1):
+        labels[scene.owner == number] = target[sample]
+    return labels
+
+
 def scenes(split: str, options: Options, digits: np.ndarray, pool: np.ndarray) -> Iterator[Scene]:
     """The scenes of a split, each from a generator of its own."""
     size = (options.height, options.width)
@@ -275,19 +284,21 @@ def write_split(root: Path, split: str, options: Options, advance: Callable[[], 
     digits = load_digits()
     pool = split_samples(digits.target, options.seed)[split]
     image_folder, panoptic_folder = root / split, root / 'annotations' / f'panoptic_{split}'
-    for folder in (image_folder, panoptic_folder):
+    semantic_folder = root / 'stuffthingmaps' / split
+    for folder in (image_folder, panoptic_folder, semantic_folder):
         folder.mkdir(parents=True)
     images, instances, panoptics = [], [], []
     for image_id, scene in enumerate(scenes(split, options, digits.images, pool), 1):
         things, segments, ids = annotate(scene, digits.target, len(instances) + 1)
-        image_name, panoptic_name = f'{image_id:06d}.jpg', f'{image_id:06d}.png'
+        image_name, map_name = f'{image_id:06d}.jpg', f'{image_id:06d}.png'
         Image.fromarray(scene.image).save(image_folder / image_name, quality=95)
         colours = (ids[..., None] >> np.array([0, 8, 16]) & 255).astype(np.uint8)
-        Image.fromarray(colours).save(panoptic_folder / panoptic_name)
+        Image.fromarray(colours).save(panoptic_folder / map_name)
+        Image.fromarray(semantic_map(scene, digits.target)).save(semantic_folder / map_name)
         images.append({'id': image_id, 'file_name': image_name, 'width': options.width,
                        'height': options.height, 'license': 1})
         instances += [{**thing, 'image_id': image_id} for thing in things]
-        panoptics.append({'image_id': image_id, 'file_name': panoptic_name, 'segments_info': segments})
+        panoptics.append({'image_id': image_id, 'file_name': map_name, 'segments_info': segments})
         advance()
     for kind, entries, categories in (('instances', instances, THING_CATEGORIES),
                                       ('panoptic', panoptics, PANOPTIC_CATEGORIES)):
@@ -328,7 +339,8 @@ def refusal(out: Path, force: bool) -> str | None:
         return f'{out} is not a folder: choose another path'
     if force or not out.exists() or not any(out.iterdir()):
         return None
-    content = 'a data set made with other options' if read_marker(out) else 'files not made by this tool'
+    content = ('a data set made with other options or by another version' if read_marker(out)
+               else 'files not made by this tool')
     return f'{out} holds {content}: choose another folder, or pass --force to replace all of it'
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a detector's boxes beside the annotated ones and write an HTML page with the COCO table."""
+"""Draw what a detector finds, boxes or panoptic segments, beside the annotations, on a page with COCO's table."""
 from __future__ import annotations
 
 import argparse
@@ -8,10 +8,18 @@ import json
 import os
 import shutil
 import tempfile
+from math import isnan
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+
+    from dynconv_mm.evaluation import PanopticQualityMetric
 
 METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75', 'bbox_mAP_s': 'AP small',
            'bbox_mAP_m': 'AP medium', 'bbox_mAP_l': 'AP large'}
+RATIOS = ('PQ', 'SQ', 'RQ')
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
@@ -20,62 +28,116 @@ table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding
 figure {{ margin: 0; }} img {{ width: 100%; }} figcaption {{ font-size: .85rem; color: #555; }}
 </style></head><body>
 <h1>{title}</h1>
-<table><tr>{names}</tr><tr>{values}</tr></table>
+<table>
+{table}
+</table>
 <p>COCO metrics of the whole validation set. Below, {count} of its images: annotations on the left, detections with a
-score of at least {score_thr} on the right.</p>
+score of at least {score_thr} or panoptic segments on the right.</p>
 <div class="pictures">
 {figures}
 </div></body></html>
 """
 
 
-def read_metrics(folder: Path) -> dict[str, str]:
-    """The newest COCO metrics that ``mim test`` wrote below ``folder``, by the papers' names."""
+def read_metrics(folder: Path) -> list[list[str]]:
+    """The newest COCO metrics that ``mim test`` wrote below ``folder``: a row of titles, then rows of figures."""
     for file in sorted(folder.rglob('*.json'), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             values = json.loads(file.read_text())
         except ValueError:  # a log, one JSON object a line
             continue
+        if 'coco_panoptic/PQ' in values:
+            return panoptic_table({name.partition('/')[2]: value for name, value in values.items()})
         if 'coco/bbox_mAP' in values:
             # COCO says -1 where no object has that size
-            return {title: '–' if values[f'coco/{name}'] < 0 else f'{values[f"coco/{name}"]:.3f}'
-                    for name, title in METRICS.items()}
+            return [list(METRICS.values()), ['–' if values[f'coco/{name}'] < 0 else f'{values[f"coco/{name}"]:.3f}'
+                                             for name in METRICS]]
     raise SystemExit(f'report_detections: no COCO metrics below {folder}: run `mim test mmdet CONFIG --checkpoint '
                      f'CHECKPOINT --work-dir {folder}` first')
 
 
-def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: float, scale: int) -> list[str]:
-    """Write ``count`` pictures, spread over the test set, and return their file names."""
+def panoptic_table(values: dict[str, float]) -> list[list[str]]:
+    """PQ, SQ and RQ of all categories, of things and of stuff, and of each category where ``values`` has them."""
+    names = {'all': '{}', 'things': '{}_th', 'stuff': '{}_st'}
+    names.update({name[:-len('_PQ')]: name[:-len('PQ')] + '{}' for name in values if name.endswith('_PQ')})
+    rows = {title: [values[name.format(ratio)] for ratio in RATIOS] for title, name in names.items()}
+    # no number where there is no such segment
+    return [['', *RATIOS], *([title, *('–' if isnan(ratio) else f'{ratio:.1f}' for ratio in ratios)]
+                             for title, ratios in rows.items())]
+
+
+def boxes(info: dict, found: DetDataSample, scale: int) -> DetDataSample:
+    """The annotated and the found boxes of an image, enlarged."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    from torch import tensor
+    annotated = InstanceData(
+        bboxes=tensor([instance['bbox'] for instance in info['instances']]).reshape(-1, 4).float() * scale,
+        labels=tensor([instance['bbox_label'] for instance in info['instances']], dtype=int))
+    instances = found.pred_instances
+    return DetDataSample(gt_instances=annotated, pred_instances=InstanceData(
+        bboxes=instances.bboxes * scale, labels=instances.labels, scores=instances.scores))
+
+
+def segments(info: dict, found: DetDataSample, scale: int, num_classes: int) -> DetDataSample:
+    """The annotated and the found segments of an image, enlarged; the label ``num_classes`` is void."""
+    import numpy as np
+    from mmdet.evaluation import INSTANCE_OFFSET
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import PixelData
+    from torch import from_numpy
+
+    from dynconv_mm.datasets.panoptic_png import read_panoptic_png
+    ids = read_panoptic_png(info['seg_map_path'])
+    annotated = np.full(ids.shape, num_classes)
+    for number, segment in enumerate(info['segments_info'], 1):
+        annotated[ids == segment['id']] = segment['category'] + number * INSTANCE_OFFSET
+    square = np.ones((1, scale, scale), int)
+    return DetDataSample(
+        gt_panoptic_seg=PixelData(sem_seg=np.kron(annotated[None], square)),
+        pred_panoptic_seg=PixelData(sem_seg=from_numpy(np.kron(found.pred_panoptic_seg.sem_seg.numpy(), square))))
+
+
+def image_quality(metric: PanopticQualityMetric, image_id: int, found: DetDataSample) -> float:
+    """PQ of one image in percent, the mean over the categories that are in it or found in it."""
+    import numpy as np
+
+    from dynconv_mm.evaluation.panoptic_quality import panoptic_quality
+    found.set_metainfo(dict(img_id=image_id))
+    metric.process({}, [found.to_dict()])
+    return 100 * np.nanmean(panoptic_quality(metric.results.pop()['statistics'])[:, 0])
+
+
+def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: float, scale: int) -> dict[str, str]:
+    """Write ``count`` pictures, spread over the test set, and return the caption of each by its file name."""
     import cv2
     from mmdet.apis import inference_detector, init_detector
-    from mmdet.registry import DATASETS
-    from mmdet.structures import DetDataSample
+    from mmdet.registry import DATASETS, METRICS
     from mmdet.visualization import DetLocalVisualizer
-    from mmengine.structures import InstanceData
     from rich.progress import track
-    from torch import tensor
 
     model = init_detector(config, checkpoint, device='cpu')
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
+    metric = METRICS.build(model.cfg.test_evaluator)
     visualizer = DetLocalVisualizer(line_width=2)
-    visualizer.dataset_meta = dataset.metainfo
-    names = []
+    visualizer.dataset_meta = metric.dataset_meta = dataset.metainfo
+    captions = {}
     for index in track(range(0, len(dataset), max(1, len(dataset) // count)), 'drawing'):
-        if len(names) == count:
+        if len(captions) == count:
             break
         info = dataset.get_data_info(index)
-        found = inference_detector(model, info['img_path']).pred_instances.cpu()
-        annotated = InstanceData(
-            bboxes=tensor([instance['bbox'] for instance in info['instances']]).reshape(-1, 4).float() * scale,
-            labels=tensor([instance['bbox_label'] for instance in info['instances']], dtype=int))
-        found.bboxes = found.bboxes * scale
+        found = inference_detector(model, info['img_path']).cpu()
+        name = caption = f'{Path(info["img_path"]).stem}.png'
+        if 'pred_panoptic_seg' in found:
+            caption += f' (PQ {image_quality(metric, info["img_id"], found):.1f})'
+            drawn = segments(info, found, scale, len(dataset.metainfo['classes']))
+        else:
+            drawn = boxes(info, found, scale)
         image = cv2.cvtColor(cv2.imread(info['img_path']), cv2.COLOR_BGR2RGB)
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        name = f'{Path(info["img_path"]).stem}.png'
-        visualizer.add_datasample(name, image, DetDataSample(gt_instances=annotated, pred_instances=found),
-                                  pred_score_thr=score_thr, out_file=str(folder / name))
-        names.append(name)
-    return names
+        visualizer.add_datasample(name, image, drawn, pred_score_thr=score_thr, out_file=str(folder / name))
+        captions[name] = caption
+    return captions
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,19 +160,19 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f'{path} does not exist')
     if args.out.exists() and not (args.out / 'index.html').is_file():
         parser.error(f'--out {args.out} exists and is no report of this tool; name another folder')
-    metrics = read_metrics(args.test_dir)
+    titles, *rows = read_metrics(args.test_dir)
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as made:
         made = Path(made)
-        names = draw(args.config, args.checkpoint, made, args.images, args.score_thr, args.scale)
+        captions = draw(args.config, args.checkpoint, made, args.images, args.score_thr, args.scale)
         figures = '\n'.join(f'<figure><img src="{name}" alt="annotations and detections of image {name}">'
-                            f'<figcaption>{name}</figcaption></figure>' for name in names)
-        cells = {tag: ''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in texts)
-                 for tag, texts in (('th', metrics), ('td', metrics.values()))}
+                            f'<figcaption>{caption}</figcaption></figure>' for name, caption in captions.items())
+        table = '\n'.join('<tr>' + ''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in row) + '</tr>'
+                          for tag, row in (('th', titles), *(('td', row) for row in rows)))
         (made / 'index.html').write_text(
-            PAGE.format(title=html.escape(Path(args.config).stem), names=cells['th'], values=cells['td'],
-                        count=len(names), score_thr=args.score_thr, figures=figures), encoding='utf-8')
+            PAGE.format(title=html.escape(Path(args.config).stem), table=table, count=len(captions),
+                        score_thr=args.score_thr, figures=figures), encoding='utf-8')
         if args.out.exists():
             shutil.rmtree(args.out)
         shutil.copytree(made, args.out)
@@ -118,10 +180,11 @@ def main(argv: list[str] | None = None) -> None:
 
     from rich.console import Console
     from rich.table import Table
-    table = Table(*metrics, title=Path(args.config).stem)
-    table.add_row(*metrics.values())
+    table = Table(*titles, title=Path(args.config).stem)
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
-    print(f'{len(names)} pictures: {args.out / "index.html"}')
+    print(f'{len(captions)} pictures: {args.out / "index.html"}')
 
 
 if __name__ == '__main__':

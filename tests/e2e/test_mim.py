@@ -136,6 +136,52 @@ def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
     assert 'coco/segm_mAP:' in done.stdout, done.stdout[-3000:]
 
 
+DCDC_DEMOS = {  # and the figures that its test gives
+    'retinanet': ['coco/bbox_mAP'],
+    'mask-rcnn': ['coco/bbox_mAP', 'coco/segm_mAP'],
+    'htc': ['coco/bbox_mAP', 'coco/segm_mAP'],
+    'panoptic-fpn': ['coco_panoptic/PQ', 'coco_panoptic/PQ_th', 'coco_panoptic/SQ_st', 'coco_panoptic/sky_RQ'],
+}
+
+
+@pytest.mark.parametrize('detector', DCDC_DEMOS)
+def test_dcdc_demo(detector, digits, tmp_path, run):
+    """Three iterations of training, a test, and for the panoptic one the report."""
+    config, panoptic = f'configs/demo/{detector}_dcdc-r26-thin_dcdc-fpn_digits.py', detector == 'panoptic-fpn'
+    val = digits / 'annotations' / ('panoptic_val' if panoptic else 'instances_val')
+    options = [f'{loader}_dataloader.{option}' for loader in ('train', 'val', 'test') for option in (
+        f'dataset.data_root={digits}/', 'num_workers=0', 'persistent_workers=False', 'batch_size=4')]
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        options += [f'{evaluator}.ann_file={val}.json', *([f'{evaluator}.seg_prefix={val}/'] if panoptic else [])]
+    # so early, no score reaches the usual one
+    options += ['model.test_cfg.score_thr=0' if detector == 'retinanet' else 'model.test_cfg.rcnn.score_thr=0']
+    done = run(*train_command(config, tmp_path, *options, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=2',
+                              'default_hooks.logger.interval=1'))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len(losses(tmp_path)) == 3
+    part = {'retinanet': 'loss_cls', 'mask-rcnn': 'loss_mask', 'htc': 'loss_semantic_seg', 'panoptic-fpn': 'loss_seg'}
+    assert f'{part[detector]}:' in done.stdout
+
+    checkpoint = tmp_path / 'epoch_1.pth'
+    done = run('mim', 'test', mmdet_name(), config, '--checkpoint', checkpoint, '--work-dir', tmp_path / 'test',
+               '--cfg-options', *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    figures = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
+    assert set(DCDC_DEMOS[detector]) <= set(figures)
+
+    if panoptic:
+        small = tmp_path / 'small.py'
+        small.write_text(f"_base_ = '{Path(config).resolve()}'\n"
+                         f"test_dataloader = dict(dataset=dict(data_root='{digits}/'))\n"
+                         f"test_evaluator = dict(ann_file='{val}.json', seg_prefix='{val}/')\n")
+        done = run(sys.executable, 'tools/report_detections.py', small, checkpoint, '--test-dir', tmp_path / 'test',
+                   '--out', tmp_path / 'report', '--images', '2')
+        assert done.returncode == 0, done.stdout[-3000:]
+        page = (tmp_path / 'report' / 'index.html').read_text()
+        assert page.count(' (PQ ') == 2 and '<td>foliage</td>' in page and '<th>SQ</th>' in page
+        assert len(list((tmp_path / 'report').glob('*.png'))) == 2
+
+
 def test_no_coco_folder(tmp_path, run):
     done = run(*train_command(R50, tmp_path, *FROM_SCRATCH, f'train_dataloader.dataset.data_root={tmp_path}/data/coco/',
                               'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))

@@ -13,7 +13,6 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynconv_mm.functional import PLANS
 from dynconv_mm.layers import DCDC2d
 
 SMALL = dict(in_channels=12, out_channels=12, lsa_kernel_size=5, group_channels=4)

@@ -153,6 +153,21 @@ def test_panoptic_image_names_lead_to_the_segments(dataset, split):
         annotation['file_name'] for annotation in panoptic['annotations']]
 
 
+def test_semantic_maps_are_those_of_the_segments(dataset, split):
+    """Labels of COCO's stuffthingmaps: category ids less one."""
+    names = set()
+    for annotation, ids in read_panoptic(dataset, split):
+        with Image.open(dataset / 'stuffthingmaps' / split / annotation['file_name']) as picture:
+            assert picture.mode == 'L'
+            labels = np.asarray(picture)
+        expected = np.full(ids.shape, 255)
+        for segment in annotation['segments_info']:
+            expected[ids == segment['id']] = segment['category_id'] - 1
+        assert np.array_equal(labels, expected)
+        names.add(annotation['file_name'])
+    assert names == {path.name for path in (dataset / 'stuffthingmaps' / split).iterdir()}
+
+
 # The splits share nothing.
 
 

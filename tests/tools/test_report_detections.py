@@ -53,5 +53,17 @@ def test_metrics(tool, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'metrics.json').write_text(json.dumps({**values, 'coco/bbox_mAP_l': -1.0}))
     (tmp_path / 'scalars.json').write_text('{"a": 1}\n{"b": 2}\n')
-    assert tool.read_metrics(tmp_path) == {'AP': '0.500', 'AP50': '0.500', 'AP75': '0.500', 'AP small': '0.500',
-                                           'AP medium': '0.500', 'AP large': '–'}
+    assert tool.read_metrics(tmp_path) == [['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large'],
+                                           ['0.500', '0.500', '0.500', '0.500', '0.500', '–']]
+
+
+def test_panoptic_metrics(tool, tmp_path):
+    values = {'coco/bbox_mAP': 0.1}
+    for place, name in enumerate(('{}', '{}_th', '{}_st', 'sky_{}', 'six_{}')):
+        values.update({f'coco_panoptic/{name.format(ratio)}': 10. * place + column
+                       for column, ratio in enumerate(('PQ', 'SQ', 'RQ'))})
+    values['coco_panoptic/six_SQ'] = float('nan')
+    (tmp_path / 'metrics.json').write_text(json.dumps(values))
+    assert tool.read_metrics(tmp_path) == [
+        ['', 'PQ', 'SQ', 'RQ'], ['all', '0.0', '1.0', '2.0'], ['things', '10.0', '11.0', '12.0'],
+        ['stuff', '20.0', '21.0', '22.0'], ['sky', '30.0', '31.0', '32.0'], ['six', '40.0', '–', '42.0']]

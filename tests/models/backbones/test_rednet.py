@@ -83,8 +83,8 @@ def test_arguments_reach_every_layer():
     layers = [module for module in NETWORKS[1](lsa_kernel_size=5, lsa_dw_kernel_size=5, lsa_depth=1, gsi_ratio=2.,
                                                gsi_kernel_size=3).modules()
               if isinstance(module, DCDC2d)]
-    assert {(module.lsa.kernel_size, module.lsa.dw_kernel_size, module.lsa.depth, module.gsi.kernel_size,
-             ) for module in layers} == {((5, 5), 5, 1, 3)}
+    assert {(module.lsa.kernel_size, module.lsa.dw_kernel_size, module.lsa.depth, module.gsi.kernel_size)
+            for module in layers} == {((5, 5), 5, 1, 3)}
 
 
 @pytest.mark.parametrize(('network', 'name', 'value'), [

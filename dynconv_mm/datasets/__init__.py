@@ -1,0 +1,4 @@
+"""What mmdet's data pipelines lack from PyPI alone."""
+from .load_panoptic import LoadCocoPanopticAnnotations
+
+__all__ = ['LoadCocoPanopticAnnotations']
