@@ -1,26 +1,33 @@
 #!/usr/bin/env python3
-"""Measure what the execution plans cost on this machine, and write the cost model that chooses among them."""
+"""Measure networks beside the static ones they stand in for, or calibrate the choice among the execution plans.
+
+Networks are timed in turns in one process, and their memory in a process each; leave the machine alone meanwhile.
+"""
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
+import sys
 from pathlib import Path
 
+SECTION = re.compile(r'(<!-- benchmark -->\n).*?(<!-- /benchmark -->)', re.DOTALL)
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--calibrate', type=Path, required=True, metavar='FILE',
-                        help='measure layers by all plans (about six minutes, with nothing else running), fit the cost '
-                        'model and write it to FILE; the package reads dynconv_mm/functional/plan_costs.json')
-    parser.add_argument('--rounds', type=int, default=3, help='measurements of each layer and plan (default: 3)')
-    parser.add_argument('--threads', type=int, default=1, help='threads to compute with (default: 1)')
-    args = parser.parse_args(argv)
 
+def write(path: Path, text: str) -> None:
+    """Write beside, then rename."""
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(text, encoding='utf-8')
+    partial.replace(path)
+
+
+def calibrate(args: argparse.Namespace) -> None:
     import torch
     from rich.progress import track
 
     from dynconv_mm.analysis import calibration
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads[0])
     measurements = []
     for is_training in (False, True):
         description = 'training' if is_training else 'inference'
@@ -28,10 +35,92 @@ def main(argv: list[str] | None = None) -> None:
         for case in track(calibration.cases(is_training), description, total):
             measurements.append((case.shape, calibration.measure(case, args.rounds)))
     costs = dict(quantities=list(calibration.QUANTITIES), milliseconds=calibration.fit(measurements))
-    partial = args.calibrate.with_name(args.calibrate.name + '.partial')
-    partial.write_text(json.dumps(costs, indent=1) + '\n', encoding='utf-8')
-    partial.replace(args.calibrate)
+    write(args.calibrate, json.dumps(costs, indent=1) + '\n')
     print(f'written: {args.calibrate}')
+
+
+def compare(args: argparse.Namespace) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from dynconv_mm.analysis import benchmark
+    groups: dict[str, list[str]] = {}
+    for name in args.networks:
+        groups.setdefault(benchmark.static_network(name), []).append(name)
+    settings = [benchmark.Setting(mode == 'training', batch, threads, args.size, args.device, args.dtype,
+                                  args.channels_last, args.compile)
+                for mode, batch, threads in itertools.product(args.modes, args.batches, args.threads)]
+    machine, results = benchmark.describe_machine(), []
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task('', total=len(settings) * len(groups) * args.rounds)
+        for setting, (static, networks) in itertools.product(settings, groups.items()):
+            mode = 'training' if setting.training else 'inference'
+            progress.update(task, description=f'{static}, {mode}, batch {setting.batch}, {setting.threads} thread(s)')
+
+            def rounds():
+                for number in range(args.rounds):
+                    yield number
+                    progress.advance(task)
+
+            results += benchmark.compare(networks, args.plans, setting, rounds(), not args.no_memory)
+            # what there is, should the rest be interrupted
+            write(args.output.with_suffix('.json'), json.dumps(dict(
+                command=' '.join(['python', *sys.argv]), machine=machine,
+                results=[dict(result._asdict(), setting=result.setting._asdict()) for result in results]), indent=1) + '\n')
+    table = benchmark.markdown(results, machine)
+    page = args.output.with_suffix('.md')
+    old = page.read_text(encoding='utf-8') if page.exists() else ''
+    if not SECTION.search(old):
+        old = '<!-- benchmark -->\n<!-- /benchmark -->\n'
+    command = ' '.join(['python', *sys.argv])
+    write(page, SECTION.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
+    print(table)
+    print(f'written: {page} and {args.output.with_suffix(".json")}')
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--networks', nargs='+', metavar='NAME',
+                        default=['odconv1x-resnet50', 'odconv4x-resnet50', 'odconv1x-mobilenet-v2-w100',
+                                 'odconv4x-mobilenet-v2-w100', 'rednet50', 'dcdc-resnet50'],
+                        help='named as in configs/; each is compared with the same network without its method '
+                        '(default: %(default)s)')
+    parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], default=['inference', 'training'])
+    parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch (default: 1 8)')
+    parser.add_argument('--threads', nargs='+', type=int, default=[1], help='threads to compute with (default: 1)')
+    parser.add_argument('--plans', nargs='+', default=['auto', 'grouped'], help='execution plans (default: auto '
+                        "grouped, the package's choice and what everybody else does)")
+    parser.add_argument('--rounds', type=int, default=None,
+                        help='measurements of each (default: 9; with --calibrate 3)')
+    parser.add_argument('--size', type=int, default=224, help='height and width of the images (default: 224)')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32',
+                        help='precision, by autocast (default: float32)')
+    parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
+    parser.add_argument('--compile', action='store_true', help='compile the networks, the static ones too')
+    parser.add_argument('--no-memory', action='store_true', help='do not measure the peak memory')
+    parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
+                        "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
+                        "'<!-- /benchmark -->' is replaced (default: benchmark)")
+    parser.add_argument('--calibrate', type=Path, metavar='FILE',
+                        help='measure layers by all plans instead (about six minutes, with nothing else running), fit '
+                        'the cost model and write it to FILE; the package reads dynconv_mm/functional/plan_costs.json')
+    args = parser.parse_args(argv)
+    args.rounds = args.rounds or (3 if args.calibrate else 9)
+    for name in ('batches', 'threads', 'rounds', 'size'):
+        values = getattr(args, name)
+        if min(values if isinstance(values, list) else [values]) < 1:
+            parser.error(f'--{name} must be positive, but is {values}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if args.calibrate:
+        calibrate(args)
+    else:
+        compare(args)
 
 
 if __name__ == '__main__':

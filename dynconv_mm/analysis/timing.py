@@ -14,6 +14,7 @@ class Timing(NamedTuple):
 
     milliseconds: float  # median
     ratio: float  # median of the ratios to the first alternative in the same round
+    quartiles: tuple[float, float]  # lower and upper, of these ratios
 
 
 def time_in_turns(calls: dict[str, Callable[[], object]], rounds: Iterable[int]) -> dict[str, Timing]:
@@ -39,8 +40,12 @@ def time_in_turns(calls: dict[str, Callable[[], object]], rounds: Iterable[int])
             _synchronize()
             times[name].append(1000 * (time.perf_counter() - start))
     first = next(iter(times.values()))
-    return {name: Timing(statistics.median(own), statistics.median(a / b for a, b in zip(own, first)))
-            for name, own in times.items()}
+    return {name: _summary(own, [a / b for a, b in zip(own, first)]) for name, own in times.items()}
+
+
+def _summary(times: list[float], ratios: list[float]) -> Timing:
+    quartiles = statistics.quantiles(ratios, n=4, method='inclusive') if len(ratios) > 1 else [ratios[0]] * 3
+    return Timing(statistics.median(times), statistics.median(ratios), (quartiles[0], quartiles[2]))
 
 
 def _synchronize() -> None:

@@ -1,0 +1,252 @@
+"""What whole networks cost beside the static network they stand in for: time, and peak memory."""
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..functional import use_plan
+from ..models import (
+    CondConvMobileNetV2,
+    CondConvResNet,
+    DCDCResNet,
+    DCDMobileNetV2,
+    DCDResNet,
+    DyConvMobileNetV2,
+    DyConvResNet,
+    ODConvMobileNetV2,
+    ODConvResNet,
+    RedNet,
+)
+from ..models.backbones import MobileNetV2, ResNet
+from ..version import __version__
+from .timing import time_in_turns
+
+MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
+            'condconv': (CondConvResNet, CondConvMobileNetV2)}
+NETWORK = re.compile(r'(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-)?(?:resnet(\d+)|mobilenet-v2-w(\d{3}))'
+                     r'|rednet(\d+)')
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+# The ratios that the package means to reach on a CPU: inference of 1 and of 8 images, training of 8, its memory.
+GOALS = {
+    'odconv1x-resnet50': (1.10, 1.10, 1.30, 1.25),
+    'odconv4x-resnet50': (1.20, 1.25, 1.50, 1.60),
+    'odconv1x-mobilenet-v2-w100': (1.15, 1.15, 1.30, 1.25),
+    'odconv4x-mobilenet-v2-w100': (1.25, 1.35, 1.50, 1.30),
+    'rednet50': (0.90, 0.90, 1.20, 1.20),
+    'dcdc-resnet50': (1.00, 1.00, 1.40, 1.30),
+}
+
+
+class Setting(NamedTuple):
+    """Under which circumstances networks are compared."""
+
+    training: bool
+    batch: int
+    threads: int
+    size: int = 224
+    device: str = 'cpu'
+    dtype: str = 'float32'
+    channels_last: bool = False
+    compile: bool = False
+
+
+class Result(NamedTuple):
+    """Of one network by one plan, in one setting."""
+
+    network: str
+    plan: str
+    setting: Setting
+    milliseconds: float
+    ratio: float
+    quartiles: tuple[float, float]
+    peak_megabytes: float | None  # of a process that does nothing else; None where it was not measured
+    memory_ratio: float | None
+
+
+def build_network(name: str) -> nn.Module:
+    """A backbone by its name in ``configs/``.
+
+    Args:
+        name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
+            'dcdc-resnet50' or 'rednet50'.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    match = NETWORK.fullmatch(name)
+    if match is None:
+        raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', "
+                         f"'dyconv4x-mobilenet-v2-w100', 'dcd-resnet18', 'dcdc-resnet50' or 'rednet50', but is {name!r}")
+    mixture, kernel_num, dcd, dcdc, depth, width, rednet_depth = match.groups()
+    if rednet_depth is not None:
+        return RedNet(depth=int(rednet_depth))
+    if dcdc is not None and depth is None:
+        raise ValueError(f'network must be a dcdc-resnet, for DCDC has no other, but is {name!r}')
+    kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
+    resnet, mobilenet = MIXTURES[mixture] if mixture else (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
+    if depth is None:
+        return mobilenet(widen_factor=int(width) / 100, **kwargs)
+    return (DCDCResNet if dcdc else resnet)(depth=int(depth), **kwargs)
+
+
+def static_network(name: str) -> str:
+    """The network whose place ``name`` takes: that without its method."""
+    return name.replace('rednet', 'resnet') if name.startswith('rednet') else name.split('-', 1)[1] \
+        if re.match(r'(odconv|dyconv|condconv|dcd|dcdc)', name) else name
+
+
+def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], None]:
+    """One forward pass in eval mode without gradients, or one step of training by SGD with momentum.
+
+    Half precision is by autocast. In eval mode the weights are not changed and nothing is fused beforehand.
+    """
+    torch.manual_seed(0)
+    model = build_network(name).train(setting.training).to(setting.device)
+    images = torch.randn(setting.batch, 3, setting.size, setting.size).to(setting.device)
+    if setting.channels_last:
+        model, images = (value.to(memory_format=torch.channels_last) for value in (model, images))
+    run = torch.compile(model) if setting.compile else model
+    dtype = DTYPES[setting.dtype]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
+
+    def forward() -> torch.Tensor:
+        with torch.autocast(setting.device, dtype, enabled=dtype != torch.float32), \
+                use_plan(plan) if plan != 'auto' else contextlib.nullcontext():
+            return run(images)[-1]
+
+    def step() -> None:
+        if optimizer is None:
+            with torch.no_grad():
+                forward()
+            return
+        optimizer.zero_grad()
+        forward().float().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rounds: Iterable[int],
+            memory: bool = True) -> list[Result]:
+    """Time networks beside the static network of the first, in turns in one process; each plan beside the others.
+
+    Args:
+        networks (Iterable[str]): which, see :func:`build_network`; all of them stand in for the same static one.
+        plans (Iterable[str]): 'auto' or names in :data:`~dynconv_mm.functional.PLANS`.
+        setting (Setting): mode, batch, threads and so on.
+        rounds (Iterable[int]): see :func:`~dynconv_mm.analysis.timing.time_in_turns`.
+        memory (bool): whether to measure the peak memory too, each in a process of its own.
+
+    Returns:
+        list[Result]: the static network's first.
+
+    Raises:
+        ValueError: ``networks`` do not stand in for one and the same network, or there is none of that name.
+    """
+    networks = list(networks)
+    statics = {static_network(name) for name in networks}
+    if len(statics) != 1:
+        raise ValueError(f'networks must all stand in for one static network, but are compared with {sorted(statics)}')
+    keys = [(static, 'auto') for static in statics]
+    keys += [(name, plan) for name in networks for plan in plans if (name, 'auto') not in keys]
+    torch.set_num_threads(setting.threads)
+    timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds)
+    peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
+    first = peaks[keys[0]]
+    return [Result(*key, setting, *timings[key], peaks[key], peaks[key] / first if memory else None) for key in keys]
+
+
+def peak_megabytes(name: str, setting: Setting, plan: str = 'auto') -> float:
+    """The most memory that a fresh process held that builds a network and makes three steps, in MB.
+
+    On a CPU it is that of the whole process, Python and torch included; on a GPU what torch allocated.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(_peak_megabytes, name, setting, plan).result()
+
+
+def _peak_megabytes(name: str, setting: Setting, plan: str) -> float:
+    torch.set_num_threads(setting.threads)
+    step = make_step(name, setting, plan)
+    for _ in range(3):
+        step()
+    if setting.device != 'cpu':
+        return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform == 'linux':  # its getrusage() counts what the parent process held
+        return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
+
+
+def describe_machine() -> dict[str, str]:
+    """What the figures were measured on and with."""
+    machine = {
+        'processor': _processor(),
+        'cores': f'{len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}',
+        'system': platform.platform(terse=True),
+        'Python': platform.python_version(),
+        'torch': f'{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}',
+        'dynconv_mm': __version__,
+    }
+    if torch.cuda.is_available():
+        machine['GPU'] = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
+    malloc = {name: value for name, value in sorted(os.environ.items()) if name.startswith('MALLOC_')}
+    if malloc:
+        machine['allocator'] = ', '.join(f'{name}={value}' for name, value in malloc.items())
+    return machine
+
+
+def _processor() -> str:
+    info = Path('/proc/cpuinfo')
+    match = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+def goal(result: Result, memory: bool = False) -> float | None:
+    """The ratio that the package means to reach, where it has set itself one."""
+    setting = result.setting
+    if result.network not in GOALS or result.plan != 'auto' or setting != Setting(
+            setting.training, setting.batch, setting.threads) or setting.batch not in (1, 8):
+        return None
+    one, eight, training, training_memory = GOALS[result.network]
+    if setting.training:
+        return (training_memory if memory else training) if setting.batch == 8 else None
+    return None if memory else one if setting.batch == 1 else eight
+
+
+def markdown(results: list[Result], machine: dict[str, str]) -> str:
+    """A table a setting, behind a description of the machine."""
+    lines = ['; '.join(f'{name} {value}' for name, value in machine.items()), '']
+    settings = list(dict.fromkeys(result.setting for result in results))
+    for setting in settings:
+        mode = 'training' if setting.training else 'inference'
+        extras = [f'{setting.size}²', setting.device, setting.dtype, *['channels_last'] * setting.channels_last,
+                  *['torch.compile'] * setting.compile]
+        lines += [f'**{mode}, batch {setting.batch}, {setting.threads} thread{"s" * (setting.threads > 1)}** '
+                  f'({", ".join(extras)})', '',
+                  '| network | plan | ms | ratio | quartiles | to reach | peak MB | ratio | to reach |',
+                  '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
+        for result in results:
+            if result.setting == setting:
+                cells = [result.network, result.plan, f'{result.milliseconds:.0f}', f'{result.ratio:.2f}',
+                         '{:.2f}–{:.2f}'.format(*result.quartiles), _cell(goal(result)),
+                         _cell(result.peak_megabytes, 0), _cell(result.memory_ratio), _cell(goal(result, memory=True))]
+                lines.append(f'| {" | ".join(cells)} |')
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _cell(value: float | None, digits: int = 2) -> str:
+    return '' if value is None else f'{value:.{digits}f}'
