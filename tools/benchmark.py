@@ -9,6 +9,7 @@ import argparse
 import itertools
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,7 +41,14 @@ def calibrate(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from dynconv_mm.analysis import benchmark
     groups: dict[str, list[str]] = {}
@@ -50,6 +58,7 @@ def compare(args: argparse.Namespace) -> None:
                                   args.channels_last, args.compile)
                 for mode, batch, threads in itertools.product(args.modes, args.batches, args.threads)]
     machine, results = benchmark.describe_machine(), []
+    command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -65,15 +74,14 @@ def compare(args: argparse.Namespace) -> None:
 
             results += benchmark.compare(networks, args.plans, setting, rounds(), not args.no_memory)
             # what there is, should the rest be interrupted
-            write(args.output.with_suffix('.json'), json.dumps(dict(
-                command=' '.join(['python', *sys.argv]), machine=machine,
-                results=[dict(result._asdict(), setting=result.setting._asdict()) for result in results]), indent=1) + '\n')
+            rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
+            write(args.output.with_suffix('.json'),
+                  json.dumps(dict(command=command, machine=machine, results=rows), indent=1) + '\n')
     table = benchmark.markdown(results, machine)
     page = args.output.with_suffix('.md')
     old = page.read_text(encoding='utf-8') if page.exists() else ''
     if not SECTION.search(old):
         old = '<!-- benchmark -->\n<!-- /benchmark -->\n'
-    command = ' '.join(['python', *sys.argv])
     write(page, SECTION.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
     print(table)
     print(f'written: {page} and {args.output.with_suffix(".json")}')

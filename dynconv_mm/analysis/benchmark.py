@@ -35,8 +35,8 @@ from .timing import time_in_turns
 
 MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
-NETWORK = re.compile(r'(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-)?(?:resnet(\d+)|mobilenet-v2-w(\d{3}))'
-                     r'|rednet(\d+)')
+NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
+                     r'(?:resnet(\d+)|mobilenet-v2-w(\d{3})))|rednet(\d+)')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 # The ratios that the package means to reach on a CPU: inference of 1 and of 8 images, training of 8, its memory.
@@ -86,15 +86,10 @@ def build_network(name: str) -> nn.Module:
     Raises:
         ValueError: there is no such network.
     """
-    match = NETWORK.fullmatch(name)
-    if match is None:
-        raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', "
-                         f"'dyconv4x-mobilenet-v2-w100', 'dcd-resnet18', 'dcdc-resnet50' or 'rednet50', but is {name!r}")
+    match = _parse(name)
     mixture, kernel_num, dcd, dcdc, depth, width, rednet_depth = match.groups()
     if rednet_depth is not None:
         return RedNet(depth=int(rednet_depth))
-    if dcdc is not None and depth is None:
-        raise ValueError(f'network must be a dcdc-resnet, for DCDC has no other, but is {name!r}')
     kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
     resnet, mobilenet = MIXTURES[mixture] if mixture else (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
     if depth is None:
@@ -102,10 +97,24 @@ def build_network(name: str) -> nn.Module:
     return (DCDCResNet if dcdc else resnet)(depth=int(depth), **kwargs)
 
 
+def _parse(name: str) -> re.Match:
+    match = NETWORK.fullmatch(name)
+    if match is None:
+        raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', 'dcd-resnet18', "
+                         f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50' or 'rednet50', but is {name!r}")
+    return match
+
+
 def static_network(name: str) -> str:
-    """The network whose place ``name`` takes: that without its method."""
-    return name.replace('rednet', 'resnet') if name.startswith('rednet') else name.split('-', 1)[1] \
-        if re.match(r'(odconv|dyconv|condconv|dcd|dcdc)', name) else name
+    """The network whose place ``name`` takes: that without its method.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    _parse(name)
+    if name.startswith('rednet'):
+        return name.replace('rednet', 'resnet')
+    return name if name.startswith(('resnet', 'mobilenet')) else name.split('-', 1)[1]
 
 
 def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], None]:

@@ -43,7 +43,7 @@ def _by_autograd(x: Tensor, weight: Tensor, kernel_attention: Tensor | None, spa
     """The same in operations that autograd and the compiler know, with all kernels and columns at once."""
     windows = windows_of(x, weight.shape[3:], stride, padding, dilation)
     if spatial_attention is not None:
-        windows = windows * spatial_attention.view(len(x), 1, *weight.shape[3:], 1, 1)
+        windows = windows * spatial_attention.reshape(len(x), 1, *weight.shape[3:], 1, 1)
     kernels = weight.flatten(2)
     if kernel_attention is not None:
         kernels = (kernel_attention @ kernels.flatten(1)).view(-1, *kernels.shape[1:])
@@ -61,7 +61,7 @@ class _ColumnsConv(torch.autograd.Function):
         batch, height, width, out_channels = len(x), *windows.shape[4:], weight.shape[1]
         bank = weight.flatten(2)
         y = x.new_empty(batch, out_channels, height * width)
-        for part in _sample_parts(windows):
+        for part in sample_parts(windows):
             columns = _columns(windows[part], spatial_attention if spatial_attention is None
                                else spatial_attention[part])
             if kernel_attention is None:
@@ -87,11 +87,11 @@ class _ColumnsConv(torch.autograd.Function):
         windows = windows_of(x, weight.shape[3:], *ctx.geometry)
         bank = weight.flatten(2)
         grad = grad_output.flatten(2)
-        grad_x = _zeros_padded(x, ctx.geometry[1]) if needs_x else None
+        grad_x = zeros_padded(x, ctx.geometry[1]) if needs_x else None
         grad_bank = torch.zeros_like(bank, memory_format=torch.contiguous_format) if needs_weight else None
         grad_kernel = torch.zeros_like(kernel_attention) if needs_kernel else None
         grad_spatial = torch.empty_like(spatial_attention) if needs_spatial else None
-        for part in _sample_parts(windows):
+        for part in sample_parts(windows):
             spatial = None if spatial_attention is None else spatial_attention[part]
             columns = _columns(windows[part], spatial)
             grad_columns = None
@@ -115,9 +115,10 @@ class _ColumnsConv(torch.autograd.Function):
             if needs_spatial:
                 grad_spatial[part] = (grad_windows * windows[part]).sum((1, 4, 5)).flatten(1)
             if needs_x:
-                _add_windows(grad_x[part], grad_windows, spatial, ctx.geometry[0], ctx.geometry[2])
+                add_windows(grad_x[part], grad_windows, None if spatial is None else spatial.reshape(
+                    -1, 1, *weight.shape[3:], 1, 1), ctx.geometry[0], ctx.geometry[2])
         if needs_x:
-            grad_x = _without_padding(grad_x, ctx.geometry[1])
+            grad_x = without_padding(grad_x, ctx.geometry[1])
         return (grad_x, grad_bank.view_as(weight) if needs_weight else None, grad_kernel, grad_spatial, None, None,
                 None)
 
@@ -157,7 +158,7 @@ def _mix(attention: Tensor, bank: Tensor) -> Tensor:
     return mixed.view(shape)
 
 
-def _sample_parts(windows: Tensor) -> list[slice]:
+def sample_parts(windows: Tensor) -> list[slice]:
     batch, per_sample = len(windows), windows[0].numel()
     samples = max(1, COLUMN_ELEMENTS // max(per_sample, 1))
     return [slice(start, min(start + samples, batch)) for start in range(0, batch, samples)]
@@ -188,7 +189,7 @@ def _columns(windows: Tensor, spatial_attention: Tensor | None) -> Tensor:
     batch, channels, kernel_height, kernel_width, height, width = windows.shape
     shape = batch, channels * kernel_height * kernel_width, height * width
     if spatial_attention is not None:
-        spatial_attention = spatial_attention.view(batch, 1, kernel_height, kernel_width, 1, 1)
+        spatial_attention = spatial_attention.reshape(batch, 1, kernel_height, kernel_width, 1, 1)
     if spatial_attention is None and (kernel_height, kernel_width) == (1, 1):
         return windows.reshape(shape)
     columns = workspace('columns', windows.shape, windows)
@@ -199,26 +200,26 @@ def _columns(windows: Tensor, spatial_attention: Tensor | None) -> Tensor:
     return columns.view(shape)
 
 
-def _add_windows(grad_x: Tensor, grad_windows: Tensor, spatial_attention: Tensor | None, stride: IntPair,
-                 dilation: IntPair) -> None:
-    """Add the gradients of the windows to the places that they show."""
+def add_windows(grad_x: Tensor, grad_windows: Tensor, scale: Tensor | None, stride: IntPair,
+                dilation: IntPair) -> None:
+    """Add the gradients of the windows, times what scaled them, to the places that they show."""
     _, _, kernel_height, kernel_width, height, width = grad_windows.shape
     for i in range(kernel_height):
         for j in range(kernel_width):
             top, left = i * dilation[0], j * dilation[1]
             place = grad_x[:, :, top:top + stride[0] * (height - 1) + 1:stride[0],
                            left:left + stride[1] * (width - 1) + 1:stride[1]]
-            if spatial_attention is None:
+            if scale is None:
                 place.add_(grad_windows[:, :, i, j])
             else:
-                place.addcmul_(grad_windows[:, :, i, j], spatial_attention[:, i * kernel_width + j, None, None, None])
+                place.addcmul_(grad_windows[:, :, i, j], scale[:, :, i % scale.shape[2], j % scale.shape[3]])
 
 
-def _zeros_padded(x: Tensor, padding: IntPair) -> Tensor:
+def zeros_padded(x: Tensor, padding: IntPair) -> Tensor:
     batch, channels, height, width = x.shape
     return x.new_zeros(batch, channels, height + 2 * padding[0], width + 2 * padding[1])
 
 
-def _without_padding(x: Tensor, padding: IntPair) -> Tensor:
+def without_padding(x: Tensor, padding: IntPair) -> Tensor:
     height, width = x.shape[2:]
     return x[:, :, padding[0]:height - padding[0], padding[1]:width - padding[1]]

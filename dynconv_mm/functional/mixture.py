@@ -93,20 +93,20 @@ def mixed_kernels(m: Mixture) -> Tensor:
             return m.weight.sum(0).expand(batch, -1, -1, -1, -1)
         bank = m.weight.flatten(1)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return (m.kernel_attention @ bank).view(batch, *m.weight.shape[1:])
+            return (m.kernel_attention @ bank).reshape(batch, *m.weight.shape[1:])
         out = workspace('kernels', (batch, bank.shape[1]), bank)
-        return torch.mm(m.kernel_attention, bank, out=out).view(batch, *m.weight.shape[1:])
+        return torch.mm(m.kernel_attention, bank, out=out).reshape(batch, *m.weight.shape[1:])
     spatial, channel, filter_ = own
-    kernels = m.weight.view(1, n, m.groups, -1, group_channels, kernel_height, kernel_width)
+    kernels = m.weight.reshape(1, n, m.groups, -1, group_channels, kernel_height, kernel_width)
     if spatial is not None:
-        kernels = kernels * spatial.view(batch, n, 1, 1, 1, kernel_height, kernel_width)
+        kernels = kernels * spatial.reshape(batch, n, 1, 1, 1, kernel_height, kernel_width)
     if channel is not None:
-        kernels = kernels * channel.view(batch, n, m.groups, 1, group_channels, 1, 1)
+        kernels = kernels * channel.reshape(batch, n, m.groups, 1, group_channels, 1, 1)
     if filter_ is not None:
-        kernels = kernels * filter_.view(batch, n, m.groups, -1, 1, 1, 1)
+        kernels = kernels * filter_.reshape(batch, n, m.groups, -1, 1, 1, 1)
     if m.kernel_attention is not None:
-        kernels = kernels * m.kernel_attention.view(batch, n, 1, 1, 1, 1, 1)
-    return kernels.sum(1).view(batch, *m.weight.shape[1:])
+        kernels = kernels * m.kernel_attention.reshape(batch, n, 1, 1, 1, 1, 1)
+    return kernels.sum(1).reshape(batch, *m.weight.shape[1:])
 
 
 def scaled_kernels(m: Mixture) -> Tensor:
@@ -119,17 +119,17 @@ def scaled_kernels(m: Mixture) -> Tensor:
     batch, out_channels, group_channels = kernels.shape[:3]
     column = None  # α_s ⊗ α_c, small beside the kernels
     if is_shared(m.spatial_attention):
-        column = m.spatial_attention.view(batch, 1, 1, 1, *m.kernel_size)
+        column = m.spatial_attention.reshape(batch, 1, 1, 1, *m.kernel_size)
     if is_shared(m.channel_attention):
-        channel = m.channel_attention.view(batch, m.groups, 1, group_channels, 1, 1)
+        channel = m.channel_attention.reshape(batch, m.groups, 1, group_channels, 1, 1)
         column = channel if column is None else column * channel
     # in place where the kernels are ours to change
     multiply = torch.mul if torch.is_grad_enabled() or m.kernel_attention is None else torch.Tensor.mul_
     if column is not None:
-        kernels = multiply(kernels.view(batch, m.groups, -1, *kernels.shape[2:]), column)
-        kernels = kernels.view(batch, out_channels, *kernels.shape[3:])
+        kernels = multiply(kernels.reshape(batch, m.groups, -1, *kernels.shape[2:]), column)
+        kernels = kernels.reshape(batch, out_channels, *kernels.shape[3:])
     if is_shared(m.filter_attention):
-        kernels = multiply(kernels, m.filter_attention.view(batch, out_channels, 1, 1, 1))
+        kernels = multiply(kernels, m.filter_attention.reshape(batch, out_channels, 1, 1, 1))
     return kernels
 
 

@@ -18,11 +18,14 @@ from .mixture import Mixture, is_shared, mixed_kernels, scaled_kernels
 from .plan_costs import Shape, estimate
 from .recomputed import convolve, convolve_recomputed
 from .sample_conv import grouped_conv, is_channels_last
+from .shared_columns import shared_columns_conv2d
 
 # Kernels made for a batch are kept for the backward pass up to so many elements, and made again beyond; and no more
 # are made at once than glibc allocates without mapping memory anew (32 MiB of float32).
 KEPT_ELEMENTS = 2**18
 KERNEL_ELEMENTS = 2**22
+# Pixels of a map from which on the products of single samples are wide enough.
+WIDE_PIXELS = 400
 
 
 class Plan(NamedTuple):
@@ -40,19 +43,16 @@ def grouped(m: Mixture) -> Tensor:
     """
     kernels = mixed_kernels(m)
     if is_shared(m.spatial_attention):
-        kernels = kernels * m.spatial_attention.view(len(kernels), 1, 1, *m.kernel_size)
+        kernels = kernels * m.spatial_attention.reshape(len(kernels), 1, 1, *m.kernel_size)
     y = grouped_conv(_scaled_input(m), kernels, None, m.stride, m.padding, m.dilation, m.groups)
     return _scaled_output(m, y)
 
 
 def shared(m: Mixture) -> Tensor:
     """One kernel for all samples, between a scaling of the input and one of the output."""
-    x = _scaled_input(m)
-    if m.is_pointwise and not is_channels_last(x):
-        y = columns_conv2d(x, m.weight, None, None, m.stride, m.padding, m.dilation)
-    else:
-        y = F.conv2d(x, m.weight[0], None, m.stride, m.padding, m.dilation, m.groups)
-    return _scaled_output(m, y)
+    if m.is_pointwise and not is_channels_last(m.input):
+        return columns(m)
+    return _scaled_output(m, F.conv2d(_scaled_input(m), m.weight[0], None, m.stride, m.padding, m.dilation, m.groups))
 
 
 def fold(m: Mixture) -> Tensor:
@@ -81,6 +81,10 @@ def per_sample(m: Mixture) -> Tensor:
 
 def columns(m: Mixture) -> Tensor:
     """Matrix products over the columns of the scaled input, the kernels mixed a block at a time."""
+    height, width = m.output_size
+    if m.kernel_attention is None and not (m.is_pointwise and height * width >= WIDE_PIXELS):
+        return shared_columns_conv2d(m.input, m.weight[0], m.spatial_attention, m.channel_attention,
+                                     m.filter_attention, m.bias, m.stride, m.padding, m.dilation)
     y = columns_conv2d(_scaled_input(m), m.weight, m.kernel_attention, m.spatial_attention, m.stride, m.padding,
                        m.dilation)
     return _scaled_output(m, y)
@@ -94,7 +98,7 @@ def mix_after(m: Mixture) -> Tensor:
     y = F.conv2d(_scaled_input(m), bank, None, m.stride, m.padding, m.dilation, m.groups)
     y = y.view(len(y), m.groups, n, out_channels // m.groups, *y.shape[2:])
     if m.kernel_attention is not None:
-        y = y * m.kernel_attention.view(len(y), 1, n, 1, 1, 1)
+        y = y * m.kernel_attention.reshape(len(y), 1, n, 1, 1, 1)
     return _scaled_output(m, y.sum(2).flatten(1, 2))
 
 
@@ -102,7 +106,7 @@ def shifted(m: Mixture) -> Tensor:
     """A depthwise convolution as a sum of products: the input, shifted to each place of the kernel, times its value."""
     batch, channels = m.input.shape[:2]
     windows = windows_of(m.input, m.kernel_size, m.stride, m.padding, m.dilation)
-    values = scaled_kernels(m).view(batch, channels, -1, *m.kernel_size, 1, 1)
+    values = scaled_kernels(m).reshape(batch, channels, -1, *m.kernel_size, 1, 1)
     y = None
     for i in range(m.kernel_size[0]):
         for j in range(m.kernel_size[1]):
