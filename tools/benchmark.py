@@ -120,7 +120,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         values = getattr(args, name)
         if min(values if isinstance(values, list) else [values]) < 1:
             parser.error(f'--{name} must be positive, but is {values}')
+    target = args.calibrate or args.output
+    if not target.parent.is_dir():
+        parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')
+    try:
+        check(args)
+    except ValueError as error:
+        parser.error(str(error))
     return args
+
+
+def check(args: argparse.Namespace) -> None:
+    from dynconv_mm.analysis.benchmark import static_network
+    from dynconv_mm.functional.plans import check_plan
+    for name in args.networks:
+        static_network(name)
+    for plan in args.plans:
+        check_plan(plan)
 
 
 def main(argv: list[str] | None = None) -> None:

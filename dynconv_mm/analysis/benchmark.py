@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -196,6 +195,7 @@ def _peak_megabytes(name: str, setting: Setting, plan: str) -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == 'linux':  # its getrusage() counts what the parent process held
         return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024 / 1e6
+    import resource  # which Windows does not have
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
 
 

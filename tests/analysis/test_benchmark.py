@@ -1,0 +1,125 @@
+"""Networks beside the static ones they stand in for."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dynconv_mm.analysis.benchmark import (
+    GOALS,
+    Result,
+    Setting,
+    build_network,
+    compare,
+    describe_machine,
+    goal,
+    make_step,
+    markdown,
+    static_network,
+)
+from dynconv_mm.models import CondConvMobileNetV2, DCDCResNet, DCDResNet, DyConvResNet, ODConvMobileNetV2, RedNet
+from dynconv_mm.models.backbones import MobileNetV2, ResNet
+
+SMALL = Setting(False, 2, 1, size=32)
+NAMES = {
+    'resnet18': (ResNet, 'resnet18'),
+    'mobilenet-v2-w050': (MobileNetV2, 'mobilenet-v2-w050'),
+    'odconv1x-mobilenet-v2-w100': (ODConvMobileNetV2, 'mobilenet-v2-w100'),
+    'dyconv4x-resnet18': (DyConvResNet, 'resnet18'),
+    'condconv8x-mobilenet-v2-w075': (CondConvMobileNetV2, 'mobilenet-v2-w075'),
+    'dcd-resnet50': (DCDResNet, 'resnet50'),
+    'dcdc-resnet26': (DCDCResNet, 'resnet26'),
+    'rednet50': (RedNet, 'resnet50'),
+}
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_networks_by_name(name):
+    kind, static = NAMES[name]
+    with torch.device('meta'):
+        assert type(build_network(name)) is kind
+    assert static_network(name) == static
+
+
+def test_arguments_in_the_name():
+    with torch.device('meta'):
+        odconv, dyconv = build_network('odconv2x-resnet18'), build_network('dyconv4x-mobilenet-v2-w050')
+    assert {module.kernel_num for module in odconv.modules() if hasattr(module, 'kernel_num')} == {2}
+    assert {module.kernel_num for module in dyconv.modules() if hasattr(module, 'kernel_num')} == {4}
+    assert dyconv.conv2.conv.in_channels < 320
+
+
+@pytest.mark.parametrize('name', ['resnet', 'odconv-resnet50', 'odconvx-resnet18', 'dcdc-mobilenet-v2-w100', 'vgg16',
+                                  'resnet50_8xb32_in1k'])
+def test_unknown_networks_are_refused(name):
+    for function in (build_network, static_network):
+        with pytest.raises(ValueError, match='network must be named as in configs'):
+            function(name)
+
+
+def test_goals_are_of_networks_that_there_are():
+    assert all(static_network(name) in ('resnet50', 'mobilenet-v2-w100') for name in GOALS)
+
+
+def test_comparison():
+    results = compare(['odconv2x-mobilenet-v2-w050'], ['auto', 'grouped'], SMALL, range(3), memory=False)
+    assert [(result.network, result.plan) for result in results] == [
+        ('mobilenet-v2-w050', 'auto'), ('odconv2x-mobilenet-v2-w050', 'auto'),
+        ('odconv2x-mobilenet-v2-w050', 'grouped')]
+    assert (results[0].ratio, results[0].quartiles, results[0].memory_ratio) == (1, (1, 1), None)
+    for result in results:
+        assert result.milliseconds > 0 and result.quartiles[0] <= result.ratio <= result.quartiles[1]
+
+
+def test_peak_memory_is_that_of_a_process_of_its_own():
+    ballast = torch.ones(2**29, dtype=torch.uint8)  # of this process
+    static, dynamic = compare(['odconv4x-mobilenet-v2-w050'], ['auto'], SMALL._replace(training=True), range(1))
+    assert static.memory_ratio == 1
+    assert dynamic.memory_ratio == dynamic.peak_megabytes / static.peak_megabytes
+    # one process holds 3 more kernels and their gradients and momenta
+    assert 4 < dynamic.peak_megabytes - static.peak_megabytes < len(ballast) / 1e6
+
+
+def test_networks_of_two_kinds_are_not_compared():
+    with pytest.raises(ValueError, match="compared with .*'mobilenet-v2-w100', 'resnet18'"):
+        compare(['odconv1x-resnet18', 'odconv1x-mobilenet-v2-w100'], ['auto'], SMALL, range(1))
+
+
+@pytest.mark.parametrize('setting', [SMALL, SMALL._replace(channels_last=True), SMALL._replace(dtype='bfloat16'),
+                                     SMALL._replace(training=True)], ids=['plain', 'channels_last', 'bfloat16',
+                                                                          'training'])
+def test_steps(setting):
+    make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')()
+
+
+def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) -> Result:
+    setting = Setting(**dict(dict(training=False, batch=8, threads=1), **setting))
+    return Result(network, plan, setting, 1234.5, 1.4567, (1.4, 1.5), 2345.6, 1.789)
+
+
+def test_goals():
+    assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.50)
+    assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.60)
+    for other in (result(plan='grouped'), result(dtype='bfloat16'), result(batch=4), result('resnet50'),
+                  result(training=True, batch=1), result(size=160)):
+        assert goal(other) is None
+
+
+def test_table():
+    text = markdown([result('resnet50'), result(), result(training=True, threads=2)], dict(processor='P', cores='2'))
+    assert text.startswith('processor P; cores 2\n')
+    assert '**inference, batch 8, 1 thread** (224², cpu, float32)' in text
+    assert '**training, batch 8, 2 threads** (224², cpu, float32)' in text
+    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.25 | 2346 | 1.79 |  |' in text
+    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.50 | 2346 | 1.79 | 1.60 |' in text
+
+
+def test_machine():
+    machine = describe_machine()
+    assert torch.__version__ in machine['torch'] and int(machine['cores']) > 0 and machine['processor']

@@ -1,0 +1,54 @@
+"""tools/benchmark.py compares networks and writes what it measured."""
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+COMMAND = ['--networks', 'odconv1x-mobilenet-v2-w050', '--batches', '1', '2', '--modes', 'inference', '--size', '32',
+           '--rounds', '1', '--no-memory']
+
+
+@pytest.fixture
+def tool(load_tool):
+    threads = torch.get_num_threads()
+    yield load_tool('benchmark')
+    torch.set_num_threads(threads)
+
+
+def test_comparison(tool, tmp_path, capsys):
+    tool.main([*COMMAND, '--output', str(tmp_path / 'speed')])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['speed.json', 'speed.md']
+    found = json.loads((tmp_path / 'speed.json').read_text())
+    assert [(row['network'], row['plan'], row['setting']['batch']) for row in found['results']] == [
+        (network, plan, batch) for batch in (1, 2) for network, plan in (
+            ('mobilenet-v2-w050', 'auto'), ('odconv1x-mobilenet-v2-w050', 'auto'),
+            ('odconv1x-mobilenet-v2-w050', 'grouped'))]
+    assert found['machine']['torch'].startswith(torch.__version__)
+    table = (tmp_path / 'speed.md').read_text()
+    assert found['command'] in table
+    assert table.count('| odconv1x-mobilenet-v2-w050 | grouped |') == 2
+    assert 'written: ' in capsys.readouterr().out
+
+
+def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n')
+    tool.main([*COMMAND, '--output', str(tmp_path / 'page')])
+    text = page.read_text()
+    assert text.startswith('before\n<!-- benchmark -->\n') and text.endswith('<!-- /benchmark -->\nafter\n')
+    assert 'old' not in text and '| network | plan |' in text
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--batches', '0'], '--batches must be positive'), (['--rounds', '-1'], '--rounds must be positive'),
+    (['--modes', 'testing'], 'invalid choice'), (['--networks', 'resnet-50'], 'network must be named as in configs'),
+    (['--plans', 'fast'], "plan must be 'auto' or one of"), (['--output', 'missing/page'], 'no folder'),
+])
+def test_bad_arguments(tool, capsys, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        tool.main([*COMMAND, *arguments])
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
