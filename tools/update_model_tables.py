@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count the parameters of every config, and write them into the metafiles, the model index and the README."""
+"""Count the parameters of every config, and write them into the model index and each method's metafile and README."""
 from __future__ import annotations
 
 import argparse
@@ -59,22 +59,23 @@ def metafile(method: str, counts: dict[Path, int]) -> str:
 
 def table(counts: dict[Path, int]) -> str:
     """Markdown."""
-    rows = [f'| [`{config.stem}`]({config.as_posix()}) | {count / 1e6:.2f} |' for config, count in counts.items()]
+    rows = [f'| [`{config.stem}`]({config.name}) | {count / 1e6:.2f} |' for config, count in counts.items()]
     return '\n'.join(['| config | Params (M) |', '|---|---:|', *rows]) + '\n'
 
 
 def render() -> dict[Path, str]:
     """What each file should hold."""
     from rich.progress import track
-    files, every = {}, {}
+    files = {}
     for method in METHODS:
         counts = {config: count_parameters(config) for config in track(configs(method), method)}
         files[ROOT / 'configs' / method / 'metafile.yml'] = metafile(method, counts)
-        every.update(counts)
+        readme = ROOT / 'configs' / method / 'README.md'
+        rows = table(counts)
+        files[readme] = TABLE.sub(lambda match, rows=rows: match[1] + rows + match[2],
+                                  readme.read_text(encoding='utf-8'))
     files[ROOT / 'model-index.yml'] = yaml.safe_dump(
         dict(Import=[f'configs/{method}/metafile.yml' for method in METHODS]))
-    readme = ROOT / 'README.md'
-    files[readme] = TABLE.sub(lambda match: match[1] + table(every) + match[2], readme.read_text(encoding='utf-8'))
     return files
 
 
