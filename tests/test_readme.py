@@ -1,4 +1,4 @@
-"""The README is true: its Python runs, its commands name files and options that exist, its table is as built."""
+"""README and docs are true: their Python runs, their commands name files and options that exist, tables are as built."""
 import re
 import shlex
 from pathlib import Path
@@ -8,10 +8,12 @@ from mmengine.config import Config
 
 README = Path(__file__).resolve().parent.parent / 'README.md'
 TEXT = README.read_text(encoding='utf-8')
+PAGES = [page.read_text(encoding='utf-8') for page in sorted((README.parent / 'docs').glob('*.md'))]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', TEXT, re.DOTALL | re.MULTILINE)
+    return [block for text in (TEXT, *PAGES)
+            for block in re.findall(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)]
 
 
 COMMANDS = [line for block in blocks('bash') for line in block.splitlines()]
