@@ -62,8 +62,10 @@ def compile_all(dtype: torch.dtype) -> None:
             (1, 1), (k // 2, k // 2), (1, 1), groups))
         y.sum().backward()
     report(layer='involution', dtype=str(dtype))
-    involution.triton_involution2d(zeros(2, 32, 14, 14), zeros(2, 2, 49, 7, 7), (7, 7), (2, 2), (3, 3), (1, 1)
-                                   ).sum().backward()
+    x, weight, y, geometry = zeros(2, 32, 14, 14), zeros(2, 2, 7, 7, 7, 7), zeros(2, 32, 7, 7), ((2, 2), (3, 3), (1, 1))
+    involution.forward(x, weight, *geometry)
+    involution.grad_input(y, x, weight, *geometry)
+    involution.grad_weight(y, x, weight, *geometry)
 
 
 launch = JITFunction.run
