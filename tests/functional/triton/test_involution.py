@@ -69,11 +69,11 @@ class Case(NamedTuple):
 
 @st.composite
 def cases(draw) -> Case:
-    kernel = draw(st.sampled_from([(1, 1), (3, 1), (1, 5), (7, 1), (3, 3), (7, 7)]))
+    kernel = draw(st.sampled_from([(1, 1), (3, 1), (1, 5), (7, 1), (3, 3), (5, 3)]))
     stride, dilation, padding = (draw(st.tuples(*[st.sampled_from(values)] * 2)) for values in (
         (1, 2, 3), (1, 2), (0, 1, 3)))
     area = kernel[0] * kernel[1]
-    groups = draw(st.integers(1, 3 if area < 10 else 1))
+    groups = draw(st.integers(1, 3 if area < 10 else 2))
     batch = draw(st.integers(1, max(1, min(5, 30 // (groups * area)))))
     size = tuple(max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 4))
                  for k, p, d in zip(kernel, padding, dilation))
@@ -101,7 +101,7 @@ def check(case: Case, device: str, dtype: torch.dtype = torch.float64, tolerance
         assert_agree(gradient, expected_gradient, tolerance, f'gradient of {name}')
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_equation(device, case):
     check(case, device)
@@ -145,9 +145,12 @@ def test_the_kernels_are_used(device, calls):
 
 
 def test_second_derivatives(device):
-    case = Case(1, 1, 2, size=(4, 3))
-    assert torch.autograd.gradgradcheck(lambda *tensors: involution2d(*tensors, **case.geometry),
-                                        case.make_tensors(device=device))
+    case = Case()
+    tensors, seconds = case.make_tensors(device=device), []
+    for y in (involution2d(*tensors, **case.geometry), reference(*tensors, case.kernel, **case.geometry)):
+        gradients = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors))
+    torch.testing.assert_close(*seconds)
 
 
 def test_in_a_compiled_function(device, calls):
