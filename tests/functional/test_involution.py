@@ -177,6 +177,22 @@ def test_the_second_derivative_of_one_alone(wanted):
     torch.testing.assert_close(*seconds)
 
 
+def test_other_ways_to_differentiate_are_refused():
+    """Where torch cannot differentiate it, it says so: no gradient is left out in silence."""
+    x, weight, geometry = make(GEOMETRIES['3x3 strided'])
+
+    def function(x: Tensor) -> Tensor:
+        return involution2d(x, weight.detach(), **geometry).square().sum()
+
+    gradient, = torch.autograd.grad(torch.compile(function, backend='aot_eager')(x), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='double backward'):
+        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match='autograd.Function'):
+        torch.func.grad(function)(x.detach())
+    with pytest.raises((RuntimeError, NotImplementedError), match='jvp'):
+        torch.func.jvp(function, (x.detach(), ), (torch.ones_like(x), ))
+
+
 def test_second_derivatives_in_bfloat16():
     x, weight, geometry = make(GEOMETRIES['3x3 strided'], dtype=torch.bfloat16)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]

@@ -97,7 +97,7 @@ def cases(draw) -> Case:
     groups, group_channels, group_outputs = draw(st.one_of(
         st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7)),
         st.tuples(st.integers(2, 3), st.just(1), st.just(1))))  # depthwise
-    batch = draw(st.integers(1, max(1, min(5, 18 // (groups * kernel[0] * kernel[1])))))
+    batch = draw(st.integers(1, max(1, min(5, 12 // (groups * kernel[0] * kernel[1])))))
     size = tuple(max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 4))
                  for k, p, d in zip(kernel, padding, dilation))
     return Case(batch, draw(st.integers(1, 8)), groups, group_channels, group_outputs, kernel, size, stride, padding,
