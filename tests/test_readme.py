@@ -1,4 +1,4 @@
-"""README and docs are true: their Python runs, their commands name files and options that exist, tables are as built."""
+"""README and docs are true: their Python runs, their commands name files and options that exist, tables are current."""
 import re
 import shlex
 from pathlib import Path

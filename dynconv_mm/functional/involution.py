@@ -5,15 +5,17 @@ predicted in different ways. No k² copies of the input are ever made: it is a s
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from . import involution_cpu
 from .involution_cpu import accumulation_dtype, empty_output
-
-IntPair = tuple[int, int]
+from .sample_conv import IntPair, pair
+from .second_order import differentiable_gradients
+from .triton import triton_enabled
 
 
 def involution2d(input: Tensor,
@@ -26,8 +28,9 @@ def involution2d(input: Tensor,
 
     .. math:: y_{bchw} = \sum_{ij} W_{b g(c) ij hw} \, x_{b c,\, s h + d i - p,\, s w + d j - p}
 
-    The channels are split into G groups of neighbours, g(c) = ⌊c·G/C⌋, each with its own kernels. It can be
-    differentiated once. Half precision is summed up in float32.
+    The channels are split into G groups of neighbours, g(c) = ⌊c·G/C⌋, each with its own kernels. Half precision is
+    summed up in float32. CUDA tensors are computed by Triton where :func:`~dynconv_mm.functional.enable_triton` asks
+    for it.
 
     Args:
         input (Tensor[batch, channels, height, width]): features; the batch may be empty.
@@ -47,13 +50,9 @@ def involution2d(input: Tensor,
         >>> involution2d(x, weight, stride=2, padding=1).shape
         torch.Size([2, 8, 5, 5])
     """
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     _check(input, weight, stride, padding, dilation)
     return torch.ops.dynconv_mm.involution2d(input, weight, stride, padding, dilation)
-
-
-def _pair(value: int | IntPair) -> IntPair:
-    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _check(input: Tensor, weight: Tensor, stride: IntPair, padding: IntPair, dilation: IntPair) -> None:
@@ -66,10 +65,13 @@ def _check(input: Tensor, weight: Tensor, stride: IntPair, padding: IntPair, dil
     kernel_batch, groups, *kernel_size, out_height, out_width = weight.shape
     if kernel_batch != batch:
         raise ValueError(f'weight has kernels for a batch of {kernel_batch}, and input is a batch of {batch}')
-    if channels % groups:
+    if groups == 0 or channels % groups:
         raise ValueError(f'input has {channels} channels, which the {groups} groups of weight do not divide')
     expected = [(size + 2 * p - d * (k - 1) - 1) // s + 1
                 for size, k, s, p, d in zip((height, width), kernel_size, stride, padding, dilation)]
+    if min(expected) < 1:
+        raise ValueError(f'input must not be smaller than the kernel: its size is {height}×{width}, with kernel size '
+                         f'{tuple(kernel_size)}, padding {padding} and dilation {dilation}')
     if [out_height, out_width] != expected:
         raise ValueError(f'weight has kernels for {out_height}×{out_width} positions, and a {height}×{width} input '
                          f'with kernel size {tuple(kernel_size)}, stride {stride}, padding {padding} and dilation '
@@ -88,9 +90,11 @@ class _Involution2d(torch.autograd.Function):
             return torch.ops.dynconv_mm.involution2d(input, weight, *geometry)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         operators, tensors = torch.ops.dynconv_mm, ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*differentiable_gradients(lambda *tensors: _forward(*tensors, *ctx.geometry), tensors,
+                                              ctx.needs_input_grad[:2], grad), *[None] * len(ctx.geometry))
         grad_input = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_input = operators.involution2d_grad_input(grad, *tensors, *ctx.geometry)
@@ -99,7 +103,7 @@ class _Involution2d(torch.autograd.Function):
         return grad_input, grad_weight, *[None] * len(ctx.geometry)
 
 
-# On any device: one pass over the features for each of the k² shifts.
+# On any device: one pass over the features for each of the k² shifts. Autograd knows all operations of `_forward`.
 
 
 def _shifts(weight: Tensor, stride: list[int], dilation: list[int]):
@@ -147,21 +151,34 @@ def _grad_weight(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int],
     return grad_weight
 
 
+def _or_triton(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+    """The function, and in its place Triton's of that name where it is switched on and takes the tensors."""
+
+    def run(*arguments: Tensor | list[int]) -> Tensor:
+        if triton_enabled():
+            from .triton import involution as kernels
+            if kernels.serves(*arguments[:-3]):
+                return getattr(kernels, name)(*arguments)
+        return function(*arguments)
+
+    return run
+
+
 # Operators of their own, so that torch.compile takes each as one step instead of looking into its loops. The 'Meta'
 # versions say what the result looks like, memory order included.
 
 _LIBRARY = torch.library.Library('dynconv_mm', 'DEF')
-_GEOMETRY = 'int[2] stride, int[2] padding, int[2] dilation'
+_ARGUMENTS = 'Tensor input, Tensor weight, int[2] stride, int[2] padding, int[2] dilation'
 
-for _name, _tensors, _any, _cpu, _meta in (
-    ('involution2d', 'Tensor input, Tensor weight', _forward, involution_cpu.forward, empty_output),
-    ('involution2d_grad_input', 'Tensor grad, Tensor input, Tensor weight', _grad_input, involution_cpu.grad_input,
+for _operator, _schema, _name, _any, _meta in (
+    ('involution2d', _ARGUMENTS, 'forward', _forward, empty_output),
+    ('involution2d_grad_input', f'Tensor grad, {_ARGUMENTS}', 'grad_input', _grad_input,
      lambda grad, input, weight, *geometry: torch.empty_like(input)),
-    ('involution2d_grad_weight', 'Tensor grad, Tensor input, Tensor weight', _grad_weight,
-     involution_cpu.grad_weight, lambda grad, input, weight, *geometry: torch.empty_like(weight)),
+    ('involution2d_grad_weight', f'Tensor grad, {_ARGUMENTS}', 'grad_weight', _grad_weight,
+     lambda grad, input, weight, *geometry: torch.empty_like(weight)),
 ):
-    _LIBRARY.define(f'{_name}({_tensors}, {_GEOMETRY}) -> Tensor')
-    _LIBRARY.impl(_name, _any, 'CompositeExplicitAutograd')
-    _LIBRARY.impl(_name, _cpu, 'CPU')
-    _LIBRARY.impl(_name, _meta, 'Meta')
+    _LIBRARY.define(f'{_operator}({_schema}) -> Tensor')
+    _LIBRARY.impl(_operator, _or_triton(_any, _name), 'CompositeExplicitAutograd')
+    _LIBRARY.impl(_operator, _or_triton(getattr(involution_cpu, _name), _name), 'CPU')
+    _LIBRARY.impl(_operator, _meta, 'Meta')
 _LIBRARY.impl('involution2d', _Involution2d.apply, 'Autograd')

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .sample_conv import is_channels_last
+
 TILE = 4  # outputs along each dimension of one matrix product: more waste more of their products, fewer are more calls
 
 
@@ -24,9 +26,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def empty_output(input: Tensor, weight: Tensor, *geometry: list[int]) -> Tensor:
     """Memory for the output, in the input's memory format."""
-    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
     return torch.empty(*input.shape[:2], *weight.shape[4:], dtype=input.dtype, device=input.device,
-                       memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+                       memory_format=torch.channels_last if is_channels_last(input) else torch.contiguous_format)
 
 
 def forward(input: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:

@@ -86,9 +86,12 @@ def sample_conv2d(input: Tensor,
         Tensor[batch, out_channels, out_height, out_width], in the memory format of ``input``
 
     Raises:
-        ValueError: ``weight`` does not hold one kernel for each sample, or has the wrong number of channels.
+        ValueError: ``input`` is no batch of maps, or ``weight`` does not hold one kernel for each sample or has the
+            wrong number of channels.
     """
     stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    if input.dim() != 4:
+        raise ValueError(f'input must be [batch, in_channels, height, width], but its shape is {tuple(input.shape)}')
     if weight.dim() != 5 or weight.shape[0] != input.shape[0]:
         raise ValueError(f'weight must be [batch={input.shape[0]}, out_channels, in_channels / groups, kernel_height, '
                          f'kernel_width], but its shape is {tuple(weight.shape)}')

@@ -101,21 +101,21 @@ class CondConv2d(MixtureConv2d):
         if self.routing is not None:
             self.routing.init_weights()
 
-    def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
+    def compute_attentions(self, x: Tensor, routing_weights: Tensor | None = None) -> dict[str, Tensor]:
         """'kernel': r, Tensor[batch, n], of features Tensor[batch, in_channels, height, width].
 
         Raises:
-            ValueError: the layer has no routing of its own.
+            ValueError: there are no routing weights, and the layer has no routing of its own.
         """
+        if routing_weights is not None:
+            return dict(kernel=routing_weights)
         if self.routing is None:
             raise ValueError('CondConv2d was built with routing=False and has no routing of its own: call it with '
                              'routing weights, layer(x, routing_weights), or build it with routing=True')
         return dict(kernel=self.routing(x))
 
     def forward(self, x: Tensor, routing_weights: Tensor | None = None) -> Tensor:
-        if routing_weights is None:
-            return super().forward(x)
-        return self._convolve(x, dict(kernel=routing_weights))
+        return self._convolve(x, self.bias, self.compute_attentions(x, routing_weights))
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (', routing=False' if self.routing is None else '')

@@ -12,8 +12,9 @@ from .conv_arguments import ConvArguments, check_positive_int
 class MixtureConv2d(ConvArguments):
     """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
 
-    A subclass computes the attentions in :meth:`compute_attentions`. ``weight`` is a Parameter[n, out_channels,
-    in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels] or None.
+    A subclass computes the attentions in :meth:`compute_attentions`, no filter attention among them. ``weight`` is a
+    Parameter[n, out_channels, in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels]
+    or None.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
@@ -58,11 +59,22 @@ class MixtureConv2d(ConvArguments):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.compute_attentions(x))
+        return self._convolve(x, self.bias, self.compute_attentions(x))
 
-    def _convolve(self, x: Tensor, attentions: dict[str, Tensor]) -> Tensor:
+    def forward_scaled(self, x: Tensor, scale: Tensor, shift: Tensor, *shared: Tensor) -> Tensor:
+        """``forward(x, *shared) * scale + shift``, without passes of their own over the features.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+            scale, shift (Tensor[out_channels]): such as of a batch norm in eval mode.
+            shared (Tensor): what ``forward`` takes beside the features.
+        """
+        bias = shift if self.bias is None else shift + self.bias * scale
+        return self._convolve(x, bias, dict(self.compute_attentions(x, *shared), filter=scale.expand(len(x), -1)))
+
+    def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:
         x, padding = self._pad(x)
-        return mixture_conv2d(x, self.weight, self.bias, stride=self.stride, padding=padding, dilation=self.dilation,
+        return mixture_conv2d(x, self.weight, bias, stride=self.stride, padding=padding, dilation=self.dilation,
                               groups=self.groups, plan=self.plan,
                               **{f'{name}_attention': attention for name, attention in attentions.items()})
 

@@ -20,13 +20,13 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if shared or not hasattr(conv, 'forward_scaled') or not _is_constant(norm) or _has_hooks(conv) or _has_hooks(norm):
+    if not hasattr(conv, 'forward_scaled') or not _is_constant(norm) or _has_hooks(conv) or _has_hooks(norm):
         return norm(conv(x, *shared))
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = norm.weight * scale
     shift = -norm.running_mean * scale
-    return conv.forward_scaled(x, scale, shift if norm.bias is None else norm.bias + shift)
+    return conv.forward_scaled(x, scale, shift if norm.bias is None else norm.bias + shift, *shared)
 
 
 def _is_constant(norm: nn.Module) -> bool:

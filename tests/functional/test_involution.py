@@ -156,11 +156,54 @@ def test_an_empty_batch():
     assert x.grad.shape == x.shape and weight.grad.shape == weight.shape
 
 
-def test_no_second_derivative():
-    x, weight, geometry = make(GEOMETRIES['7x7'])
-    gradient, = torch.autograd.grad(involution2d(x, weight, **geometry).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='differentiate twice'):
+@pytest.mark.parametrize('name', ['3x3 strided', 'stride and dilation'])
+def test_second_derivatives(name):
+    kernel_size, stride, padding, dilation, _ = GEOMETRIES[name]
+    x, weight, geometry = make((kernel_size, stride, padding, dilation, (5, 4)), 2, 2, 2)
+    assert torch.autograd.gradgradcheck(lambda *tensors: involution2d(*tensors, **geometry), (x, weight))
+
+
+@pytest.mark.parametrize('wanted', [(True, False), (False, True)], ids=['input', 'weight'])
+def test_the_second_derivative_of_one_alone(wanted):
+    """It is that of the equation, and None for what is not asked for; of a computed input it is not counted twice."""
+    x, weight, geometry = make(GEOMETRIES['3x3 strided'])
+    x.requires_grad_(wanted[0]), weight.requires_grad_(wanted[1])
+    seconds = []
+    for function in (involution2d, literal):
+        leaves = [tensor for tensor, need in zip((x, weight), wanted) if need]
+        gradients = torch.autograd.grad(function(x.exp(), weight.exp(), **geometry).square().sum(), leaves,
+                                        create_graph=True)
+        seconds.append(torch.autograd.grad(gradients[0].square().sum(), leaves))
+    torch.testing.assert_close(*seconds)
+
+
+def test_other_ways_to_differentiate_are_refused():
+    """Where torch cannot differentiate it, it says so: no gradient is left out in silence."""
+    x, weight, geometry = make(GEOMETRIES['3x3 strided'])
+
+    def function(x: Tensor) -> Tensor:
+        return involution2d(x, weight.detach(), **geometry).square().sum()
+
+    gradient, = torch.autograd.grad(torch.compile(function, backend='aot_eager')(x), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='double backward'):
         gradient.sum().backward()
+    with pytest.raises(RuntimeError, match='autograd.Function'):
+        torch.func.grad(function)(x.detach())
+    with pytest.raises((RuntimeError, NotImplementedError), match='jvp'):
+        torch.func.jvp(function, (x.detach(), ), (torch.ones_like(x), ))
+
+
+def test_second_derivatives_in_bfloat16():
+    x, weight, geometry = make(GEOMETRIES['3x3 strided'], dtype=torch.bfloat16)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]
+    seconds = []
+    for tensors in ((x, weight), exact):
+        gradient, = torch.autograd.grad(involution2d(*tensors, **geometry).square().sum(), tensors[1],
+                                        create_graph=True)
+        seconds.append(torch.autograd.grad(gradient.sum(), tensors))
+    for actual, wanted in zip(*seconds):
+        assert actual.dtype == torch.bfloat16
+        assert (actual - wanted).abs().max() < .02 * wanted.abs().max()
 
 
 def test_compiled():
@@ -200,8 +243,10 @@ def test_no_copy_for_each_shift(monkeypatch):
     (lambda x, w: (x, w[:1]), 'weight has kernels for a batch of 1'),
     (lambda x, w: (x[:, :5], w), 'the 3 groups of weight do not divide'),
     (lambda x, w: (x, w[..., :-1]), r'weight has kernels for 9×7 positions.* has 9×8'),
+    (lambda x, w: (x, w[:, :0]), 'the 0 groups of weight do not divide'),
+    (lambda x, w: (x[..., :1, :0], w[..., :1, :0]), r'input must not be smaller than the kernel: its size is 1×0'),
     (lambda x, w: (x.float(), w), 'weight must have the dtype of input'),
-], ids=['input', 'weight', 'batch', 'groups', 'positions', 'dtype'])
+], ids=['input', 'weight', 'batch', 'groups', 'positions', 'no groups', 'size', 'dtype'])
 def test_tensors_that_do_not_fit(change, words):
     x, weight, geometry = make(GEOMETRIES['7x7'])
     with pytest.raises(ValueError, match=words):

@@ -33,17 +33,14 @@ def test_an_empty_batch():
     assert x.grad.shape == x.shape and weight.grad.shape == weight.shape
 
 
-@pytest.mark.parametrize(('options', 'words'), [
-    (dict(plan='fast'), 'plan must be'), (dict(groups=2), 'weight must be'),
-])
-def test_bad_arguments(options, words):
+@pytest.mark.parametrize(('change', 'options', 'words'), [
+    (lambda x, w: (x[0], w), dict(), r'input must be \[batch'),
+    (lambda x, w: (x, w[:2]), dict(), r'weight must be \[batch=3'),
+    (lambda x, w: (x, w[:, 0]), dict(), r'weight must be \[batch=3'),
+    (lambda x, w: (x[:, :3], w), dict(), 'input has 3 channels'),
+    (lambda x, w: (x, w), dict(groups=2), 'groups=2 takes 8'),
+    (lambda x, w: (x, w[:, :5, :2]), dict(groups=2), 'out_channels must be divisible by groups'),
+], ids=['input', 'batch', 'weight', 'channels', 'groups', 'outputs'])
+def test_tensors_that_do_not_fit(change, options, words):
     with pytest.raises(ValueError, match=words):
-        sample_conv2d(*make(), **options)
-
-
-def test_bad_shapes():
-    x, weight = make()
-    with pytest.raises(ValueError, match='input must be'):
-        sample_conv2d(x[0], weight)
-    with pytest.raises(ValueError, match=r'weight must be \[3'):
-        sample_conv2d(x, weight[:2])
+        sample_conv2d(*change(*make()), **options)

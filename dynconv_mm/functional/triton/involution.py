@@ -5,19 +5,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .common import (
-    ACCUMULATORS,
-    IntPair,
-    block,
-    empty_like_format,
-    output_position,
-    output_size,
-    runs_on,
-    share_of_program,
-    window_position,
-)
+from ..involution_cpu import empty_output
+from .common import ACCUMULATORS, block, output_position, runs_on, share_of_program, window_position
 
 
 @triton.jit
@@ -34,14 +24,14 @@ def _forward(x, x_strides, weight, weight_strides, y, y_strides, height, width, 
     out_row, out_column = p // out_width, p % out_width
     x += sample * x_strides[0]
     weight += (sample * weight_strides[0] + group.to(tl.int64) * weight_strides[1]
-               + out_row.to(tl.int64) * weight_strides[3] + out_column.to(tl.int64) * weight_strides[4])
+               + out_row.to(tl.int64) * weight_strides[4] + out_column.to(tl.int64) * weight_strides[5])
     total = tl.zeros([BLOCK_C, BLOCK_P], ACC)
     for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
         row, row_inside = window_position(out_row, tap // KERNEL_WIDTH, STRIDE_H, PADDING_H, DILATION_H, height)
         column, column_inside = window_position(out_column, tap % KERNEL_WIDTH, STRIDE_W, PADDING_W, DILATION_W, width)
         inside = p_inside & row_inside & column_inside
-        kernel = tl.load(weight, inside, 0.)
-        weight += weight_strides[2]
+        kernel = tl.load(weight + tap // KERNEL_WIDTH * weight_strides[2] + tap % KERNEL_WIDTH * weight_strides[3],
+                         inside, 0.)
         place = row.to(tl.int64) * x_strides[2] + column.to(tl.int64) * x_strides[3]
         tile = tl.load(x + channel[:, None] * x_strides[1] + place[None, :], c_inside[:, None] & inside[None, :], 0.)
         total += kernel.to(ACC)[None, :] * tile.to(ACC)
@@ -71,8 +61,8 @@ def _input_gradient(dy, dy_strides, weight, weight_strides, dx, dx_strides, pixe
                                                     out_width)
         inside = p_inside & row_inside & column_inside
         out_row, out_column = out_row.to(tl.int64), out_column.to(tl.int64)
-        kernel = tl.load(weight + out_row * weight_strides[3] + out_column * weight_strides[4], inside, 0.)
-        weight += weight_strides[2]
+        kernel = tl.load(weight + tap // KERNEL_WIDTH * weight_strides[2] + tap % KERNEL_WIDTH * weight_strides[3]
+                         + out_row * weight_strides[4] + out_column * weight_strides[5], inside, 0.)
         place = out_row * dy_strides[2] + out_column * dy_strides[3]
         tile = tl.load(dy + channel[:, None] * dy_strides[1] + place[None, :], c_inside[:, None] & inside[None, :], 0.)
         total += kernel.to(ACC)[None, :] * tile.to(ACC)
@@ -96,7 +86,7 @@ def _weight_gradient(x, x_strides, dy, dy_strides, dweight, dweight_strides, hei
     dy_place = out_row.to(tl.int64) * dy_strides[2] + out_column.to(tl.int64) * dy_strides[3]
     dy += sample * dy_strides[0]
     dweight += (sample * dweight_strides[0] + group.to(tl.int64) * dweight_strides[1]
-                + out_row.to(tl.int64) * dweight_strides[3] + out_column.to(tl.int64) * dweight_strides[4])
+                + out_row.to(tl.int64) * dweight_strides[4] + out_column.to(tl.int64) * dweight_strides[5])
     for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
         row, row_inside = window_position(out_row, tap // KERNEL_WIDTH, STRIDE_H, PADDING_H, DILATION_H, height)
         column, column_inside = window_position(out_column, tap % KERNEL_WIDTH, STRIDE_W, PADDING_W, DILATION_W, width)
@@ -110,96 +100,65 @@ def _weight_gradient(x, x_strides, dy, dy_strides, dweight, dweight_strides, hei
             x_tile = tl.load(x + channel[:, None] * x_strides[1] + place[None, :], both, 0.)
             dy_tile = tl.load(dy + channel[:, None] * dy_strides[1] + dy_place[None, :], both, 0.)
             total += tl.sum(x_tile.to(ACC) * dy_tile.to(ACC), 0)
-        tl.store(dweight, total.to(dweight.dtype.element_ty), p_inside)
-        dweight += dweight_strides[2]
+        tl.store(dweight + tap // KERNEL_WIDTH * dweight_strides[2] + tap % KERNEL_WIDTH * dweight_strides[3],
+                 total.to(dweight.dtype.element_ty), p_inside)
 
 
-class _Involution(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair,
-                dilation: IntPair) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        dtype, groups = torch.promote_types(x.dtype, weight.dtype), weight.shape[1]
-        ctx.constants = constants = dict(
-            GROUPS=groups, GROUP_CHANNELS=x.shape[1] // groups, KERNEL_HEIGHT=kernel_size[0],
-            KERNEL_WIDTH=kernel_size[1], STRIDE_H=stride[0], STRIDE_W=stride[1], PADDING_H=padding[0],
-            PADDING_W=padding[1], DILATION_H=dilation[0], DILATION_W=dilation[1], ACC=ACCUMULATORS[dtype])
-        y = empty_like_format(x, *x.shape[:2], *weight.shape[3:], dtype=dtype)
-        pixels = y.shape[2] * y.shape[3]
-        blocks = _blocks(constants, pixels)
-        with torch.cuda.device_of(x):
-            _forward[_grid(x, constants, blocks, pixels)](x, x.stride(), weight, weight.stride(), y, y.stride(),
-                                                          *x.shape[2:], pixels, y.shape[3], **constants, **blocks)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), constants = ctx.saved_tensors, ctx.constants
-        dx = dweight = None
-        if ctx.needs_input_grad[0]:
-            dx = empty_like_format(x, *x.shape, dtype=x.dtype)
-            pixels = x.shape[2] * x.shape[3]
-            blocks = _blocks(constants, pixels)
-            with torch.cuda.device_of(x):
-                _input_gradient[_grid(x, constants, blocks, pixels)](
-                    dy, dy.stride(), weight, weight.stride(), dx, dx.stride(), pixels, x.shape[3], *dy.shape[2:],
-                    **constants, **blocks)
-        if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-            pixels = dy.shape[2] * dy.shape[3]
-            blocks = _blocks(constants, pixels)
-            programs = len(x) * constants['GROUPS'] * triton.cdiv(pixels, blocks['BLOCK_P'])
-            with torch.cuda.device_of(x):
-                _weight_gradient[(programs, )](x, x.stride(), dy, dy.stride(), dweight, dweight.stride(),
-                                               *x.shape[2:], pixels, dy.shape[3], **constants, **blocks)
-        return dx, dweight, None, None, None, None
+def serves(*tensors: Tensor) -> bool:
+    """Whether the functions below take these: not empty ones, on CUDA or in the interpreter."""
+    return all(tensor.numel() for tensor in tensors) and runs_on(*tensors)
 
 
-def _blocks(constants: dict, pixels: int) -> dict[str, int]:
-    channels = block(constants['GROUP_CHANNELS'], 16)
-    return dict(BLOCK_C=channels, BLOCK_P=block(pixels, 1024 // channels))
+def forward(input: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+    """See :func:`~dynconv_mm.functional.involution2d`, which checks the tensors."""
+    output = empty_output(input, weight)
+    pixels = output[0, 0].numel()
+    constants = _constants(input, weight, stride, padding, dilation, pixels)
+    with torch.cuda.device_of(input):
+        _forward[_grid(input, constants, pixels)](input, input.stride(), weight, weight.stride(), output,
+                                                  output.stride(), *input.shape[2:], pixels, output.shape[3],
+                                                  **constants)
+    return output
 
 
-def _grid(x: Tensor, constants: dict, blocks: dict, pixels: int) -> tuple[int]:
-    return (len(x) * constants['GROUPS'] * triton.cdiv(pixels, blocks['BLOCK_P'])
-            * triton.cdiv(constants['GROUP_CHANNELS'], blocks['BLOCK_C']), )
+def grad_input(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int], padding: list[int],
+               dilation: list[int]) -> Tensor:
+    """The input's gradient, from that of the output."""
+    result = torch.empty_like(input)
+    pixels = input[0, 0].numel()
+    constants = _constants(input, weight, stride, padding, dilation, pixels)
+    with torch.cuda.device_of(input):
+        _input_gradient[_grid(input, constants, pixels)](grad, grad.stride(), weight, weight.stride(), result,
+                                                         result.stride(), pixels, input.shape[3], *grad.shape[2:],
+                                                         **constants)
+    return result
 
 
-def serves(input: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`triton_involution2d` takes these: not an empty batch, on CUDA or in the interpreter."""
-    return len(input) > 0 and runs_on(input, weight)
+def grad_weight(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int], padding: list[int],
+                dilation: list[int]) -> Tensor:
+    """The kernels' gradient, from that of the output."""
+    result = torch.empty_like(weight)
+    pixels = grad[0, 0].numel()
+    constants = _constants(input, weight, stride, padding, dilation, pixels)
+    programs = len(input) * constants['GROUPS'] * triton.cdiv(pixels, constants['BLOCK_P'])
+    with torch.cuda.device_of(input):
+        _weight_gradient[(programs, )](input, input.stride(), grad, grad.stride(), result, result.stride(),
+                                       *input.shape[2:], pixels, grad.shape[3], **constants)
+    return result
 
 
-@torch.compiler.disable  # not tried in a compiled graph
-def triton_involution2d(input: Tensor, weight: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair,
-                        dilation: IntPair) -> Tensor:
-    r"""Convolve each position with its own kernel (Involution, CVPR 2021, Eq. 4).
+def _constants(input: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int],
+               pixels: int) -> dict:
+    """What a kernel is compiled for; a block has at most 16 channels of a group and 1024 elements."""
+    groups, kernel_height, kernel_width = weight.shape[1:4]
+    group_channels = input.shape[1] // groups
+    channels = block(group_channels, 16)
+    return dict(GROUPS=groups, GROUP_CHANNELS=group_channels, KERNEL_HEIGHT=kernel_height, KERNEL_WIDTH=kernel_width,
+                STRIDE_H=stride[0], STRIDE_W=stride[1], PADDING_H=padding[0], PADDING_W=padding[1],
+                DILATION_H=dilation[0], DILATION_W=dilation[1], ACC=ACCUMULATORS[input.dtype], BLOCK_C=channels,
+                BLOCK_P=block(pixels, 1024 // channels))
 
-    .. math:: y_{bchw} = \sum_{ij} H_{b,g(c),ij,hw}\, x_{b,c,s h + d i - p,s w + d j - p}
 
-    Sums are taken in float32 (float64 for float64 tensors), also under autocast. It is differentiable once.
-    ``torch.compile`` breaks its graph here.
-
-    Args:
-        input (Tensor[batch, channels, height, width]): features, for which :func:`serves` holds.
-        weight (Tensor[batch, groups, kernel_height * kernel_width, out_height, out_width]): the kernels H, row by
-            row.
-        kernel_size, stride, padding, dilation (tuple[int, int]): as in :func:`torch.nn.functional.conv2d`.
-
-    Returns:
-        Tensor[batch, channels, out_height, out_width], in the memory format of ``input``
-
-    Raises:
-        ValueError: the tensors do not fit each other.
-    """
-    expected = (len(input), kernel_size[0] * kernel_size[1],
-                *output_size(input.shape[2:], kernel_size, stride, padding, dilation))
-    if weight.dim() != 5 or (weight.shape[0], *weight.shape[2:]) != expected:
-        raise ValueError(f'weight must be [{expected[0]}, groups, {", ".join(map(str, expected[1:]))}], but its shape '
-                         f'is {tuple(weight.shape)}')
-    if input.shape[1] % weight.shape[1]:
-        raise ValueError(f'the groups of weight, {weight.shape[1]}, must divide the channels of input, '
-                         f'{input.shape[1]}')
-    return _Involution.apply(input, weight, kernel_size, stride, padding, dilation)
+def _grid(input: Tensor, constants: dict, pixels: int) -> tuple[int]:
+    return (len(input) * constants['GROUPS'] * triton.cdiv(pixels, constants['BLOCK_P'])
+            * triton.cdiv(constants['GROUP_CHANNELS'], constants['BLOCK_C']), )

@@ -1,23 +1,14 @@
 """The networks of CondConv (NeurIPS 2019), as ODConv's Tables 1 and 2 compare with them."""
 from __future__ import annotations
 
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from ...layers.condconv import CondConvRouting
 from ...layers.conv_arguments import check_positive_int
 from .base import ConvPlace
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet
-
-
-class RoutedConvModule(ConvModule):
-    """A ``ConvModule`` whose convolution takes routing weights."""
-
-    def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
-        x = self.norm(self.conv(x, routing_weights))
-        return self.activate(x) if self.with_activation else x
 
 
 class CondConvRule:
@@ -100,6 +91,3 @@ class CondConvMobileNetV2(CondConvRule, MobileNetV2):
     """
 
     default_dynamic_blocks = 6
-
-    def conv_module_at(self, place: ConvPlace) -> type[ConvModule]:
-        return RoutedConvModule if self.is_dynamic(place) else ConvModule

@@ -17,10 +17,10 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 class ConvNormAct(ConvModule):
-    """mmcv's ``ConvModule``, whose convolution may take over its batch norm in eval mode."""
+    """mmcv's ``ConvModule``, whose convolution takes what a block shares and may take over its norm in eval mode."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = conv_norm(self.conv, self.norm, x)
+    def forward(self, x: Tensor, *shared: Tensor) -> Tensor:
+        x = conv_norm(self.conv, self.norm, x, *shared)
         return self.activate(x) if self.with_activation else x
 
 
@@ -123,12 +123,8 @@ class MobileNetV2(StagedBackbone):
 
     def make_conv(self, place: ConvPlace, in_channels: int, out_channels: int, **arguments) -> ConvNormAct:
         """A convolution with its norm and activation."""
-        return self.conv_module_at(place)(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place),
-                                          norm_cfg=self.norm_cfg, **{'act_cfg': self.act_cfg, **arguments})
-
-    def conv_module_at(self, place: ConvPlace) -> type[ConvModule]:
-        """The class that holds the convolution at ``place``; its ``forward`` takes what the block shares."""
-        return ConvNormAct
+        return ConvNormAct(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place), norm_cfg=self.norm_cfg,
+                           **{'act_cfg': self.act_cfg, **arguments})
 
     def stem_modules(self) -> Iterable[nn.Module]:
         return [self.conv1]

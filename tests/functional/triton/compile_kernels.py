@@ -1,7 +1,8 @@
-"""Compile all kernels for one GPU architecture, as they are launched for layers of real networks.
+"""Compile the kernels of layers of real networks for one GPU architecture.
 
 Needs no GPU: the launches end after compilation. Prints a line of JSON for each kernel.
-Usage: python compile_kernels.py CAPABILITY, for example 90; TRITON_INTERPRET must not be 1.
+Usage: python compile_kernels.py CAPABILITY LAYER:DTYPE..., for example 90 dense:bfloat16; TRITON_INTERPRET must not
+be 1.
 """
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from triton.runtime import driver
 from dynconv_mm.functional.plans import Mixture
 from dynconv_mm.functional.triton import involution, mixture_conv
 
-# name: n, groups, channels and outputs a group, kernel size, whether each kernel has attentions of its own
-MIXTURES = [('dense', 4, 1, 64, 128, 3, False), ('dense', 8, 2, 96, 40, 1, True), ('depthwise', 4, 24, 1, 1, 3, False)]
+# n, groups, channels and outputs a group, kernel size, whether each kernel has attentions of its own
+MIXTURES = {'dense': (4, 1, 64, 128, 3, False), 'dense_own': (8, 2, 96, 40, 1, True),
+            'depthwise': (4, 24, 1, 1, 3, False)}
 
 
 class NoGPU:
@@ -48,25 +50,31 @@ def report(**case: object) -> None:
     JITFunction.run = compile_only
 
 
-def compile_all(dtype: torch.dtype) -> None:
+def compile_layer(layer: str, dtype: torch.dtype) -> None:
+    """Its forward and backward pass."""
 
     def zeros(*size: int) -> torch.Tensor:
         return torch.zeros(size, dtype=dtype, requires_grad=True)
 
-    for layer, n, groups, channels, outputs, k, own in MIXTURES:
-        report(layer=layer, dtype=str(dtype))
-        each = (2, n) if own else (2, )
-        y = mixture_conv.triton_mixture_conv2d(Mixture(
-            zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
-            zeros(2, n), zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
-            (1, 1), (k // 2, k // 2), (1, 1), groups))
-        y.sum().backward()
-    report(layer='involution', dtype=str(dtype))
-    involution.triton_involution2d(zeros(2, 32, 14, 14), zeros(2, 2, 49, 7, 7), (7, 7), (2, 2), (3, 3), (1, 1)
-                                   ).sum().backward()
+    if layer == 'involution':
+        x, weight, y = zeros(2, 32, 14, 14), zeros(2, 2, 7, 7, 7, 7), zeros(2, 32, 7, 7)
+        geometry = (2, 2), (3, 3), (1, 1)
+        involution.forward(x, weight, *geometry)
+        involution.grad_input(y, x, weight, *geometry)
+        involution.grad_weight(y, x, weight, *geometry)
+        return
+    n, groups, channels, outputs, k, own = MIXTURES[layer]
+    each = (2, n) if own else (2, )
+    y = mixture_conv.triton_mixture_conv2d(Mixture(
+        zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
+        zeros(2, n), zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
+        (1, 1), (k // 2, k // 2), (1, 1), groups))
+    y.sum().backward()
 
 
 launch = JITFunction.run
 driver.set_active(NoGPU(int(sys.argv[1])))
-for dtype in (torch.bfloat16, torch.float32):
-    compile_all(dtype)
+for case in sys.argv[2:]:
+    layer, dtype = case.split(':')
+    report(layer=layer, dtype=dtype)
+    compile_layer(layer, getattr(torch, dtype))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dynconv_mm.functional import enable_triton, involution2d
 from dynconv_mm.functional.plans import PLANS, Mixture
 
 pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
@@ -90,17 +91,18 @@ def test_offsets_beyond_32_bits():
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-4), (torch.bfloat16, .03)], ids=str)
 @pytest.mark.parametrize(('channels', 'size', 'stride'), [(64, 56, 1), (512, 7, 1), (128, 57, 2)])
 def test_involution(channels, size, stride, dtype, tolerance):
-    from dynconv_mm.functional.triton.involution import triton_involution2d
     torch.manual_seed(0)
     out, groups = (size - 1) // stride + 1, channels // 16
     x = torch.randn(4, channels, size, size, device='cuda').to(dtype).requires_grad_()
-    weight = torch.randn(4, groups, 49, out, out, device='cuda').to(dtype).requires_grad_()
-    y = triton_involution2d(x, weight, (7, 7), (stride, stride), (3, 3), (1, 1))
+    weight = torch.randn(4, groups, 7, 7, out, out, device='cuda').to(dtype).requires_grad_()
+    with enable_triton():
+        y = involution2d(x, weight, stride=stride, padding=3)
+        upstream = torch.randn_like(y)
+        gradients = torch.autograd.grad(y, (x, weight), upstream)
     exact = [t.detach().double().requires_grad_() for t in (x, weight)]
-    columns = F.unfold(exact[0], 7, 1, 3, stride).view(4, groups, 16, 49, out, out)
-    expected = (exact[1][:, :, None] * columns).sum(3).flatten(1, 2)
+    columns = F.unfold(exact[0], 7, 1, 3, stride).view(4, groups, 16, 7, 7, out, out)
+    expected = (exact[1][:, :, None] * columns).sum((3, 4)).flatten(1, 2)
     assert_close(y, expected, tolerance, 'output')
-    upstream = torch.randn_like(y)
-    for name, gradient, expected_gradient in zip(('input', 'weight'), torch.autograd.grad(y, (x, weight), upstream),
+    for name, gradient, expected_gradient in zip(('input', 'weight'), gradients,
                                                  torch.autograd.grad(expected, exact, upstream.double())):
         assert_close(gradient, expected_gradient, tolerance, f'gradient of {name}')
