@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
 from .involution import Involution2d, SizeKeepingConv, check_odd
-from .odconv import PointwiseFC
+from .pointwise_fc import PointwiseFC
 
 GSI_KINDS = ('dynamic', 'none', 'conv_small', 'conv_large')
 
