@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from dynconv_mm.analysis import count_madds
-from dynconv_mm.layers import (CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d,
-                               SELayer)
+from dynconv_mm.layers import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
 from dynconv_mm.models import ODConvResNet
@@ -87,7 +86,7 @@ class RoutedConvs(nn.Module):
 
 def test_the_classifier_of_condconv():
     model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), CondConvLinear(16, 10, 5))
-    routing = 16 + 16 * 5  # averages of a 1×1 map, one FC
+    routing = 16 * 5  # of features that are averages already
     assert count_madds(model, (4, 4)) == 16 * 3 * 16 + routing + 5 * 160 + 160
 
 
