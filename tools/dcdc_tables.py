@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paper_tables import ROOT, Figure, build, count_params, measure, table, update_page
+from paper_tables import ROOT, Figure, build, count_params, load_config, measure, table, update_page
 
 PAGE = ROOT / 'docs' / 'dcdc.md'
 CLASSIFIER = 2048 * 1000 + 1000
@@ -85,7 +85,6 @@ def measure_classifier(network: str, kwargs: dict) -> Figure:
 
 def render() -> str:
     """The page."""
-    from mmengine.config import Config
     parts = [INTRODUCTION]
     for title, networks in TABLES.items():
         rows = []
@@ -98,7 +97,7 @@ def render() -> str:
     for title, detectors in DETECTORS.items():
         rows = []
         for config, params in detectors.items():
-            model = build(Config.fromfile(ROOT / 'configs' / f'{config}.py'))
+            model = build(load_config(f'{config}.py'))
             ours = count_params(model, trainable='VII' not in title)
             rows.append([f'[`{Path(config).name}`](../configs/{config}.py)', params, f'{ours:.2f}'])
         parts.append(f"## {title}\n\n{table(['config', 'Params (M), paper', 'here'], rows)}")

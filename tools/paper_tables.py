@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,15 +18,26 @@ class Figure(NamedTuple):
     madds: float
 
 
-def build(cfg, device: str = 'meta'):
-    """The model of a config; on the meta device, wherever it was built."""
+@functools.cache
+def _read_config(name: str):
+    from mmengine.config import Config
+    return Config.fromfile(ROOT / 'configs' / name)
+
+
+def load_config(name: str):
+    """A config of configs/, to be changed at will."""
+    return copy.deepcopy(_read_config(name))
+
+
+def build(cfg):
+    """The model of a config, on the meta device."""
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
     import dynconv_mm  # noqa: F401  registers what configs name
     init_default_scope(cfg.default_scope)
-    with torch.device(device):
-        return MODELS.build(cfg.model).to('meta')
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
 
 
 def count_params(model, trainable: bool = False) -> float:
