@@ -214,6 +214,7 @@ def eca(module: nn.Module, x: Tensor, y: Tensor) -> int:
 #: How layers are counted, by the name of their class; a handler counts all that the module holds
 HANDLERS: dict[str, Handler] = {
     'Conv2d': conv2d,
+    'StaticConv2d': conv2d,
     'Linear': linear,
     'PointwiseFC': linear,
     'CondConv2d': mixture,
