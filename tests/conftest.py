@@ -43,13 +43,15 @@ def root() -> Path:
 
 @pytest.fixture(scope='session')
 def load_tool():
-    """Import a module of tools/, which is no package."""
+    """Import a module of tools/, which is no package; as when it is run, it finds its neighbours there."""
 
     def load(name: str):
         spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(ROOT / 'tools')
+            spec.loader.exec_module(module)
         return module
 
     return load

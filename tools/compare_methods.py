@@ -2,53 +2,48 @@
 """Write docs/comparison.md: parameters and multiply-adds of each method, the papers' figures beside ours."""
 from __future__ import annotations
 
-import argparse
 import functools
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+import math
 
-ROOT = Path(__file__).resolve().parent.parent
+from paper_tables import ROOT, Figure, build, load_config, measure, number, table, update_page
+
 PAGE = ROOT / 'docs' / 'comparison.md'
-TOLERANCE = 0.01  # of MAdds; what is further off needs a note
+MADDS_TOLERANCE = 0.01  # relative; what is further off needs a note
 
-
-class Figure(NamedTuple):
-    """What a paper prints: millions of parameters and of multiply-adds."""
-
-    params: float
-    madds: float
-
-
-# method -> the network's config, from configs/, or of mmpretrain
+# method -> its config, or None for the static network; and the plugin behind the last convolution of a block
 METHODS = {
-    'static': None,
-    'CondConv (8×)': 'condconv/condconv8x-{}_8xb32_in1k.py',
-    'DyConv (4×)': 'dyconv/dyconv4x-{}_8xb32_in1k.py',
-    'DCD': 'dcd/dcd-{}_8xb32_in1k.py',
-    'ODConv (1×)': 'odconv/odconv1x-{}_8xb32_in1k.py',
-    'ODConv (2×)': 'odconv/odconv2x-{}_8xb32_in1k.py',
-    'ODConv (4×)': 'odconv/odconv4x-{}_8xb32_in1k.py',
+    'static': (None, None),
+    'CondConv (8×)': ('condconv/condconv8x-{}_8xb32_in1k.py', None),
+    'DyConv (4×)': ('dyconv/dyconv4x-{}_8xb32_in1k.py', None),
+    'DCD': ('dcd/dcd-{}_8xb32_in1k.py', None),
+    **{f'ODConv ({kernel_num}×)': (f'odconv/odconv{kernel_num}x-{{}}_8xb32_in1k.py', None)
+       for kernel_num in (1, 2, 3, 4, 8)},
+    'SE': (None, 'SELayer'),
+    'CBAM': (None, 'CBAM'),
+    'ECA': (None, 'ECALayer'),
+    'SE, ODConv (4×)': ('odconv/odconv4x-{}_8xb32_in1k.py', 'SELayer'),
 }
-# network -> its name in a config's name, mmpretrain's config, and what the static network overrides in it
+# network -> its name in the names of configs
 NETWORKS = {
-    'ResNet18': ('resnet18', 'mmpretrain::resnet/resnet18_8xb32_in1k.py', {}),
-    'ResNet50': ('resnet50', 'mmpretrain::resnet/resnet50_8xb32_in1k.py', {}),
-    'ResNet101': ('resnet101', 'mmpretrain::resnet/resnet101_8xb32_in1k.py', {}),
-    **{f'MobileNetV2 ({width}×)': (f'mobilenet-v2-w{width * 100:03.0f}',
-                                   'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', dict(widen_factor=width))
-       for width in (1.0, 0.75, 0.5)},
+    'ResNet18': 'resnet18',
+    'ResNet50': 'resnet50',
+    'ResNet101': 'resnet101',
+    **{f'MobileNetV2 ({width}×)': f'mobilenet-v2-w{width * 100:03.0f}' for width in (1.0, 0.75, 0.5)},
 }
-ODCONV_PAPER = {  # ODConv (ICLR 2022), Tables 1 to 3
+ODCONV_PAPER = {  # ODConv (ICLR 2022), Tables 1 to 3, 6 and 14
     'ResNet18': {
         'static': Figure(11.69, 1814), 'CondConv (8×)': Figure(81.35, 1894), 'DyConv (4×)': Figure(45.47, 1861),
         'DCD': Figure(14.70, 1841), 'ODConv (1×)': Figure(11.94, 1838), 'ODConv (2×)': Figure(22.93, 1872),
-        'ODConv (4×)': Figure(44.90, 1916)},
+        'ODConv (3×)': Figure(33.92, 1894), 'ODConv (4×)': Figure(44.90, 1916), 'ODConv (8×)': Figure(88.84, 2006),
+        'SE': Figure(11.78, 1816), 'CBAM': Figure(11.78, 1818), 'ECA': Figure(11.69, 1816),
+        'SE, ODConv (4×)': Figure(44.99, 1918)},
     'ResNet50': {
         'static': Figure(25.56, 3858), 'CondConv (8×)': Figure(129.86, 3978), 'DyConv (4×)': Figure(100.88, 3965),
-        'DCD': Figure(29.84, 3944), 'ODConv (1×)': Figure(28.64, 3916), 'ODConv (4×)': Figure(90.67, 4080)},
+        'DCD': Figure(29.84, 3944), 'ODConv (1×)': Figure(28.64, 3916), 'ODConv (4×)': Figure(90.67, 4080),
+        'SE': Figure(28.07, 3872), 'CBAM': Figure(28.07, 3886), 'ECA': Figure(25.56, 3870)},
     'ResNet101': {
-        'static': Figure(44.55, 7570), 'ODConv (1×)': Figure(50.82, 7675), 'ODConv (2×)': Figure(90.44, 7802)},
+        'static': Figure(44.55, 7570), 'ODConv (1×)': Figure(50.82, 7675), 'ODConv (2×)': Figure(90.44, 7802),
+        'SE': Figure(49.29, 7593), 'CBAM': Figure(49.30, 7617), 'ECA': Figure(44.55, 7590)},
     'MobileNetV2 (1.0×)': {
         'static': Figure(3.50, 300.8), 'CondConv (8×)': Figure(22.88, 318.1), 'DyConv (4×)': Figure(12.40, 317.1),
         'DCD': Figure(5.72, 318.4), 'ODConv (1×)': Figure(4.94, 311.8), 'ODConv (4×)': Figure(11.52, 327.1)},
@@ -69,17 +64,21 @@ DCD_PAPER = {  # DCD (ICLR 2021), Table 4; of the ResNets without the classifier
         'static': Figure(2.0, 97.0), 'CondConv (8×)': Figure(15.5, 113.0), 'DyConv (4×)': Figure(4.0, 101.4),
         'DCD': Figure(3.1, 104.8)},
 }
-CONDCONV_NOTE = ('mixing 8 kernels costs 8/7 of the parameters that CondConv adds, which gives the paper\'s MAdds on '
-                 'both ResNets; on MobileNetV2 1.0× and 0.75× the paper adds less than that')
-NOTES = {
+PARAMS_NOTES = {
+    ('MobileNetV2 (0.5×)', 'static'): 'the papers print 2.00M and 2.0M; the network of their MAdds, with 1280 last '
+                                      'channels and 1000 classes, has 1.97M',
+    ('MobileNetV2 (1.0×)', 'ODConv (4×)'): 'the paper has one more in the last digit of its parameters',
+}
+MADDS_NOTES = {
     ('ResNet50', 'DCD'): 'the residual is counted in its cheapest order, which the papers do not say; the DCD paper '
                          'has 3.9G',
+    ('MobileNetV2 (1.0×)', 'CondConv (8×)'): "mixing 8 kernels takes 8/7 of the parameters that CondConv adds, which "
+                                             "is the paper's figure on both ResNets and at 0.5×; its figure here is "
+                                             'below that, and its text does not say how it counts CondConv',
     ('MobileNetV2 (1.0×)', 'DCD'): "the ODConv paper's figure is below that of DCD's authors, 326.0M, from which ours "
                                    'is 0.8% off',
     ('MobileNetV2 (0.75×)', 'DCD'): "as at 1.0×, where DCD's authors count more than the ODConv paper; they do not "
                                     'report 0.75×',
-    ('MobileNetV2 (1.0×)', 'CondConv (8×)'): CONDCONV_NOTE,
-    ('MobileNetV2 (0.75×)', 'CondConv (8×)'): CONDCONV_NOTE,
 }
 
 INTRODUCTION = """\
@@ -88,79 +87,81 @@ INTRODUCTION = """\
 Written by `python tools/compare_methods.py`; a test checks that it is up to date. Parameters (Params) in millions, of
 the whole classifier; multiply-adds (MAdds) in millions, for an image of 224 × 224.
 
-"ODConv paper" is Tables 1 to 3 and 6 of [ODConv](https://openreview.net/forum?id=DmpCfq6Mg39), "DCD paper" Table 4 of
-[DCD](https://arxiv.org/abs/2103.08756), which counts the parameters of ResNets without the classifier and cuts digits
-off. The last column is how far our MAdds are from the ODConv paper's.
+"ODConv paper" is Tables 1 to 3, 6 and 14 of [ODConv](https://openreview.net/forum?id=DmpCfq6Mg39). Our parameters agree
+with it to the last digit, rounded or cut off, and our MAdds within 1%; where they do not, a note says why. "off" is how
+far our MAdds are from it.
+
+"DCD paper" is Table 4 of [DCD](https://arxiv.org/abs/2103.08756), which counts ResNets without the classifier and cuts
+digits off. Its DCD rows are of the networks here, but for the parameters of those in MobileNetV2 1.0× and ResNet50 (the
+released code and the ODConv paper have 5.72M and 29.84M); its CondConv and DyConv rows are quoted from the papers of
+these methods, which build other networks.
 
 MAdds are counted by the papers' equations (`dynconv_mm.analysis.count_madds`): ODConv by its Eq. 3 (one kernel) and
 4, with the width of the hidden vector for c_in / r; DyConv and CondConv as attention plus n·|W| for adding up the
 kernels; DCD by its Sections 3.3 and 3.4, the branch plus Λ by min(|W|, hw·C) plus PΦQᵀ in the cheapest order, added
-to the kernel or applied to the features. ResNets with bottlenecks are counted with the stride in the first 1×1
+to the kernel or applied to the features; SE, CBAM and ECA (behind the last convolution of each block) as averages,
+FCs or convolutions, and scaling. ResNets with bottlenecks are counted with the stride in the first 1×1
 convolution (`style='caffe'`), as their static figures tell (3.858G; with `style='pytorch'`, the default here,
 4.089G).
 """
 
 
-def build(cfg, on_meta: bool = True):
-    """The model of a config, on the meta device."""
-    import torch
-    from mmengine.registry import MODELS, init_default_scope
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta' if on_meta else 'cpu'):
-        return MODELS.build(cfg.model).to('meta')
-
-
-def measure(cfg, on_meta: bool = True) -> Figure:
-    """Parameters and multiply-adds of a config's model, in millions."""
-    from dynconv_mm.analysis import count_madds
-    if cfg.model.backbone.type.endswith('ResNet'):
+def measure_config(cfg) -> Figure:
+    """The model of a config, ResNets as :data:`INTRODUCTION` says."""
+    if 'ResNet' in str(cfg.model.backbone.type):
         cfg.model.backbone.style = 'caffe'
-    model = build(cfg, on_meta)
-    return Figure(sum(parameter.numel() for parameter in model.parameters()) / 1e6, count_madds(model) / 1e6)
+    return measure(build(cfg))
 
 
-def measure_network(network: str, method: str) -> Figure | None:
-    """Our figures, or None where there is no such config."""
-    from mmengine.config import Config
-    from mmengine.hub import get_config
-    name, static, overrides = NETWORKS[network]
-    if method == 'static':
-        cfg = get_config(static)
-        cfg.model.backbone.update(overrides)
-        return measure(cfg, on_meta=False)  # mmpretrain's ResNet cannot be built on the meta device
-    path = ROOT / 'configs' / METHODS[method].format(name)
-    return measure(Config.fromfile(path)) if path.exists() else None
+def measure_network(network: str, method: str) -> Figure:
+    """Our figures."""
+    from mmengine.config import ConfigDict
+
+    from dynconv_mm.models.backbones import MobileNetV2, ResNet
+    config, plugin = METHODS[method]
+    cfg = load_config((config or METHODS['ODConv (1×)'][0]).format(NETWORKS[network]))
+    backbone = cfg.model.backbone
+    if config is None:
+        shape = {name: backbone[name] for name in ('depth', 'widen_factor') if name in backbone}
+        cfg.model.backbone = backbone = ConfigDict(shape, type=ResNet if 'depth' in shape else MobileNetV2)
+    if plugin is not None:
+        last = 2 if backbone.depth < 50 else 3
+        backbone.plugins = [dict(cfg=dict(type=plugin), position=f'after_conv{last}')]
+    return measure_config(cfg)
 
 
-def number(value: float | None, digits: int) -> str:
-    return '' if value is None else f'{value:.{digits}f}'
+def params_agree(ours: Figure, paper: Figure, digits: int) -> bool:
+    """Whether the paper's parameters are ours, rounded or cut off."""
+    return paper.params in (round(ours.params, digits), math.floor(ours.params * 10**digits) / 10**digits)
 
 
-def table(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
-    """Markdown, numbers to the right."""
-    rule = ['---'] * text_columns + ['---:'] * (len(header) - text_columns)
-    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
+def madds_agree(ours: Figure, paper: Figure) -> bool:
+    return abs(ours.madds / paper.madds - 1) <= MADDS_TOLERANCE
 
 
 def network_section(network: str, ours: dict[str, Figure]) -> str:
     """The table of a network and the notes on it.
 
     Raises:
-        SystemExit: a figure is further from the papers' than the tolerance and no note says why.
+        SystemExit: a figure does not agree with the ODConv paper's and no note says why, or it does, and one does.
     """
     rows, notes = [], []
     for method, figure in ours.items():
-        paper, dcd = ODCONV_PAPER[network].get(method), DCD_PAPER.get(network, {}).get(method)
-        off = '' if paper is None else f'{figure.madds / paper.madds - 1:+.1%}'
-        if paper is not None and abs(figure.madds / paper.madds - 1) > TOLERANCE:
-            if (network, method) not in NOTES:
-                raise SystemExit(f'compare_methods: {method} on {network} has {figure.madds:.1f}M multiply-adds, the '
-                                 f'paper {paper.madds}M: say why in NOTES')
-            notes.append(f'{method}: {NOTES[network, method]}.')
+        paper, dcd = ODCONV_PAPER[network][method], DCD_PAPER.get(network, {}).get(method)
+        for what, agrees, reasons in (
+                ('params', params_agree(figure, paper, 2), PARAMS_NOTES),
+                ('madds', madds_agree(figure, paper), MADDS_NOTES)):
+            reason = reasons.get((network, method))
+            if agrees != (reason is None):
+                raise SystemExit(f'compare_methods: {method} on {network} has {getattr(figure, what):.3f}M {what}, the '
+                                 f'paper {getattr(paper, what)}M: '
+                                 + (f'say why in {what.upper()}_NOTES' if reason is None else 'this needs no reason'))
+            if reason is not None:
+                notes.append(f'{method}: {reason}.')
         digits = 1 if figure.madds < 1000 else 0
-        rows.append([method, number(paper and paper.params, 2), number(dcd and dcd.params, 1), number(figure.params, 2),
-                     number(paper and paper.madds, digits), number(dcd and dcd.madds, digits),
-                     number(figure.madds, digits), off])
+        rows.append([method, number(paper.params, 2), number(dcd and dcd.params, 1), number(figure.params, 2),
+                     number(paper.madds, digits), number(dcd and dcd.madds, digits), number(figure.madds, digits),
+                     f'{figure.madds / paper.madds - 1:+.1%}'])
     header = ['method', 'Params, ODConv paper', 'DCD paper', 'ours', 'MAdds, ODConv paper', 'DCD paper', 'ours', 'off']
     return f'## {network}\n\n{table(header, rows)}' + ''.join(f'\n{note}\n' for note in notes)
 
@@ -198,13 +199,23 @@ ABLATIONS = {
         ('1b: ΛW₀ + PΦQᵀ', Figure(14.0, 1830), {}),
     ],
 }
+# rows in which the released build does not agree with the paper, and the notes below that say why
+EXCEPTIONS = {
+    '1a: ΛW₀': 'MAdds', '3a: W₀ + PΦQᵀ, B = 2': 'MAdds', '3a: ΛW₀ + PΦQᵀ, B = 2': 'MAdds',
+    '3b: DW': 'DW, MAdds', '3b: DW, CLS': 'DW, MAdds', '3b: DW, PW': 'DW, MAdds', '3b: DW, PW, CLS': 'DW, MAdds',
+    '3b: CLS': 'CLS',
+    '1b: ΛW₀': 'ResNet18', '1b: W₀ + PΦQᵀ': 'ResNet18',
+}
+RESNET18_CLASSIFIER = (512 + 1) * 1000 / 1e6
 JOINT_ROW = ('5.2: joint fusion (Eq. 9)', None, dict(variant='paper', fusion='joint'))
 ABLATION_TEXT = """\
 ## DCD's ablations
 
 Tables 1 to 3 of the DCD paper, beside the same switches of `DCDMobileNetV2(widen_factor=0.5)` and
 `DCDResNet(depth=18)` in the released build (the default) and in the paper's own (`variant='paper'`, Eq. 5 to 9 as
-printed). Unless CLS is named, the classifier is static; ResNet18's parameters are without it.
+printed). Unless CLS is named, the classifier is static; ResNet18's parameters are without it. The released build agrees
+with the paper, parameters to the printed digit, rounded or cut off, and MAdds within 1%, but for the rows that name a
+note below.
 
 """
 ABLATION_NOTES = """\
@@ -234,18 +245,22 @@ What the paper leaves open, and what its own figures say:
 @functools.cache
 def measure_ablation(network: str, classifier: bool = False, **arguments) -> Figure:
     """A network with other arguments of its backbone, and a static classifier or DCD's."""
-    from mmengine.config import Config
-    cfg = Config.fromfile(ROOT / 'configs' / 'dcd' / f'dcd-{network}_8xb32_in1k.py')
+    cfg = load_config(f'dcd/dcd-{network}_8xb32_in1k.py')
     if not classifier:
         cfg.model.head.type = 'LinearClsHead'
         cfg.model.head.pop('dropout', None)
     cfg.model.backbone.update(arguments)
-    return measure(cfg)
+    return measure_config(cfg)
 
 
 def ablation_section() -> str:
-    """DCD's Tables 1 to 3, beside both builds."""
-    header = ['row', 'Params, paper', 'released build', 'paper build', 'MAdds, paper', 'released build', 'paper build']
+    """DCD's Tables 1 to 3, beside both builds.
+
+    Raises:
+        SystemExit: the released build does not agree with the paper in a row that is no exception, or does in one.
+    """
+    header = ['row', 'see', 'Params, paper', 'released build', 'paper build', 'MAdds, paper', 'released build',
+              'paper build']
     text = ABLATION_TEXT
     for network, rows in ABLATIONS.items():
         lines = []
@@ -253,40 +268,33 @@ def ablation_section() -> str:
             builds = [None if 'variant' in arguments else measure_ablation(network, **arguments),
                       measure_ablation(network, **{**arguments, 'variant': 'paper'})]
             if network == 'resnet18':
-                builds = [figure and figure._replace(params=figure.params - 0.513) for figure in builds]
+                builds = [figure and figure._replace(params=figure.params - RESNET18_CLASSIFIER) for figure in builds]
+            if paper is not None:
+                agrees = params_agree(builds[0], paper, 1) and madds_agree(builds[0], paper)
+                if agrees != (what not in EXCEPTIONS):
+                    raise SystemExit(f'compare_methods: row {what!r} of DCD has {builds[0]}, the paper {paper}: '
+                                     + ('this is no exception' if agrees else 'say why in EXCEPTIONS'))
             digits = 1 if network != 'resnet18' else 0
-            lines.append([what, number(paper and paper.params, 1), *(number(figure and figure.params, 2)
-                                                                    for figure in builds),
-                          number(paper and paper.madds, digits), *(number(figure and figure.madds, digits)
-                                                                   for figure in builds)])
+            lines.append([what, EXCEPTIONS.get(what, ''),
+                          number(paper and paper.params, 1), *(number(ours and ours.params, 2) for ours in builds),
+                          *(number(figure and figure.madds, digits) for figure in (paper, *builds))])
         title = 'MobileNetV2 (0.5×)' if network != 'resnet18' else 'ResNet18'
-        text += f'### {title}\n\n{table(header, lines)}\n'
+        text += f'### {title}\n\n{table(header, lines, text_columns=2)}\n'
     return text + ABLATION_NOTES
 
 
-def render(track: Callable) -> str:
-    """The page, with the methods whose configs are there."""
+def render() -> str:
+    """The page."""
+    from rich.progress import track
     sections = [INTRODUCTION]
-    for network in track(NETWORKS):
-        ours = {method: figure for method in METHODS if method in ODCONV_PAPER[network]
-                if (figure := measure_network(network, method)) is not None}
-        sections.append(network_section(network, ours))
+    for network in track(NETWORKS, 'counting'):
+        sections.append(network_section(network, {method: measure_network(network, method) for method in METHODS
+                                                  if method in ODCONV_PAPER[network]}))
     return '\n'.join([*sections, ablation_section()])
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--check', action='store_true', help='write nothing; fail if the page is not up to date')
-    args = parser.parse_args(argv)
-    from rich.progress import track
-    text = render(functools.partial(track, description='counting'))
-    current = PAGE.read_text(encoding='utf-8') if PAGE.exists() else None
-    if args.check and text != current:
-        raise SystemExit('compare_methods: docs/comparison.md is not up to date; run tools/compare_methods.py')
-    if text != current:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text, encoding='utf-8')
-    print('docs/comparison.md is up to date' if text == current else 'written: docs/comparison.md')
+    update_page(PAGE, render, __doc__, argv)
 
 
 if __name__ == '__main__':

@@ -2,14 +2,10 @@
 """Write docs/dcdc.md: parameters and multiply-adds of DCDC's tables, as printed and as built here."""
 from __future__ import annotations
 
-import argparse
-import math
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from paper_tables import ROOT, Figure, build, count_params, load_config, measure, table, update_page
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'dcdc.md'
 CLASSIFIER = 2048 * 1000 + 1000
 # network, its arguments, and as printed: parameters in M, FLOPs in G
@@ -80,102 +76,36 @@ Tables V and VI agree with the trainable parameters under `frozen_stages=1`; Tab
 """
 
 
-def involution2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """The convolutions that predict kernels, which all run at the output's size, and the kernels' application."""
-    predict = sum(conv.weight.numel() for conv in module.modules() if isinstance(conv, nn.Conv2d))
-    return predict * math.prod(y.shape[2:]) + y.numel() * math.prod(module.kernel_size)
-
-
-def gsi(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """1×1 convolutions before and behind, the FC, and the convolution by the kernel that it puts out."""
-    before, behind = module.conv1.conv.weight.numel(), module.conv2.conv.weight.numel()
-    kernel = module.conv1.out_channels**2 * module.kernel_size**2
-    fc = 0 if module.fc is None else module.fc.weight.numel()
-    return before * math.prod(x.shape[2:]) + fc + (kernel + behind) * math.prod(y.shape[2:])
-
-
-def conv2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """A convolution."""
-    return module.weight.numel() * math.prod(y.shape[2:])
-
-
-HANDLERS = {'Involution2d': involution2d, 'LSA': involution2d, 'GSI': gsi, 'Conv2d': conv2d}
-
-
-def count_madds(model: nn.Module, size: int = 224) -> int:
-    """Multiply-adds of one image; a handler counts all that its module holds."""
-    counts = []
-
-    def watch(module: nn.Module) -> None:
-        handler = HANDLERS.get(type(module).__name__)
-        if handler is not None:
-            module.register_forward_hook(lambda module, args, y: counts.append(handler(module, args[0], y)))
-            return
-        for child in module.children():
-            watch(child)
-
-    watch(model)
-    with torch.no_grad():
-        model.eval()(torch.empty(1, 3, size, size, device='meta'))
-    return sum(counts)
-
-
-def measure(network: str, kwargs: dict) -> tuple[float, float]:
-    """Parameters in M and multiply-adds in G of a classifier with 1000 classes."""
-    from mmengine.registry import MODELS
-
-    import dynconv_mm  # noqa: F401
-    with torch.device('meta'):
-        model = MODELS.build(dict(kwargs, type=network))
-    parameters = sum(parameter.numel() for parameter in model.parameters()) + CLASSIFIER
-    return parameters / 1e6, (count_madds(model) + CLASSIFIER - 1000) / 1e9
-
-
-def count_detector(config: str, trainable: bool) -> float:
-    """Parameters in M of a detector, all or those that are trained."""
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-    cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-    return sum(parameter.numel() for parameter in model.parameters()
-               if parameter.requires_grad or not trainable) / 1e6
+def measure_classifier(network: str, kwargs: dict) -> Figure:
+    """A network with a linear classifier of 1000 classes."""
+    from mmengine.config import ConfigDict
+    backbone = measure(build(ConfigDict(model=dict(kwargs, type=network), default_scope='dynconv_mm')))
+    return Figure(backbone.params + CLASSIFIER / 1e6, backbone.madds + (CLASSIFIER - 1000) / 1e6)
 
 
 def render() -> str:
     """The page."""
     parts = [INTRODUCTION]
-    for title, rows in TABLES.items():
-        lines = [f'## {title}\n', '| network | Params (M), paper | here | FLOPs (G), paper | here |',
-                 '|---|---:|---:|---:|---:|']
-        for network, kwargs, printed, flops in rows:
-            parameters, madds = measure(network, kwargs)
+    for title, networks in TABLES.items():
+        rows = []
+        for network, kwargs, params, flops in networks:
+            ours = measure_classifier(network, kwargs)
             call = ', '.join(f'{name}={value!r}' for name, value in kwargs.items())
-            lines.append(f'| `{network}({call})` | {printed} | {parameters:.3f} | {flops} | {madds:.3f} |')
-        parts.append('\n'.join(lines) + '\n')
-    for title, rows in DETECTORS.items():
-        lines = [f'## {title}\n', '| config | Params (M), paper | here |', '|---|---:|---:|']
-        for config, printed in rows.items():
-            count = count_detector(config, trainable='VII' not in title)
-            lines.append(f'| [`{Path(config).name}`](../configs/{config}.py) | {printed} | {count:.2f} |')
-        parts.append('\n'.join(lines) + '\n')
+            rows.append([f'`{network}({call})`', params, f'{ours.params:.3f}', flops, f'{ours.madds / 1e3:.3f}'])
+        header = ['network', 'Params (M), paper', 'here', 'FLOPs (G), paper', 'here']
+        parts.append(f'## {title}\n\n{table(header, rows)}')
+    for title, detectors in DETECTORS.items():
+        rows = []
+        for config, params in detectors.items():
+            model = build(load_config(f'{config}.py'))
+            ours = count_params(model, trainable='VII' not in title)
+            rows.append([f'[`{Path(config).name}`](../configs/{config}.py)', params, f'{ours:.2f}'])
+        parts.append(f"## {title}\n\n{table(['config', 'Params (M), paper', 'here'], rows)}")
     return '\n'.join(parts)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--check', action='store_true', help='write nothing; fail if the page is not up to date')
-    args = parser.parse_args(argv)
-    text = render()
-    if PAGE.exists() and PAGE.read_text(encoding='utf-8') == text:
-        print('docs/dcdc.md: up to date')
-        return
-    if args.check:
-        raise SystemExit('dcdc_tables: docs/dcdc.md is not up to date; run tools/dcdc_tables.py')
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(text, encoding='utf-8')
-    print('docs/dcdc.md: written')
+    update_page(PAGE, render, __doc__, argv)
 
 
 if __name__ == '__main__':

@@ -97,10 +97,14 @@ def _kernel_size(module: nn.Module) -> int:
     return module.out_channels * (module.in_channels // module.groups) * kernel_height * kernel_width
 
 
+def _matrices(module: nn.Module) -> int:
+    """The weights of FCs, and of 1×1 convolutions of a single position."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
+
+
 def _attention(module: nn.Module, x: Tensor) -> int:
     """Average pooling and the FCs of an attention: all matrices of the layer but its kernels."""
-    fcs = sum(parameter.numel() for name, parameter in module.named_parameters()
-              if parameter.dim() > 1 and name != 'weight')
+    fcs = _matrices(module) - module.weight.numel()
     return _area(x) * module.in_channels + fcs if fcs else 0
 
 
@@ -108,6 +112,16 @@ def mixture(module: nn.Module, x: Tensor, y: Tensor) -> int:
     """DyConv and CondConv: attention, n kernels added up, one convolution. A routing that layers share counts where
     it stands."""
     return conv2d(module, x, y) + _attention(module, x) + module.kernel_num * _kernel_size(module)
+
+
+def routing(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """CondConv's routing function: average pooling and an FC."""
+    return x.numel() + _matrices(module)
+
+
+def mixture_linear(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """A CondConv of a 1×1 map: routing, n matrices added up, one product."""
+    return _matrices(module) + module.weight[0].numel()
 
 
 def odconv2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -155,18 +169,65 @@ def _dcd_residual(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 def dcd_classifier(module: nn.Module, x: Tensor, y: Tensor) -> int:
     """A DCD of a 1×1 map: all matrices once, Λ and Φ."""
-    matrices = sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
-    return matrices + y.shape[1] + module.latent_channels**2
+    return _matrices(module) + y.shape[1] + module.latent_channels**2
+
+
+def involution2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """Involution's Eq. 4 to 6, and DCDC's Eq. 5 and 7: the convolutions that predict kernels, all of them at the
+    output's size, and the application of the kernels."""
+    kernel_height, kernel_width = module.kernel_size
+    return _area(y) * _matrices(module) + y.numel() * kernel_height * kernel_width
+
+
+def gsi(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """DCDC's Eq. 8 and 10: the 1×1 convolutions before and behind, the FC that puts out a kernel, and the convolution
+    by that; not the averages, of which DCDC's tables say nothing."""
+    hidden_channels = module.conv1.out_channels
+    count = _area(x) * module.conv1.conv.weight.numel() + _area(y) * module.conv2.conv.weight.numel()
+    if module.fc is not None:
+        count += module.fc.weight.numel()
+    return count + _area(y) * hidden_channels**2 * module.kernel_size**2
+
+
+def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """DCDC's Eq. 11: both branches, or what stands for the second."""
+    count = involution2d(module.lsa, x, y)
+    return count if module.gsi is None else count + find_handler(module.gsi)(module.gsi, x, y)
+
+
+def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """SE: average pooling, two FCs, and the scaling of the features."""
+    return 2 * x.numel() + _matrices(module)
+
+
+def cbam(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """CBAM: an SE whose FCs run twice, and averages over channels, a convolution over places, and their scaling;
+    maxima cost no multiply-adds."""
+    return 4 * x.numel() + 2 * _matrices(module.mlp) + _area(x) * module.spatial_conv.weight.numel()
+
+
+def eca(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """ECA: average pooling, a convolution along the channels, and the scaling of the features."""
+    return 2 * x.numel() + x.shape[1] * module.conv.weight.numel()
 
 
 #: How layers are counted, by the name of their class; a handler counts all that the module holds
 HANDLERS: dict[str, Handler] = {
     'Conv2d': conv2d,
+    'StaticConv2d': conv2d,
     'Linear': linear,
     'PointwiseFC': linear,
     'CondConv2d': mixture,
+    'CondConvRouting': routing,
+    'CondConvLinear': mixture_linear,
     'DyConv2d': mixture,
     'ODConv2d': odconv2d,
     'DCDConv2d': dcd_conv2d,
     'DCDLinearClsHead': dcd_classifier,
+    'Involution2d': involution2d,
+    'DCDC2d': dcdc2d,
+    'GSI': gsi,
+    'SELayer': squeeze_excitation,
+    'CBAM': cbam,
+    'ECALayer': eca,
 }

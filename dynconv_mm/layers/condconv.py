@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .conv_arguments import check_positive_int
 from .mixture_conv import MixtureConv2d
-from .odconv import PointwiseFC
+from .pointwise_fc import PointwiseFC
 
 
 class CondConvRouting(nn.Module):

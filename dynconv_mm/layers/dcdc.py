@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
 from .involution import Involution2d, SizeKeepingConv, check_odd
-from .odconv import PointwiseFC
+from .pointwise_fc import PointwiseFC
+from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
 GSI_KINDS = ('dynamic', 'none', 'conv_small', 'conv_large')
 
@@ -40,11 +41,14 @@ class LSA(Involution2d):
         for number in range(1, self.depth + 1):
             if self.dw_kernel_size is not None:
                 self._add(f'dw{number}', ConvModule(channels, channels, self.dw_kernel_size, groups=channels,
-                                                    padding=self.dw_kernel_size // 2, bias=False, norm_cfg=norm_cfg,
-                                                    act_cfg=None))
-            last = number == self.depth
-            self._add(f'conv{number}', ConvModule(channels, kernel_channels, 1, act_cfg=None) if last else ConvModule(
-                channels, hidden_channels, 1, bias=False, norm_cfg=norm_cfg))
+                                                    padding=self.dw_kernel_size // 2, bias=False,
+                                                    conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg, act_cfg=None))
+            if number < self.depth:
+                conv = ConvModule(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
+                                  norm_cfg=norm_cfg)
+            else:
+                conv = ConvModule(channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
+            self._add(f'conv{number}', conv)
             channels = hidden_channels
 
     def _add(self, name: str, module: nn.Module) -> None:
@@ -71,11 +75,12 @@ class GSI(nn.Module):
         self.kernel_size = kernel_size
         self.geometry = dict(stride=stride, dilation=dilation,
                              padding=tuple(d * (kernel_size - 1) // 2 for d in dilation))
-        self.conv1 = ConvModule(channels, hidden_channels, 1, bias=False)
+        self.conv1 = ConvModule(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG)
         self.fc = PointwiseFC(hidden_channels, hidden_channels**2 * kernel_size**2) if dynamic else None
-        self.conv = None if dynamic else nn.Conv2d(hidden_channels, hidden_channels, kernel_size, bias=False,
-                                                   **self.geometry)
-        self.conv2 = ConvModule(hidden_channels, channels, 1, bias=False, norm_cfg=norm_cfg, act_cfg=None)
+        self.conv = None if dynamic else StaticConv2d(hidden_channels, hidden_channels, kernel_size, bias=False,
+                                                      **self.geometry)
+        self.conv2 = ConvModule(hidden_channels, channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
+                                norm_cfg=norm_cfg, act_cfg=None)
 
     def compute_kernel(self, hidden: Tensor) -> Tensor:
         """The kernel of each sample, Tensor[batch, c, c, kernel_size, kernel_size], of features Tensor[batch, c,
@@ -189,7 +194,8 @@ class DCDC2d(SizeKeepingConv):
             self.gsi = GSI(in_channels, int(gsi_ratio * math.sqrt(in_channels)), gsi_kernel_size if dynamic else 3,
                            self.stride, self.dilation, dynamic, norm_cfg)
         elif gsi == 'conv_large':
-            self.gsi = nn.Conv2d(in_channels, in_channels, 3, self.stride, self.dilation, self.dilation, bias=False)
+            self.gsi = StaticConv2d(in_channels, in_channels, 3, self.stride, self.dilation, self.dilation,
+                                    bias=False)
         self.init_weights()
         self.to(device=device, dtype=dtype)
 
@@ -200,10 +206,8 @@ class DCDC2d(SizeKeepingConv):
         wherever its inputs have that of a ReLU's output.
         """
         for module in self.modules():
-            if isinstance(module, (ConvModule, PointwiseFC)):
+            if isinstance(module, (ConvModule, PointwiseFC, StaticConv2d)):
                 module.init_weights()
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .mixture_conv import MixtureConv2d
-from .odconv import PointwiseFC
+from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
 

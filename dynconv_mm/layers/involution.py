@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..functional.involution import involution2d
 from .conv_arguments import ConvArguments
+from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
 
 def check_odd(name: str, kernel_size: int | tuple[int, int]) -> None:
@@ -122,14 +123,14 @@ class Involution2d(SizeKeepingConv):
 
     def _make_branch(self, hidden_channels: int, kernel_channels: int, norm_cfg: dict | None) -> None:
         """Build what predicts kernels; the last of ``self.branch`` (names of modules, in order) puts them out."""
-        self.conv1 = ConvModule(self.in_channels, hidden_channels, 1, norm_cfg=norm_cfg)
-        self.conv2 = ConvModule(hidden_channels, kernel_channels, 1, act_cfg=None)
+        self.conv1 = ConvModule(self.in_channels, hidden_channels, 1, conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg)
+        self.conv2 = ConvModule(hidden_channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
         self.branch = ['conv1', 'conv2']
 
     def init_weights(self) -> None:
         """Initialise as OpenMMLab does: Kaiming-normal by fan-out, norms 1, biases 0."""
         for module in self.modules():
-            if isinstance(module, ConvModule):
+            if isinstance(module, (ConvModule, StaticConv2d)):
                 module.init_weights()
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -13,39 +13,10 @@ from ..functional.mixture_conv import mixture_conv2d
 from ..functional.plans import check_plan
 from .attention_norm import build_attention_norm, normalize_hidden
 from .conv_arguments import ConvArguments
+from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
 ATTENTIONS = ('spatial', 'channel', 'filter', 'kernel')
-
-
-class PointwiseFC(nn.Module):
-    """A fully connected layer over pooled features, with a convolution's weight shape.
-
-    It is no ``Conv2d`` by class, so that ``init_cfg=dict(layer='Conv2d')`` of a parent leaves it alone.
-
-    Shape:
-        input Tensor[batch, in_channels, p, p], output Tensor[batch, out_channels], p the pooled size
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, pool_size: int = 1, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, pool_size, pool_size))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        """Kaiming-normal by fan-out, biases 0, as the reference."""
-        nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)
-
-    def extra_repr(self) -> str:
-        out_channels, in_channels, pool_size, _ = self.weight.shape
-        pooled = f', pool_size={pool_size}' if pool_size > 1 else ''
-        return f'{in_channels}, {out_channels}{pooled}, bias={self.bias is not None}'
 
 
 class AttentionHeads(PointwiseFC):

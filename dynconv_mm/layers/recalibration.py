@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conv_arguments import check_positive_int
-from .odconv import PointwiseFC
+from .pointwise_fc import PointwiseFC
 
 
 class ChannelMLP(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from dynconv_mm.analysis import count_madds
-from dynconv_mm.analysis.madds import HANDLERS
-from dynconv_mm.layers import DCDConv2d, ODConv2d
+from dynconv_mm.layers import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
+from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
 from dynconv_mm.models import ODConvResNet
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
@@ -58,22 +58,36 @@ def test_odconv_without_attention():
     assert count(ODConv2d(**SHAPE, kernel_num=1, attentions=())) == CONV
 
 
-class DyConv2d(nn.Conv2d):
-    """As the layer of this name counts: four kernels, and a softmax attention of its own."""
+def test_dyconv():
+    hidden, kernel_num = 3, 4  # ⌊12 / 4⌋
+    attention = AREA * C_IN + C_IN * hidden + hidden * kernel_num
+    assert count(DyConv2d(**SHAPE)) == CONV + attention + kernel_num * K2 * C_IN * C_OUT
+
+
+def test_condconv():
+    kernel_num, kernels = 8, 8 * K2 * C_IN * C_OUT
+    attention = AREA * C_IN + C_IN * kernel_num
+    assert count(CondConv2d(**SHAPE)) == CONV + attention + kernels
+    assert count(RoutedConvs()) == 2 * (CONV + kernels) + attention
+
+
+class RoutedConvs(nn.Module):
+    """Two convolutions of the same features that share their routing."""
 
     def __init__(self) -> None:
-        super().__init__(**SHAPE)
-        self.kernel_num = 4
-        self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C_IN, 3), nn.Linear(3, 4))
+        super().__init__()
+        self.routing = CondConvRouting(C_IN, 8)
+        self.convs = nn.ModuleList(CondConv2d(**SHAPE, routing=False) for _ in range(2))
 
     def forward(self, x):
-        return super().forward(x) + self.attention(x).sum()
+        weights = self.routing(x)
+        return [conv(x, weights) for conv in self.convs]
 
 
-def test_mixtures_of_kernels():
-    expected = CONV + AREA * C_IN + C_IN * 3 + 3 * 4 + 4 * K2 * C_IN * C_OUT
-    assert count(DyConv2d()) == expected
-    assert HANDLERS['CondConv2d'] is HANDLERS['DyConv2d']
+def test_the_classifier_of_condconv():
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), CondConvLinear(16, 10, 5))
+    routing = 16 * 5  # of features that are averages already
+    assert count_madds(model, (4, 4)) == 16 * 3 * 16 + routing + 5 * 160 + 160
 
 
 PAPER = dict(variant='paper', squeeze_ratio=4)
@@ -116,6 +130,42 @@ def test_the_classifier_of_dcd():
     model[-1].forward = lambda x, forward=model[-1].forward: forward((x, ))
     expected = 10 * 16 + 16 * 32 + 32 * 32 + 32 * 10 + 32 * 32**2 + 32 * (16 + 10) + 32**2 + 10
     assert count_madds(model, (4, 4)) == 16 * 3 * 16 + expected
+
+
+# 64 channels on a map of 10×9, which stride 2 makes 5×5; one kernel for 16 channels.
+
+PREDICT = 64 * 16 + 16 * 49 * 4  # α = 1 / 4, k = 7
+
+
+@pytest.mark.parametrize(('stride', 'area'), [(1, AREA), (2, OUT_AREA)])
+def test_involution(stride, area):
+    """Each output position predicts 4 kernels of 49 elements; each output is a product with one of them."""
+    assert count(Involution2d(64, 64, stride=stride), 64) == area * (PREDICT + 64 * 49)
+
+
+C_GSI, K2_GSI = 8, 9  # √64
+LSA = OUT_AREA * (64 * 9 + 16 * 9 + PREDICT + 64 * 49)  # depthwise 3×3 before each 1×1
+GSI = AREA * 64 * C_GSI + C_GSI * C_GSI**2 * K2_GSI + OUT_AREA * (C_GSI**2 * K2_GSI + C_GSI * 64)
+
+
+@pytest.mark.parametrize(('options', 'expected'), [
+    (dict(), LSA + GSI),
+    (dict(gsi='none'), LSA),
+    (dict(gsi='conv_small'), LSA + GSI - C_GSI**3 * K2_GSI),  # no FC
+    (dict(gsi='conv_large'), LSA + OUT_AREA * 64 * 64 * 9),
+    (dict(gsi='none', lsa_dw_kernel_size=None), LSA - OUT_AREA * (64 + 16) * 9),
+], ids=str)
+def test_dcdc(options, expected):
+    assert count(DCDC2d(64, 64, stride=2, gsi_kernel_size=3, **options), 64) == expected
+
+
+@pytest.mark.parametrize(('layer', 'expected'), [
+    (SELayer(64), 2 * 64 * AREA + 2 * 64 * 4),  # averages, scaling; ratio 16
+    (CBAM(64), 4 * 64 * AREA + 4 * 64 * 4 + AREA * 2 * 49),  # averages over places and channels, two scalings
+    (ECALayer(64), 2 * 64 * AREA + 64 * 3),
+], ids=['SE', 'CBAM', 'ECA'])
+def test_recalibration(layer, expected):
+    assert count(layer, 64) == expected
 
 
 def test_the_model_is_left_as_it_was():
