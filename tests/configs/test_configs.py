@@ -71,8 +71,17 @@ def build_model(config: Config) -> torch.nn.Module:
     return model
 
 
-def detection_batch(height: int = 64, width: int = 64) -> dict:
-    """One image with two objects, as a data loader collates it."""
+def semantic_classes(model: torch.nn.Module) -> int:
+    """The number of labels that the semantic maps of a detector's data set have, 1 where it learns from none."""
+    for owner in (model, getattr(model, 'roi_head', None)):
+        if (head := getattr(owner, 'semantic_head', None)) is not None:
+            # PanopticFPNHead takes maps of things and stuff, and counts all things as one class
+            return getattr(head, 'num_things_classes', 0) + getattr(head, 'num_stuff_classes', head.num_classes)
+    return 1
+
+
+def detection_batch(num_semantic: int, height: int = 64, width: int = 64) -> dict:
+    """One image with two objects and a map of ``num_semantic`` labels, as a data loader collates it."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
@@ -82,7 +91,7 @@ def detection_batch(height: int = 64, width: int = 64) -> dict:
         mask[top:bottom, left:right] = 1
     sample = DetDataSample(
         gt_instances=InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, height, width)),
-        gt_sem_seg=PixelData(sem_seg=torch.randint(0, 54, (1, height, width))),
+        gt_sem_seg=PixelData(sem_seg=torch.randint(0, num_semantic, (1, height, width))),
         metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.), img_id=0))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     return dict(inputs=[image], data_samples=[sample])
@@ -113,7 +122,7 @@ def test_forward_and_training_step(name):
     torch.manual_seed(0)
     model = build_model(config)
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    batch = classification_batch() if name in CLASSIFIERS else detection_batch()
+    batch = classification_batch() if name in CLASSIFIERS else detection_batch(semantic_classes(model))
     if name.startswith('dcd/'):  # Φ(x) grows with the features: without pre-trained statistics they overflow
         use_batch_statistics(model)
     model.train()
