@@ -7,9 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dynconv_mm.evaluation import PanopticQualityMetric
 from dynconv_mm.layers import TemperatureMixin
 from dynconv_mm.models import DCDLinearClsHead
 
@@ -155,10 +156,25 @@ def test_all_parts_exist(name):
     for scheduler in schedulers:
         PARAM_SCHEDULERS.build(dict(scheduler, convert_to_iter_based=False), default_args=dict(optimizer=optimizer))
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        if name in CLASSIFIERS or 'panoptic' in name:  # mmdet's panoptic data needs panopticapi
+        if name in CLASSIFIERS:
             assert hasattr(import_module(f'{config.default_scope}.datasets'), loader.dataset.type)
         else:
             DATASETS.build(dict(loader.dataset, lazy_init=True))
+
+
+@pytest.mark.parametrize('name', [name for name in DETECTORS if 'panoptic' in name])
+def test_panoptic_from_pypi_alone(name, digits):
+    """Annotations and metric are this package's, which need no panopticapi, and the metric takes its arguments."""
+    config = load(name)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.type == 'CocoPanopticDataset'
+        assert 'LoadPanopticAnnotations' not in {transform.type for transform in loader.dataset.pipeline}
+    train = {transform.type for transform in config.train_dataloader.dataset.pipeline}
+    assert 'LoadCocoPanopticAnnotations' in train
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        assert evaluator.seg_prefix == evaluator.ann_file.replace('.json', '/')
+        metric = METRICS.build(dict(evaluator, ann_file=str(digits / 'annotations' / 'panoptic_val.json')))
+        assert isinstance(metric, PanopticQualityMetric)
 
 
 @pytest.mark.parametrize('name', [name for name in CLASSIFIERS if name.startswith(('rednet/', 'dcdc/'))])
