@@ -180,6 +180,7 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
         page = (tmp_path / 'report' / 'index.html').read_text()
         assert page.count(' (PQ ') == 2 and '<td>foliage</td>' in page and '<th>SQ</th>' in page
         assert len(list((tmp_path / 'report').glob('*.png'))) == 2
+        assert (tmp_path / 'report' / 'summary.txt').read_text() == f'PQ {figures["coco_panoptic/PQ"]:.1f}\n'
 
 
 def test_no_coco_folder(tmp_path, run):
