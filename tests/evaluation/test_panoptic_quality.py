@@ -362,6 +362,11 @@ def test_prediction_of_another_size(annotations):
         build(annotations).process({}, samples({3: [[1000, 1000]]}))
 
 
+def test_a_detector_without_segments(annotations):
+    with pytest.raises(ValueError, match='the model predicts no pred_panoptic_seg'):
+        build(annotations).process({}, [dict(img_id=3, pred_instances={})])
+
+
 # Writing the predictions.
 
 def read_back(prefix: Path) -> dict[int, list]:
