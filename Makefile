@@ -7,7 +7,9 @@ BIN = $(VENV)/bin
 MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST_ARGS ?= -n auto --dist loadgroup
 
-# of each demo: its config, its folder, and the file that says how many epochs it trains
+# of each demo: what it trains, its config, its folder, and the file that says how many epochs it trains
+demo: DEMO_MODEL = small ODConv Faster R-CNN
+demo-panoptic: DEMO_MODEL = small DCDC PanopticFPN
 demo: DEMO_CONFIG = configs/demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py
 demo: DEMO_DIR = work_dirs/demo
 demo: DEMO_SCHEDULE = configs/_base_/digits_detection.py
@@ -29,6 +31,8 @@ $(BIN)/python tools/make_digits_coco.py $(DEMO_DATA)
 	--work-dir $(DEMO_DIR)/test.partial && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
 @$(DEMO_ENV) python tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) --test-dir $(DEMO_DIR)/test \
 	--out $(DEMO_DIR)/report
+@echo "make $@: a $(DEMO_MODEL) was trained and tested on handwritten digits: $$(cat $(DEMO_DIR)/report/summary.txt);" \
+	"look at $(DEMO_DIR)/report/index.html"
 endef
 
 .PHONY: help install demo demo-panoptic test lint clean
@@ -43,11 +47,9 @@ install:  ## a virtual environment with one tested set of packages and this pack
 
 demo: install  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)
-	@echo "make demo: an ODConv detector was trained and tested on handwritten digits; look at $(DEMO_DIR)/report/index.html"
 
 demo-panoptic: install  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
-	@echo "make demo-panoptic: a DCDC PanopticFPN was trained and tested on handwritten digits; look at $(DEMO_DIR)/report/index.html"
 
 test: install lint  ## the whole test suite
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS)

@@ -26,17 +26,24 @@ body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0
 table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(36rem, 1fr)); gap: 1rem; }}
 figure {{ margin: 0; }} img {{ width: 100%; }} figcaption {{ font-size: .85rem; color: #555; }}
+.classes span {{ border-left: 1.2em solid; padding: 0 1rem 0 .4em; white-space: nowrap; }} .classes b {{ color: #222; }}
 </style></head><body>
 <h1>{title}</h1>
 <table>
 {table}
 </table>
-<p>COCO metrics of the whole validation set. Below, {count} of its images: annotations on the left, detections with a
-score of at least {score_thr} or panoptic segments on the right.</p>
+<p>COCO metrics of the whole test set. Below, {count} of its images, {meaning}</p>
+<p class="classes">
+{classes}
+</p>
 <div class="pictures">
 {figures}
 </div></body></html>
 """
+
+BOXES = 'annotated boxes on the left, boxes found with a score of at least {score_thr} on the right.'
+SEGMENTS = """annotated segments on the left, segments found on the right; what shows the bare photograph there belongs
+to none. Under each its own PQ, the mean over the categories annotated or found in it."""
 
 
 def read_metrics(folder: Path) -> list[list[str]]:
@@ -64,6 +71,12 @@ def panoptic_table(values: dict[str, float]) -> list[list[str]]:
     # no number where there is no such segment
     return [['', *RATIOS], *([title, *('–' if isnan(ratio) else f'{ratio:.1f}' for ratio in ratios)]
                              for title, ratios in rows.items())]
+
+
+def headline(titles: list[str], rows: list[list[str]]) -> str:
+    """The first figure of the table, under its title."""
+    column = 1 if titles[0] == '' else 0  # names of the rows have no title
+    return f'{titles[column]} {rows[0][column]}'
 
 
 def boxes(info: dict, found: DetDataSample, scale: int) -> DetDataSample:
@@ -108,12 +121,17 @@ def image_quality(metric: PanopticQualityMetric, image_id: int, found: DetDataSa
     return 100 * np.nanmean(panoptic_quality(metric.results.pop()['statistics'])[:, 0])
 
 
-def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: float, scale: int) -> dict[str, str]:
-    """Write ``count`` pictures, spread over the test set, and return the caption of each by its file name."""
+def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: float,
+         scale: int) -> tuple[dict[str, str], dict[str, tuple[int, int, int]]]:
+    """Write ``count`` pictures, spread over the test set.
+
+    Returns:
+        The caption of each picture by its file name, and the colour, RGB, of each class by its name.
+    """
     import cv2
     from mmdet.apis import inference_detector, init_detector
     from mmdet.registry import DATASETS, METRICS
-    from mmdet.visualization import DetLocalVisualizer
+    from mmdet.visualization import DetLocalVisualizer, get_palette
     from rich.progress import track
 
     model = init_detector(config, checkpoint, device='cpu')
@@ -137,7 +155,8 @@ def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: floa
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         visualizer.add_datasample(name, image, drawn, pred_score_thr=score_thr, out_file=str(folder / name))
         captions[name] = caption
-    return captions
+    classes = dataset.metainfo['classes']
+    return captions, dict(zip(classes, get_palette(dataset.metainfo.get('palette'), len(classes))))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -165,14 +184,18 @@ def main(argv: list[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as made:
         made = Path(made)
-        captions = draw(args.config, args.checkpoint, made, args.images, args.score_thr, args.scale)
+        captions, colours = draw(args.config, args.checkpoint, made, args.images, args.score_thr, args.scale)
         figures = '\n'.join(f'<figure><img src="{name}" alt="annotations and detections of image {name}">'
                             f'<figcaption>{caption}</figcaption></figure>' for name, caption in captions.items())
         table = '\n'.join('<tr>' + ''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in row) + '</tr>'
                           for tag, row in (('th', titles), *(('td', row) for row in rows)))
+        classes = '\n'.join(f'<span style="color: rgb{tuple(map(int, colour))}"><b>{html.escape(name)}</b></span>'
+                            for name, colour in colours.items())
+        meaning = SEGMENTS if 'PQ' in titles else BOXES.format(score_thr=args.score_thr)
         (made / 'index.html').write_text(
-            PAGE.format(title=html.escape(Path(args.config).stem), table=table, count=len(captions),
-                        score_thr=args.score_thr, figures=figures), encoding='utf-8')
+            PAGE.format(title=html.escape(Path(args.config).stem), table=table, count=len(captions), meaning=meaning,
+                        classes=classes, figures=figures), encoding='utf-8')
+        (made / 'summary.txt').write_text(headline(titles, rows) + '\n')
         if args.out.exists():
             shutil.rmtree(args.out)
         shutil.copytree(made, args.out)
@@ -180,9 +203,10 @@ def main(argv: list[str] | None = None) -> None:
 
     from rich.console import Console
     from rich.table import Table
-    table = Table(*titles, title=Path(args.config).stem)
+    table = Table(*titles)
     for row in rows:
         table.add_row(*row)
+    print(Path(args.config).stem)
     Console().print(table)
     print(f'{len(captions)} pictures: {args.out / "index.html"}')
 

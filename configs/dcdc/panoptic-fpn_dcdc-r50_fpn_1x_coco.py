@@ -1,4 +1,4 @@
-_base_ = ['mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+_base_ = '../_base_/panoptic-fpn_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         type='DCDCResNet',

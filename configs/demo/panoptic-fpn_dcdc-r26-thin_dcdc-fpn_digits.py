@@ -65,5 +65,5 @@ model = dict(
     panoptic_fusion_head=dict(
         type='HeuristicFusionHead', num_things_classes=len(things), num_stuff_classes=len(stuff)),
     test_cfg=dict(
-        rcnn=dict(score_thr=0.5, nms=dict(type='nms', iou_threshold=0.5, class_agnostic=True)),
+        rcnn=dict(score_thr=0.3, nms=dict(type='nms', iou_threshold=0.5, class_agnostic=True)),
         panoptic=dict(mask_overlap=0.5, stuff_area_limit=256)))  # pixels of an image of 160 x 128

@@ -216,6 +216,9 @@ class PanopticQualityMetric(BaseMetric):
             raise ValueError(f'the classes of the data set must be the categories of ann_file in their order, {names}, '
                              f'but are {list(self.dataset_meta["classes"])}')
         for sample in data_samples:
+            if 'pred_panoptic_seg' not in sample:
+                raise ValueError('the model predicts no pred_panoptic_seg: PanopticQualityMetric is for panoptic '
+                                 'segmentors, such as PanopticFPN')
             panoptic = sample['pred_panoptic_seg']
             prediction, labels = split_segments(panoptic['sem_seg'][0].cpu().numpy(), len(names),
                                                 panoptic.get('ignore_index', len(names)))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dynconv_mm.evaluation import PanopticQualityMetric
 from dynconv_mm.layers import TemperatureMixin
 from dynconv_mm.models import DCDLinearClsHead
 
@@ -71,8 +72,17 @@ def build_model(config: Config) -> torch.nn.Module:
     return model
 
 
-def detection_batch(height: int = 64, width: int = 64) -> dict:
-    """One image with two objects, as a data loader collates it."""
+def semantic_classes(model: torch.nn.Module) -> int:
+    """The number of labels that the semantic maps of a detector's data set have, 1 where it learns from none."""
+    for owner in (model, getattr(model, 'roi_head', None)):
+        if (head := getattr(owner, 'semantic_head', None)) is not None:
+            # PanopticFPNHead takes maps of things and stuff, and counts all things as one class
+            return getattr(head, 'num_things_classes', 0) + getattr(head, 'num_stuff_classes', head.num_classes)
+    return 1
+
+
+def detection_batch(num_semantic: int, height: int = 64, width: int = 64) -> dict:
+    """One image with two objects and a map of ``num_semantic`` labels, as a data loader collates it."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData, PixelData
@@ -82,7 +92,7 @@ def detection_batch(height: int = 64, width: int = 64) -> dict:
         mask[top:bottom, left:right] = 1
     sample = DetDataSample(
         gt_instances=InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]), masks=BitmapMasks(masks, height, width)),
-        gt_sem_seg=PixelData(sem_seg=torch.randint(0, 54, (1, height, width))),
+        gt_sem_seg=PixelData(sem_seg=torch.randint(0, num_semantic, (1, height, width))),
         metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.), img_id=0))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     return dict(inputs=[image], data_samples=[sample])
@@ -113,7 +123,7 @@ def test_forward_and_training_step(name):
     torch.manual_seed(0)
     model = build_model(config)
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    batch = classification_batch() if name in CLASSIFIERS else detection_batch()
+    batch = classification_batch() if name in CLASSIFIERS else detection_batch(semantic_classes(model))
     if name.startswith('dcd/'):  # Φ(x) grows with the features: without pre-trained statistics they overflow
         use_batch_statistics(model)
     model.train()
@@ -146,10 +156,25 @@ def test_all_parts_exist(name):
     for scheduler in schedulers:
         PARAM_SCHEDULERS.build(dict(scheduler, convert_to_iter_based=False), default_args=dict(optimizer=optimizer))
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        if name in CLASSIFIERS or 'panoptic' in name:  # mmdet's panoptic data needs panopticapi
+        if name in CLASSIFIERS:
             assert hasattr(import_module(f'{config.default_scope}.datasets'), loader.dataset.type)
         else:
             DATASETS.build(dict(loader.dataset, lazy_init=True))
+
+
+@pytest.mark.parametrize('name', [name for name in DETECTORS if 'panoptic' in name])
+def test_panoptic_from_pypi_alone(name, digits):
+    """Annotations and metric are this package's, which need no panopticapi, and the metric takes its arguments."""
+    config = load(name)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.type == 'CocoPanopticDataset'
+        assert 'LoadPanopticAnnotations' not in {transform.type for transform in loader.dataset.pipeline}
+    train = {transform.type for transform in config.train_dataloader.dataset.pipeline}
+    assert 'LoadCocoPanopticAnnotations' in train
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        assert evaluator.seg_prefix == evaluator.ann_file.replace('.json', '/')
+        metric = METRICS.build(dict(evaluator, ann_file=str(digits / 'annotations' / 'panoptic_val.json')))
+        assert isinstance(metric, PanopticQualityMetric)
 
 
 @pytest.mark.parametrize('name', [name for name in CLASSIFIERS if name.startswith(('rednet/', 'dcdc/'))])

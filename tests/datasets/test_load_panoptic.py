@@ -1,4 +1,5 @@
 """LoadCocoPanopticAnnotations loads what mmdet's LoadPanopticAnnotations does, without panopticapi."""
+import json
 import pickle
 import sys
 from types import ModuleType
@@ -95,19 +96,36 @@ def test_data_loaders_can_pickle_it(results):
     assert 'gt_seg_map' not in twin(results)
 
 
-def test_in_the_pipeline_of_a_data_set(digits):
-    """Through mmdet's data set, resizing and packing."""
+def build_data_set(digits, **kwargs):
+    """mmdet's data set of the digits to validate with, resized and packed."""
     datasets = pytest.importorskip('mmdet.registry').DATASETS
     from mmengine.registry import init_default_scope
     init_default_scope('mmdet')
     names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
     stuff = ('sky', 'building', 'petal', 'foliage')
-    dataset = datasets.build(dict(
-        type='CocoPanopticDataset', data_root=str(digits), ann_file='annotations/panoptic_val.json',
-        data_prefix=dict(img='val/', seg='annotations/panoptic_val/'),
+    return datasets.build(dict(
+        type='CocoPanopticDataset', data_root=str(digits), test_mode=True,
         metainfo=dict(classes=names + stuff, thing_classes=names, stuff_classes=stuff),
         pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadCocoPanopticAnnotations'),
-                  dict(type='Resize', scale=(320, 256), keep_ratio=True), dict(type='PackDetInputs')]))
+                  dict(type='Resize', scale=(320, 256), keep_ratio=True), dict(type='PackDetInputs')], **kwargs))
+
+
+def test_images_without_annotations(digits, tmp_path):
+    """As in COCO's test-dev, of which there is a list of images alone."""
+    content = json.loads((digits / 'annotations' / 'panoptic_val.json').read_text())
+    del content['annotations']
+    (tmp_path / 'image_info.json').write_text(json.dumps(content))
+    dataset = build_data_set(digits, ann_file=str(tmp_path / 'image_info.json'), data_prefix=dict(img='val/'))
+    assert len(dataset) == 4
+    sample = dataset[0]
+    assert sample['inputs'].shape == (3, 256, 320)
+    assert len(sample['data_samples'].gt_instances) == 0 and 'gt_sem_seg' not in sample['data_samples']
+
+
+def test_in_the_pipeline_of_a_data_set(digits):
+    dataset = build_data_set(digits, ann_file='annotations/panoptic_val.json',
+                             data_prefix=dict(img='val/', seg='annotations/panoptic_val/'))
+    assert len(dataset) == 4
     for index in range(len(dataset)):
         sample = dataset[index]['data_samples']
         semantic = sample.gt_sem_seg.sem_seg

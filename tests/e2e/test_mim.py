@@ -136,7 +136,7 @@ def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
     assert 'coco/segm_mAP:' in done.stdout, done.stdout[-3000:]
 
 
-DCDC_DEMOS = {  # and the figures that its test gives
+DCDC_DEMOS = {  # and figures that its test gives, COCO's out of 1 and panoptic ones out of 100
     'retinanet': ['coco/bbox_mAP'],
     'mask-rcnn': ['coco/bbox_mAP', 'coco/segm_mAP'],
     'htc': ['coco/bbox_mAP', 'coco/segm_mAP'],
@@ -167,7 +167,7 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
                '--cfg-options', *options)
     assert done.returncode == 0, done.stdout[-3000:]
     figures = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())
-    assert set(DCDC_DEMOS[detector]) <= set(figures)
+    assert all(0 <= figures[name] <= (100 if panoptic else 1) for name in DCDC_DEMOS[detector]), figures
 
     if panoptic:
         small = tmp_path / 'small.py'
@@ -180,6 +180,7 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
         page = (tmp_path / 'report' / 'index.html').read_text()
         assert page.count(' (PQ ') == 2 and '<td>foliage</td>' in page and '<th>SQ</th>' in page
         assert len(list((tmp_path / 'report').glob('*.png'))) == 2
+        assert (tmp_path / 'report' / 'summary.txt').read_text() == f'PQ {figures["coco_panoptic/PQ"]:.1f}\n'
 
 
 def test_no_coco_folder(tmp_path, run):

@@ -299,6 +299,8 @@ for image_id in mine:
 assert len(metric.results) == 2
 found = metric.evaluate(len(ORDER))
 Path(f'{sys.argv[3]}.{dist.get_rank()}').write_text(json.dumps(found))
+dist.barrier()  # a process that leaves early may abort the other
+dist.destroy_process_group()
 """
 ORDER = [3, 8, 8]
 
@@ -358,6 +360,11 @@ def test_unknown_image(annotations):
 def test_prediction_of_another_size(annotations):
     with pytest.raises(ValueError, match=r'the image 3 is of height and width \(1, 2\)'):
         build(annotations).process({}, samples({3: [[1000, 1000]]}))
+
+
+def test_a_detector_without_segments(annotations):
+    with pytest.raises(ValueError, match='the model predicts no pred_panoptic_seg'):
+        build(annotations).process({}, [dict(img_id=3, pred_instances={})])
 
 
 # Writing the predictions.

@@ -67,3 +67,9 @@ def test_panoptic_metrics(tool, tmp_path):
     assert tool.read_metrics(tmp_path) == [
         ['', 'PQ', 'SQ', 'RQ'], ['all', '0.0', '1.0', '2.0'], ['things', '10.0', '11.0', '12.0'],
         ['stuff', '20.0', '21.0', '22.0'], ['sky', '30.0', '31.0', '32.0'], ['six', '40.0', '–', '42.0']]
+
+
+@pytest.mark.parametrize('titles, row, line', [(['AP', 'AP50'], ['0.500', '0.7'], 'AP 0.500'),
+                                               (['', 'PQ', 'SQ'], ['all', '42.6', '70.1'], 'PQ 42.6')])
+def test_headline(tool, titles, row, line):
+    assert tool.headline(titles, [row, ['', '', '']]) == line
