@@ -177,7 +177,7 @@ class PanopticQualityMetric(BaseMetric):
 
     Raises:
         ValueError: an argument lacks; ``ann_file`` is no panoptic one, or its categories are not the classes of
-            the data set; or the model predicts other classes or sizes.
+            the data set; or the model predicts other classes or sizes, or no panoptic segments.
     """
 
     default_prefix = 'coco_panoptic'
