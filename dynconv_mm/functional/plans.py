@@ -19,6 +19,7 @@ from .plan_costs import Shape, estimate
 from .recomputed import convolve, convolve_recomputed
 from .sample_conv import grouped_conv, is_channels_last
 from .shared_columns import shared_columns_conv2d
+from .triton import triton_enabled
 
 # Kernels made for a batch are kept for the backward pass up to so many elements, and made again beyond; and no more
 # are made at once than glibc allocates without mapping memory anew (32 MiB of float32).
@@ -121,6 +122,12 @@ def shifted(m: Mixture) -> Tensor:
     return y if m.bias is None else y + m.bias[:, None, None]
 
 
+def triton(m: Mixture) -> Tensor:
+    """An implicit matrix product that mixes the kernels on its way, on a GPU."""
+    from .triton.mixture_conv import triton_mixture_conv2d
+    return triton_mixture_conv2d(m)
+
+
 def _scaled_input(m: Mixture) -> Tensor:
     return m.input * m.channel_attention[:, :, None, None] if is_shared(m.channel_attention) else m.input
 
@@ -165,6 +172,13 @@ def _needs_depthwise(m: Mixture) -> str | None:
     return None if m.is_depthwise else 'a convolution that is not depthwise'
 
 
+def _needs_triton(m: Mixture) -> str | None:
+    if not triton_enabled():
+        return 'a call before enable_triton()'
+    from .triton.mixture_conv import serves
+    return None if serves(m) else 'tensors that are not on a GPU, or of another type than float16 to float64'
+
+
 PLANS: dict[str, Plan] = {
     'grouped': Plan(grouped, _always),
     'shared': Plan(shared, _needs_one_kernel),
@@ -174,6 +188,7 @@ PLANS: dict[str, Plan] = {
     'im2col': Plan(columns, _needs_dense),
     'mix_after': Plan(mix_after, _needs_no_spatial),
     'shifted': Plan(shifted, _needs_depthwise),
+    'triton': Plan(triton, _needs_triton),
 }
 FRUGAL_PLAN = 'per_sample'
 
@@ -225,7 +240,7 @@ def choose_plan(m: Mixture, plan: str = 'auto') -> str:
     if _plan_for_all and (_plan_for_all[-1] == 'auto' or PLANS[_plan_for_all[-1]].obstacle(m) is None):
         plan = _plan_for_all[-1]
     if plan == 'auto':
-        return _traced_plan(m) if is_traced() else _cheapest_plan(m)
+        return _traced_plan(m) if is_traced() else _cheapest_plan(m) if m.input.device.type == 'cpu' else _gpu_plan(m)
     obstacle = PLANS[plan].obstacle(m)
     if obstacle is not None:
         able = sorted(name for name in PLANS if PLANS[name].obstacle(m) is None)
@@ -247,9 +262,16 @@ def _cheapest_plan(m: Mixture) -> str:
     return plan
 
 
+def _gpu_plan(m: Mixture) -> str:
+    """Triton where it is switched on, else one large operation; their costs have not been measured."""
+    return _first(m, 'triton', 'shared', 'bmm')
+
+
 def _traced_plan(m: Mixture) -> str:
     """A plan whose operations do not depend on the batch's size, where there is one."""
-    for name in ('shared', 'bmm', 'shifted', 'im2col'):
-        if PLANS[name].obstacle(m) is None:
-            return name
-    return 'grouped'
+    return _first(m, 'shared', 'bmm', 'shifted', 'im2col')
+
+
+def _first(m: Mixture, *names: str) -> str:
+    """The first plan that can serve ``m``, or 'grouped'."""
+    return next((name for name in names if PLANS[name].obstacle(m) is None), 'grouped')

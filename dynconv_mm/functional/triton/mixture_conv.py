@@ -18,9 +18,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
-from ..plans import Mixture
+from ..mixture import Mixture
+from ..plans import grouped
+from ..second_order import differentiable_gradients
 from .common import (
     ACCUMULATORS,
     IntPair,
@@ -257,6 +259,7 @@ class _MixtureConv(torch.autograd.Function):
                 dilation: IntPair, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight, taps, channel, filter_)
         ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.geometry = stride, padding, dilation, groups
         ctx.constants = constants = _constants(x, weight, channel, filter_, stride, padding, dilation, groups)
         out_height, out_width = output_size(x.shape[2:], weight.shape[3:], stride, padding, dilation)
         pixels = out_height * out_width
@@ -271,9 +274,14 @@ class _MixtureConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            needed = ctx.needs_input_grad
+            dx, dweight, *dattentions = differentiable_gradients(
+                lambda *tensors: _by_autograd(*tensors, ctx.geometry), tensors, (*needed[:2], *needed[3:6]), dy)
+            dbias = dy.sum((0, 2, 3)).to(ctx.bias_dtype) if needed[2] else None
+            return dx, dweight, dbias, *dattentions, None, None, None, None
         dx = dweight = dbias = dtaps = dchannel = dfilter = None
         if ctx.needs_input_grad[0]:
             dx = _differentiate_input(dy, *tensors, ctx.constants)
@@ -282,6 +290,16 @@ class _MixtureConv(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dbias = dy.sum((0, 2, 3), dtype=accumulator(dy.dtype)).to(ctx.bias_dtype)
         return dx, dweight, dbias, dtaps, dchannel, dfilter, None, None, None, None
+
+
+def _by_autograd(x: Tensor, weight: Tensor, taps: Tensor, channel: Tensor | None, filter_: Tensor | None,
+                 geometry: tuple) -> Tensor:
+    """The same in operations that autograd knows, the bias left out."""
+    x, weight, taps, channel, filter_ = (
+        None if tensor is None else tensor.to(taps.dtype) for tensor in (x, weight, taps, channel, filter_))
+    channel, filter_ = (None if attention is None else attention.expand(-1, len(weight), -1)
+                        for attention in (channel, filter_))
+    return grouped(Mixture(x, weight, None, None, taps, channel, filter_, *geometry))
 
 
 def _differentiate_input(dy: Tensor, x: Tensor, weight: Tensor, taps: Tensor, channel: Tensor | None,
@@ -386,7 +404,6 @@ def triton_mixture_conv2d(m: Mixture) -> Tensor:
 
     Sums are taken in float32 (float64 for float64 inputs), products in the input's type, under autocast in
     autocast's. float32 products obey ``torch.backends.cudnn.allow_tf32``, as those of torch's convolutions do.
-    Twice differentiable it is not.
 
     Returns:
         Tensor[batch, out_channels, out_height, out_width], of the input's type and memory format

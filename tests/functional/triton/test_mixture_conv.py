@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from dynconv_mm.functional.plans import Mixture
+from dynconv_mm.functional import PLANS, enable_triton, mixture_conv2d
+from dynconv_mm.functional.mixture import Mixture
+from dynconv_mm.functional.plans import choose_plan
 
 pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
@@ -201,11 +203,31 @@ def test_only_the_gradients_that_are_asked_for(device, names):
         assert_agree(gradient, expected, 1e-10, name)
 
 
-def test_no_second_derivative(device):
-    m = Case(1).make_mixture(device=device)
-    gradient, = torch.autograd.grad(triton_mixture_conv2d(m).square().sum(), m.weight, create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
-        gradient.sum().backward()
+@pytest.mark.parametrize('kinds', [('shared', 'own'), ('own', 'shared'), ('absent', 'absent')], ids='-'.join)
+def test_second_derivatives(device, kinds):
+    m = Case(1, channel_attention=kinds[0], filter_attention=kinds[1]).make_mixture(device=device)
+    tensors = list(differentiable(m).values())
+
+    def gradients_of_gradients(y: Tensor) -> tuple[Tensor, ...]:
+        gradients = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors)
+
+    for actual, expected in zip(gradients_of_gradients(triton_mixture_conv2d(m)), gradients_of_gradients(reference(m))):
+        assert_agree(actual, expected, 1e-10, 'gradient of a gradient')
+
+
+def test_as_a_plan(device):
+    m = Case(2).make_mixture(device=device)
+    assert PLANS['triton'].obstacle(m) == 'a call before enable_triton()'
+    with enable_triton():
+        assert PLANS['triton'].obstacle(m) is None
+        assert 'not on a GPU' in PLANS['triton'].obstacle(m._replace(input=m.input.to(torch.int32)))
+        arguments = m._asdict()
+        actual = mixture_conv2d(**arguments, plan='triton')
+        assert (choose_plan(m) == 'triton') == (device == 'cuda')
+    assert_agree(actual, reference(m), 1e-10, 'output')
+    with pytest.raises(ValueError, match="'triton' cannot serve a call before enable_triton"):
+        mixture_conv2d(**arguments, plan='triton')
 
 
 def test_in_a_compiled_function(device):
