@@ -12,7 +12,7 @@ from .conv_arguments import ConvArguments, check_positive_int
 class MixtureConv2d(ConvArguments):
     """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
 
-    A subclass computes the attentions in :meth:`compute_attentions`, no filter attention among them. ``weight`` is a
+    A subclass computes the attentions in :meth:`compute_attentions`. ``weight`` is a
     Parameter[n, out_channels, in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels]
     or None.
 
@@ -69,8 +69,10 @@ class MixtureConv2d(ConvArguments):
             scale, shift (Tensor[out_channels]): such as of a batch norm in eval mode.
             shared (Tensor): what ``forward`` takes beside the features.
         """
-        bias = shift if self.bias is None else shift + self.bias * scale
-        return self._convolve(x, bias, dict(self.compute_attentions(x, *shared), filter=scale.expand(len(x), -1)))
+        attentions = self.compute_attentions(x, *shared)
+        filter_ = attentions.get('filter')
+        attentions['filter'] = scale.expand(len(x), -1) if filter_ is None else filter_ * scale
+        return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, attentions)
 
     def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:
         x, padding = self._pad(x)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.autocast import autocast_dtype
-from ..functional.mixture_conv import mixture_conv2d
-from ..functional.plans import check_plan
 from .attention_norm import build_attention_norm, normalize_hidden
-from .conv_arguments import ConvArguments
+from .conv_arguments import check_positive_int
+from .mixture_conv import MixtureConv2d
 from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
@@ -117,7 +116,7 @@ def _separate_heads(attention: ODConvAttention, state_dict: dict[str, Tensor], p
 
 
 @MODELS.register_module()
-class ODConv2d(ConvArguments, TemperatureMixin):
+class ODConv2d(MixtureConv2d, TemperatureMixin):
     r"""Convolution whose kernels are attended to along all four of their dimensions (ODConv, Eq. 2).
 
     .. math:: y = \Big(\sum_i \alpha_{wi} \odot \alpha_{fi} \odot \alpha_{ci} \odot \alpha_{si} \odot W_i\Big)
@@ -184,13 +183,10 @@ class ODConv2d(ConvArguments, TemperatureMixin):
                  temperature: float = 1.,
                  norm_cfg: dict | None = dict(type='BN'),
                  plan: str = 'auto') -> None:
-        super().__init__()
-        self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
-                                  padding_mode)
-        for name, value in (('kernel_num', kernel_num), ('min_channels', min_channels),
-                            ('spatial_pool_size', spatial_pool_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+                         padding_mode, kernel_num, plan)
+        for name, value in (('min_channels', min_channels), ('spatial_pool_size', spatial_pool_size)):
+            check_positive_int(name, value)
         if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
             raise ValueError(f'reduction must be in (0, 1], e.g. 1/16, but is {reduction!r}')
         if isinstance(attentions, str) or not isinstance(attentions, Sequence) \
@@ -200,20 +196,9 @@ class ODConv2d(ConvArguments, TemperatureMixin):
         if spatial_activation not in ('sigmoid', 'softmax'):
             raise ValueError(f"spatial_activation must be 'sigmoid' or 'softmax', but is "
                              f'{spatial_activation!r}')
-        check_plan(plan)
         self._init_temperature(temperature)
-        self.kernel_num = kernel_num
         self.spatial_activation = spatial_activation
         self.share_attention = share_attention
-        self.plan = plan
-
-        kernel_height, kernel_width = self.kernel_size
-        self.weight = nn.Parameter(
-            torch.empty(kernel_num, out_channels, in_channels // groups, kernel_height, kernel_width))
-        if bias:
-            self.bias = nn.Parameter(torch.empty(out_channels))
-        else:
-            self.register_parameter('bias', None)
         head_channels = self._head_channels(attentions)
         hidden_channels = max(int(in_channels * reduction), min_channels)
         self.attention = ODConvAttention(in_channels, hidden_channels, head_channels, spatial_pool_size,
@@ -234,10 +219,7 @@ class ODConv2d(ConvArguments, TemperatureMixin):
 
     def init_weights(self) -> None:
         """Initialise as the reference: every kernel and FC Kaiming-normal by fan-out, biases 0."""
-        for kernel in self.weight:
-            nn.init.kaiming_normal_(kernel, mode='fan_out', nonlinearity='relu')
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        super().init_weights()
         if self.attention is not None:
             self.attention.init_weights()
 
@@ -267,36 +249,10 @@ class ODConv2d(ConvArguments, TemperatureMixin):
             attentions['spatial'] = spatial.view_as(attentions['spatial']).softmax(-1)
         return attentions
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, **self.compute_attentions(x))
-
-    def forward_scaled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """``forward(x) * scale + shift``, without passes of their own over the features.
-
-        Args:
-            x (Tensor[batch, in_channels, height, width]): features.
-            scale, shift (Tensor[out_channels]): such as of a batch norm in eval mode.
-        """
-        attentions = self.compute_attentions(x)
-        filter_ = attentions.get('filter')
-        attentions['filter'] = scale.expand(len(x), -1) if filter_ is None else filter_ * scale
-        return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, **attentions)
-
-    def _convolve(self, x: Tensor, bias: Tensor | None = None, *, channel: Tensor | None = None,
-                  filter: Tensor | None = None, spatial: Tensor | None = None,
-                  kernel: Tensor | None = None) -> Tensor:
-        x, padding = self._pad(x)
-        return mixture_conv2d(x, self.weight, self.bias if bias is None else bias, kernel_attention=kernel,
-                              spatial_attention=spatial, channel_attention=channel, filter_attention=filter,
-                              stride=self.stride, padding=padding, dilation=self.dilation, groups=self.groups,
-                              plan=self.plan)
-
     def extra_repr(self) -> str:
-        parts = [super().extra_repr(), f'kernel_num={self.kernel_num}']
+        parts = [super().extra_repr()]
         if not self.share_attention:
             parts.append('share_attention=False')
         if self.spatial_activation != 'sigmoid':
             parts.append(f'spatial_activation={self.spatial_activation!r}')
-        if self.plan != 'auto':
-            parts.append(f'plan={self.plan!r}')
         return ', '.join(parts)

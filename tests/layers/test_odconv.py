@@ -255,7 +255,7 @@ def test_extra_repr():
                      spatial_activation='softmax', plan='grouped')
     assert layer.extra_repr() == (
         "8, 6, kernel_size=(3, 1), stride=(2, 2), padding=(1, 0), dilation=(2, 2), groups=2, padding_mode='circular', "
-        "bias=False, kernel_num=2, share_attention=False, spatial_activation='softmax', plan='grouped'")
+        "bias=False, kernel_num=2, plan='grouped', share_attention=False, spatial_activation='softmax'")
     assert '(fc): PointwiseFC(8, 16, pool_size=3, bias=False)' in repr(ODConv2d(8, 6, 3, spatial_pool_size=3))
 
 
