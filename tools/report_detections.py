@@ -136,10 +136,9 @@ def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: floa
 
     model = init_detector(config, checkpoint, device='cpu')
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
-    metric = METRICS.build(model.cfg.test_evaluator)
     visualizer = DetLocalVisualizer(line_width=2)
-    visualizer.dataset_meta = metric.dataset_meta = dataset.metainfo
-    captions = {}
+    visualizer.dataset_meta = dataset.metainfo
+    metric, captions = None, {}
     for index in track(range(0, len(dataset), max(1, len(dataset) // count)), 'drawing'):
         if len(captions) == count:
             break
@@ -147,6 +146,9 @@ def draw(config: str, checkpoint: str, folder: Path, count: int, score_thr: floa
         found = inference_detector(model, info['img_path']).cpu()
         name = caption = f'{Path(info["img_path"]).stem}.png'
         if 'pred_panoptic_seg' in found:
+            if metric is None:
+                metric = METRICS.build(model.cfg.test_evaluator)
+                metric.dataset_meta = dataset.metainfo
             caption += f' (PQ {image_quality(metric, info["img_id"], found):.1f})'
             drawn = segments(info, found, scale, len(dataset.metainfo['classes']))
         else:
