@@ -56,7 +56,8 @@ def compare(args: argparse.Namespace) -> None:
         groups.setdefault(benchmark.static_network(name), []).append(name)
     settings = [benchmark.Setting(mode == 'training', batch, threads, args.size, args.device, args.dtype,
                                   args.channels_last, args.compile)
-                for mode, batch, threads in itertools.product(args.modes, args.batches, args.threads)]
+                for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
+                for threads in args.threads]
     machine, results = benchmark.describe_machine(), []
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -95,7 +96,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help='named as in configs/; each is compared with the same network without its method '
                         '(default: %(default)s)')
     parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], default=['inference', 'training'])
-    parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch (default: 1 8)')
+    parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch of inference '
+                        '(default: 1 8)')
+    parser.add_argument('--training-batches', nargs='+', type=int, default=[8], help='of training (default: 8)')
     parser.add_argument('--threads', nargs='+', type=int, default=[1], help='threads to compute with (default: 1)')
     parser.add_argument('--plans', nargs='+', default=['auto', 'grouped'], help='execution plans (default: auto '
                         "grouped, the package's choice and what everybody else does)")
@@ -116,10 +119,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'the cost model and write it to FILE; the package reads dynconv_mm/functional/plan_costs.json')
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (3 if args.calibrate else 9)
-    for name in ('batches', 'threads', 'rounds', 'size'):
+    for name in ('batches', 'training_batches', 'threads', 'rounds', 'size'):
         values = getattr(args, name)
         if min(values if isinstance(values, list) else [values]) < 1:
-            parser.error(f'--{name} must be positive, but is {values}')
+            parser.error(f'--{name.replace("_", "-")} must be positive, but is {values}')
     target = args.calibrate or args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')

@@ -153,7 +153,8 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
 
     Args:
         networks (Iterable[str]): which, see :func:`build_network`; all of them stand in for the same static one.
-        plans (Iterable[str]): 'auto' or names in :data:`~dynconv_mm.functional.PLANS`.
+        plans (Iterable[str]): 'auto' or names in :data:`~dynconv_mm.functional.PLANS`, for those networks that mix
+            kernels.
         setting (Setting): mode, batch, threads and so on.
         rounds (Iterable[int]): see :func:`~dynconv_mm.analysis.timing.time_in_turns`.
         memory (bool): whether to measure the peak memory too, each in a process of its own.
@@ -164,12 +165,13 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     Raises:
         ValueError: ``networks`` do not stand in for one and the same network, or there is none of that name.
     """
-    networks = list(networks)
+    networks, plans = list(networks), list(plans)
     statics = {static_network(name) for name in networks}
     if len(statics) != 1:
         raise ValueError(f'networks must all stand in for one static network, but are compared with {sorted(statics)}')
     keys = [(static, 'auto') for static in statics]
-    keys += [(name, plan) for name in networks for plan in plans if (name, 'auto') not in keys]
+    keys += [(name, plan) for name in networks if (name, 'auto') not in keys
+             for plan in (plans if name.startswith(tuple(MIXTURES)) else ['auto'])]
     torch.set_num_threads(setting.threads)
     timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
@@ -178,7 +180,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
 
 
 def peak_megabytes(name: str, setting: Setting, plan: str = 'auto') -> float:
-    """The most memory that a fresh process held that builds a network and makes three steps, in MB.
+    """The most memory that a fresh process held that builds a network and makes two steps, in MB.
 
     On a CPU it is that of the whole process, Python and torch included; on a GPU what torch allocated.
     """
@@ -189,7 +191,7 @@ def peak_megabytes(name: str, setting: Setting, plan: str = 'auto') -> float:
 def _peak_megabytes(name: str, setting: Setting, plan: str) -> float:
     torch.set_num_threads(setting.threads)
     step = make_step(name, setting, plan)
-    for _ in range(3):
+    for _ in range(2):
         step()
     if setting.device != 'cpu':
         return torch.cuda.max_memory_allocated() / 1e6

@@ -90,7 +90,8 @@ def mixed_kernels(m: Mixture) -> Tensor:
     own = [attention if is_own(attention) else None for attention in m[4:7]]
     if own == [None, None, None]:
         if m.kernel_attention is None:
-            return m.weight.sum(0).expand(batch, -1, -1, -1, -1)
+            kernel = m.weight[0] if n == 1 else m.weight.sum(0)
+            return kernel.expand(batch, -1, -1, -1, -1)
         bank = m.weight.flatten(1)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return (m.kernel_attention @ bank).reshape(batch, *m.weight.shape[1:])

@@ -9,6 +9,8 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .norm_folding import has_hooks, is_constant
+
 NORM_TYPES = ('BN', 'BN1d', 'BN2d', 'SyncBN', 'GN', 'LN')
 
 
@@ -51,6 +53,8 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     """
     if not isinstance(norm, _BatchNorm):
         return norm(hidden)
+    if is_constant(norm) and not has_hooks(norm):  # without the module's detour over four dimensions
+        return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     values = hidden.numel() // hidden.shape[1]
     if norm.training and values < 2 and not _is_synchronised(norm):
         if values == 1:

@@ -20,20 +20,21 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if not hasattr(conv, 'forward_scaled') or not _is_constant(norm) or _has_hooks(conv) or _has_hooks(norm):
+    if not hasattr(conv, 'forward_scaled') or not is_constant(norm) or has_hooks(conv) or has_hooks(norm):
         return norm(conv(x, *shared))
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = norm.weight * scale
-    shift = -norm.running_mean * scale
-    return conv.forward_scaled(x, scale, shift if norm.bias is None else norm.bias + shift, *shared)
+    bias = torch.zeros_like(scale) if norm.bias is None else norm.bias
+    return conv.forward_scaled(x, scale, torch.addcmul(bias, norm.running_mean, scale, value=-1), *shared)
 
 
-def _is_constant(norm: nn.Module) -> bool:
+def is_constant(norm: nn.Module) -> bool:
+    """Whether it is a batch norm in eval mode."""
     return isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether somebody wants to see what goes through it."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
                 or module._backward_pre_hooks)
