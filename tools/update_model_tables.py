@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import yaml
+from paper_tables import ROOT, build, load_config
 
-ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
                    URL='https://openreview.net/forum?id=DmpCfq6Mg39'),
@@ -36,13 +36,8 @@ def configs(method: str) -> list[Path]:
 
 def count_parameters(config: Path) -> int:
     """All parameters of the model that a config describes, without allocating them."""
-    import torch
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-    cfg = Config.fromfile(ROOT / config)
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        return sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
+    model = build(load_config(config.relative_to('configs').as_posix()))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def metafile(method: str, counts: dict[Path, int]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .autocast import autocast_dtype
 from .mixture import ATTENTIONS, Mixture, simplify
-from .plans import FRUGAL_PLAN, PLANS, check_plan, choose_plan, is_traced
+from .plans import FRUGAL_PLAN, PLANS, choose_plan, is_traced
 from .sample_conv import IntPair, is_channels_last, pair
 
 
@@ -64,7 +64,6 @@ def mixture_conv2d(input: Tensor,
     """
     m = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention, filter_attention,
                 pair(stride), pair(padding), pair(dilation), groups)
-    check_plan(plan)
     _check_shapes(m)
     dtype = autocast_dtype(input)
     if dtype is not None:

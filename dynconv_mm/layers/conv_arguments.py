@@ -1,6 +1,7 @@
 """The arguments of ``torch.nn.Conv2d``, checked and kept under its attribute names."""
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,12 @@ def check_positive_int(name: str, value: int) -> None:
     """Raise a ValueError that names the argument unless it is a positive int."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} must be a positive int, but is {value!r}')
+
+
+def check_reduction(reduction: float, example: str) -> None:
+    """Raise a ValueError that names the argument unless it is a number in (0, 1]."""
+    if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
+        raise ValueError(f'reduction must be in (0, 1], e.g. {example}, but is {reduction!r}')
 
 
 class ConvArguments(nn.Module):
@@ -48,6 +55,12 @@ class ConvArguments(nn.Module):
             self.padding = padding
         else:
             self.padding = _pair('padding', padding, 0)
+
+    def _init_bias(self, bias: bool) -> None:
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(self.out_channels))
+        else:
+            self.register_parameter('bias', None)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Features padded where the convolution itself cannot, and the padding left for the convolution."""

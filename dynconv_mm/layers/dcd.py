@@ -167,10 +167,7 @@ class DCDConv2d(ConvArguments, DynamicFusion):
                                   kernel_width)
         if self.fusion is not None:
             self.add_module(f'{self._prefix}p', StaticMatrix(out_channels, latent_channels, 1, 1))
-        if bias:
-            self.bias = nn.Parameter(torch.zeros(out_channels))
-        else:
-            self.register_parameter('bias', None)
+        self._init_bias(bias)
         self._init_fusion(pooled_features, self.hidden_channels, out_channels, latent_channels, taps=taps,
                           blocks=blocks, channel_attention=channel_attention,
                           norm_cfg=norm_cfg if released else None, gate=released)

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .conv_arguments import check_reduction
 from .mixture_conv import MixtureConv2d
 from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
@@ -82,8 +83,7 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
                  plan: str = 'auto') -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
                          padding_mode, kernel_num, plan)
-        if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
-            raise ValueError(f'reduction must be in (0, 1], e.g. 1/4, but is {reduction!r}')
+        check_reduction(reduction, '1/4')
         self._init_temperature(temperature)
         self.attention = DyConvAttention(in_channels, max(int(in_channels * reduction), 1), kernel_num)
         self.init_weights()

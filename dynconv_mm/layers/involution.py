@@ -41,12 +41,6 @@ class SizeKeepingConv(ConvArguments):
             raise ValueError(f'padding must be {keeping}, dilation * (kernel_size - 1) / 2, which gives each kernel '
                              f'its position, but is {padding!r}')
 
-    def _init_bias(self, bias: bool) -> None:
-        if bias:
-            self.bias = nn.Parameter(torch.zeros(self.out_channels))
-        else:
-            self.register_parameter('bias', None)
-
 
 @MODELS.register_module()
 class Involution2d(SizeKeepingConv):

@@ -38,10 +38,7 @@ class MixtureConv2d(ConvArguments):
         self.kernel_num = kernel_num
         self.plan = plan
         self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
-        if bias:
-            self.bias = nn.Parameter(torch.empty(out_channels))
-        else:
-            self.register_parameter('bias', None)
+        self._init_bias(bias)
 
     def init_weights(self) -> None:
         """Each kernel Kaiming-normal by fan-out, as if it were alone; bias 0."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..functional.autocast import autocast_dtype
 from .attention_norm import build_attention_norm, normalize_hidden
-from .conv_arguments import check_positive_int
+from .conv_arguments import check_positive_int, check_reduction
 from .mixture_conv import MixtureConv2d
 from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
@@ -187,8 +187,7 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
                          padding_mode, kernel_num, plan)
         for name, value in (('min_channels', min_channels), ('spatial_pool_size', spatial_pool_size)):
             check_positive_int(name, value)
-        if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
-            raise ValueError(f'reduction must be in (0, 1], e.g. 1/16, but is {reduction!r}')
+        check_reduction(reduction, '1/16')
         if isinstance(attentions, str) or not isinstance(attentions, Sequence) \
                 or any(name not in ATTENTIONS for name in attentions) or len(set(attentions)) < len(attentions):
             raise ValueError(f'attentions must be a sequence of different names out of {ATTENTIONS}, but is '

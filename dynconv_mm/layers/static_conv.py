@@ -34,10 +34,7 @@ class StaticConv2d(ConvArguments):
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                   padding_mode)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
-        if bias:
-            self.bias = nn.Parameter(torch.empty(out_channels))
-        else:
-            self.register_parameter('bias', None)
+        self._init_bias(bias)
         self.init_weights()
 
     def init_weights(self) -> None:
