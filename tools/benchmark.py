@@ -17,10 +17,9 @@ SECTION = re.compile(r'(<!-- benchmark -->\n).*?(<!-- /benchmark -->)', re.DOTAL
 
 
 def write(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
-    partial.replace(path)
+    from dynconv_mm.whole_file import whole_file
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding='utf-8')
 
 
 def calibrate(args: argparse.Namespace) -> None:

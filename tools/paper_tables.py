@@ -61,6 +61,13 @@ def table(header: list[str], rows: list[list[str]], text_columns: int = 1) -> st
     return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
 
 
+def write(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    from dynconv_mm.whole_file import whole_file
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
 def update_page(page: Path, render: Callable[[], str], about: str, argv: list[str] | None) -> None:
     """A tool's command line: write a page, or with ``--check`` fail if it is not up to date.
 
@@ -76,6 +83,5 @@ def update_page(page: Path, render: Callable[[], str], about: str, argv: list[st
         return
     if args.check:
         raise SystemExit(f'{parser.prog}: {name} is not up to date; run it without --check')
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(text, encoding='utf-8')
+    write(page, text)
     print(f'{name}: written')

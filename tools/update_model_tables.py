@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import yaml
-from paper_tables import ROOT, build, load_config
+from paper_tables import ROOT, build, load_config, write
 
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check and stale:
         raise SystemExit(f'update_model_tables: not up to date: {names}; run tools/update_model_tables.py')
     for file, text in stale.items():
-        file.write_text(text, encoding='utf-8')
+        write(file, text)
     print(f'written: {names}' if stale else 'all up to date')
 
 

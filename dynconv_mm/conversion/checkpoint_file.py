@@ -1,0 +1,98 @@
+"""Reading weights from checkpoint files safely, and writing them."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from ..whole_file import whole_file
+
+WRAPPERS = ('state_dict', 'model', 'model_state_dict')  # mmengine and most others; torchvision's references, detectron
+
+
+class CheckpointError(ValueError):
+    """A file that holds no weights, or not those that were asked for."""
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """What a checkpoint file holds, on the CPU; always with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, or holds anything but tensors and plain data, such as code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(f'{path} was refused: it holds more than weights and plain data, and loading that could '
+                              f'run code, or it is no checkpoint ({_first_line(error)})') from error
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, AttributeError, IndexError,
+            AssertionError) as error:
+        raise CheckpointError(f'{path} is truncated or no checkpoint ({_first_line(error)}); get it again') from error
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f'{path} holds a {type(checkpoint).__name__}, where a dict of weights is expected')
+    return dict(checkpoint)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint file by name, out of their wrappers and without the prefix ``module.``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, holds code, or no weights.
+    """
+    checkpoint = read_checkpoint(path)
+    for wrapper in WRAPPERS:
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = dict(checkpoint[wrapper])
+            break
+    others = [name for name, value in checkpoint.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    if not checkpoint or others:
+        raise CheckpointError(f'{path} holds no weights by name: it has no dict of tensors by itself or under '
+                              f'{", ".join(WRAPPERS)}, but {_shown(others) or "nothing"}')
+    prefix = 'module.'  # of DistributedDataParallel
+    if all(name.startswith(prefix) for name in checkpoint):
+        checkpoint = {name[len(prefix):]: value for name, value in checkpoint.items()}
+    return checkpoint
+
+
+def write_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Save a checkpoint, whole or not at all."""
+    with whole_file(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+def check_fit(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights that are not exactly those expected.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): the weights.
+        expected (Mapping[str, Tensor]): tensors of the names and shapes to find, such as a model's state dict.
+        what (str): what the weights are to fit, for the message.
+
+    Raises:
+        CheckpointError: with the names that are missing, unexpected or of another shape.
+    """
+    missing = [name for name in expected if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in expected]
+    misshapen = [f'{name}: {list(state_dict[name].shape)} instead of {list(value.shape)}'
+                 for name, value in expected.items() if name in state_dict and state_dict[name].shape != value.shape]
+    faults = {'missing': missing, 'unexpected': unexpected, 'of another shape': misshapen}
+    if any(faults.values()):
+        listed = '\n'.join(f'  {kind} ({len(names)}): {_shown(names)}' for kind, names in faults.items() if names)
+        raise CheckpointError(f'the weights do not fit {what}:\n{listed}')
+
+
+def _shown(names: list, at_most: int = 10) -> str:
+    rest = len(names) - at_most
+    return ', '.join(map(str, names[:at_most])) + (f', … {rest} more' if rest > 0 else '')
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,27 @@
+"""Files that are written whole or not at all."""
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which takes ``path``'s place when all is written.
+
+    If the block fails, ``path`` is as it was, and nothing is left beside it. Missing folders are made.
+
+    Args:
+        path (str | Path): the file to write or replace.
+
+    Yields:
+        Path: of the same suffix, in a folder beside ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+        partial = Path(folder, path.name)
+        yield partial
+        partial.replace(path)
