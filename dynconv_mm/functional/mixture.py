@@ -114,6 +114,8 @@ def mixed_kernels(m: Mixture) -> Tensor:
 def scaled_kernels(m: Mixture) -> Tensor:
     """Each sample's kernel with all of its attentions, those that all kernels share too.
 
+    Where no gradients are recorded, the next call may overwrite the result.
+
     Returns:
         Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
     """
@@ -125,13 +127,22 @@ def scaled_kernels(m: Mixture) -> Tensor:
     if is_shared(m.channel_attention):
         channel = m.channel_attention.reshape(batch, m.groups, 1, group_channels, 1, 1)
         column = channel if column is None else column * channel
-    # in place where the kernels are ours to change
-    multiply = torch.mul if torch.is_grad_enabled() or m.kernel_attention is None else torch.Tensor.mul_
-    if column is not None:
-        kernels = multiply(kernels.reshape(batch, m.groups, -1, *kernels.shape[2:]), column)
-        kernels = kernels.reshape(batch, out_channels, *kernels.shape[3:])
-    if is_shared(m.filter_attention):
-        kernels = multiply(kernels, m.filter_attention.reshape(batch, out_channels, 1, 1, 1))
+    filter_ = m.filter_attention.view(batch, out_channels, 1, 1, 1) if is_shared(m.filter_attention) else None
+    if column is not None and m.groups == 1:
+        column = column[:, 0]
+    elif column is not None:
+        column = column.expand(-1, m.groups, out_channels // m.groups, -1, -1, -1)
+        column = column.reshape(batch, out_channels, *column.shape[3:])
+    if torch.is_grad_enabled() or is_traced():
+        for scale in (column, filter_):
+            kernels = kernels if scale is None else kernels * scale
+        return kernels
+    # in place, but for the first time where the kernel is the layer's own
+    target = kernels if m.kernel_attention is not None else None
+    for scale in (column, filter_):
+        if scale is not None:
+            target = workspace('kernels', kernels.shape, kernels) if target is None else target
+            kernels = torch.mul(kernels, scale, out=target)
     return kernels
 
 

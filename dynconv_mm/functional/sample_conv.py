@@ -56,7 +56,10 @@ def pointwise_product(kernels: Tensor, x: Tensor, bias: Tensor | None = None) ->
         y = torch.bmm(pixels, weights) if bias is None else torch.baddbmm(bias, pixels, weights)
         return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
     pixels = x.flatten(2)
-    y = torch.bmm(kernels, pixels) if bias is None else torch.baddbmm(bias[:, None], kernels, pixels)
+    if bias is None or torch.is_grad_enabled():
+        y = torch.bmm(kernels, pixels) if bias is None else torch.baddbmm(bias[:, None], kernels, pixels)
+    else:  # baddbmm would first write the bias to the whole result
+        y = torch.bmm(kernels, pixels).add_(bias[:, None])
     return y.view(batch, -1, height, width)
 
 
@@ -66,6 +69,8 @@ def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPai
     if is_exported():
         return portable.sample_conv(x, kernels, bias, stride, padding, dilation, groups)
     batch = x.shape[0]
+    if batch == 1:
+        return F.conv2d(x, kernels[0], bias, stride, padding, dilation, groups)
     if bias is not None:
         bias = bias.repeat(batch)
     y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels.reshape(-1, *kernels.shape[2:]), bias, stride, padding,
