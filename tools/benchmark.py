@@ -57,6 +57,8 @@ def compare(args: argparse.Namespace) -> None:
                                   args.channels_last, args.compile)
                 for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
                 for threads in args.threads]
+    settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
+                 for batch in args.compiled_batches for threads in args.threads]
     machine, results = benchmark.describe_machine(), []
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -64,7 +66,7 @@ def compare(args: argparse.Namespace) -> None:
     with Progress(*columns) as progress:
         task = progress.add_task('', total=len(settings) * len(groups) * args.rounds)
         for setting, (static, networks) in itertools.product(settings, groups.items()):
-            mode = 'training' if setting.training else 'inference'
+            mode = 'training' if setting.training else 'compiled inference' if setting.compile else 'inference'
             progress.update(task, description=f'{static}, {mode}, batch {setting.batch}, {setting.threads} thread(s)')
 
             def rounds():
@@ -72,7 +74,9 @@ def compare(args: argparse.Namespace) -> None:
                     yield number
                     progress.advance(task)
 
-            results += benchmark.compare(networks, args.plans, setting, rounds(), not args.no_memory)
+            # what is compiled has its own plans, and the memory of a fresh process is the compiler's
+            plans, memory = (['auto'], False) if setting.compile else (args.plans, not args.no_memory)
+            results += benchmark.compare(networks, plans, setting, rounds(), memory)
             # what there is, should the rest be interrupted
             rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
             write(args.output.with_suffix('.json'),
@@ -109,6 +113,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help='precision, by autocast (default: float32)')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
     parser.add_argument('--compile', action='store_true', help='compile the networks, the static ones too')
+    parser.add_argument('--compiled-batches', nargs='*', type=int, default=[], help='images in a batch of inference '
+                        'that is to be measured compiled too, each network for a minute or more (default: none)')
     parser.add_argument('--no-memory', action='store_true', help='do not measure the peak memory')
     parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
@@ -118,9 +124,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'the cost model and write it to FILE; the package reads dynconv_mm/functional/plan_costs.json')
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (3 if args.calibrate else 9)
-    for name in ('batches', 'training_batches', 'threads', 'rounds', 'size'):
+    for name in ('batches', 'training_batches', 'compiled_batches', 'threads', 'rounds', 'size'):
         values = getattr(args, name)
-        if min(values if isinstance(values, list) else [values]) < 1:
+        if min(values if isinstance(values, list) else [values], default=1) < 1:
             parser.error(f'--{name.replace("_", "-")} must be positive, but is {values}')
     target = args.calibrate or args.output
     if not target.parent.is_dir():

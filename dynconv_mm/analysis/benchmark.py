@@ -173,6 +173,8 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     keys += [(name, plan) for name in networks if (name, 'auto') not in keys
              for plan in (plans if name.startswith(tuple(MIXTURES)) else ['auto'])]
     torch.set_num_threads(setting.threads)
+    if setting.compile:
+        torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
     timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
     first = peaks[keys[0]]
@@ -229,7 +231,7 @@ def goal(result: Result, memory: bool = False) -> float | None:
     """The ratio that the package means to reach, where it has set itself one."""
     setting = result.setting
     if result.network not in GOALS or result.plan != 'auto' or setting != Setting(
-            setting.training, setting.batch, setting.threads) or setting.batch not in (1, 8):
+            setting.training, setting.batch, setting.threads, compile=setting.compile) or setting.batch not in (1, 8):
         return None
     one, eight, training, training_memory = GOALS[result.network]
     if setting.training:

@@ -32,6 +32,24 @@ def test_comparison(tool, tmp_path, capsys):
     assert 'written: ' in capsys.readouterr().out
 
 
+def test_compiled_batches(tool, tmp_path, monkeypatch):
+    from dynconv_mm.analysis import benchmark
+    asked = []
+
+    def compare(networks, plans, setting, rounds, memory):
+        asked.append((networks, plans, setting, memory))
+        return []
+
+    monkeypatch.setattr(benchmark, 'compare', compare)
+    tool.main(['--networks', 'odconv1x-resnet18', '--batches', '1', '--compiled-batches', '1', '4', '--output',
+               str(tmp_path / 'speed')])
+    setting, networks = benchmark.Setting(False, 1, 1), ['odconv1x-resnet18']
+    assert asked == [(networks, ['auto', 'grouped'], setting, True),
+                     (networks, ['auto', 'grouped'], setting._replace(training=True, batch=8), True),
+                     (networks, ['auto'], setting._replace(compile=True), False),
+                     (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
+
+
 def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n')
@@ -42,7 +60,8 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (['--batches', '0'], '--batches must be positive'), (['--rounds', '-1'], '--rounds must be positive'),
+    (['--batches', '0'], '--batches must be positive'), (['--compiled-batches', '0'], '--compiled-batches must be'),
+    (['--rounds', '-1'], '--rounds must be positive'),
     (['--modes', 'testing'], 'invalid choice'), (['--networks', 'resnet-50'], 'network must be named as in configs'),
     (['--plans', 'fast'], "plan must be 'auto' or one of"), (['--output', 'missing/page'], 'no folder'),
 ])
