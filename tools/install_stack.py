@@ -6,6 +6,8 @@ skipped when it is already done, so an interrupted installation goes on where
 it stopped. The wheel of mmcv, which PyPI has as source only and which takes
 minutes to compile, is kept per Python and torch version and reused.
 """
+from __future__ import annotations
+
 import argparse
 import hashlib
 import os
@@ -19,6 +21,7 @@ import time
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
@@ -44,7 +47,8 @@ PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_sco
            'setup.py', 'README.md')
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
+    """End with a message and exit code 1."""
     sys.exit(f'install_stack: {message}')
 
 
@@ -58,6 +62,7 @@ def pinned(constraints: Path, package: str) -> str:
 
 
 def run(python: Path, *arguments: str, env: dict | None = None) -> None:
+    """Run this Python with these arguments, printed first; end where it fails."""
     command = [str(python), *arguments]
     print('+', ' '.join(arguments), flush=True)
     done = subprocess.run(command, env={**os.environ, **(env or {})})
@@ -84,9 +89,11 @@ class Stamp:
         self.file, self.fingerprint = file, fingerprint(*paths)
 
     def is_current(self) -> bool:
+        """Whether what is installed is what the files ask for."""
         return self.file.exists() and self.file.read_text() == self.fingerprint
 
     def set(self) -> None:
+        """Remember it as installed."""
         self.file.write_text(self.fingerprint)
 
 
