@@ -85,6 +85,7 @@ setup(
         'mmpretrain': [*requirements('mminstall.txt'), 'mmpretrain>=1.0.0,<2.0.0'],
         'tests': requirements('tests.txt'),
         'lint': requirements('lint.txt'),
+        'docs': requirements('docs.txt'),
     },
     cmdclass=dict(build_py=BuildWithMim, install_data=InstallStartUpLine),
     distclass=WithData,

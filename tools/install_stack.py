@@ -43,6 +43,7 @@ STACKS = {
 }
 PYTHON = (3, 11)
 INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
+DEVELOPMENT = ('tests.txt', 'lint.txt', 'docs.txt')
 PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_scope.pth', 'model-index.yml',
            'setup.py', 'README.md')
 
@@ -147,8 +148,8 @@ def install_packages(name: str, folder: Path, python: Path) -> None:
     wheel = mmcv_wheel(python, f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}', torch_version)
     # the same version may be installed from a build against another torch
     run(python, *INSTALL, '--force-reinstall', '--no-deps', str(wheel))
-    run(python, *INSTALL, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
-        '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
+    files = [argument for name in (stack.openmmlab, *DEVELOPMENT) for argument in ('-r', str(REQUIREMENTS / name))]
+    run(python, *INSTALL, '-c', str(constraints), *files)
 
 
 def main() -> None:
@@ -163,7 +164,7 @@ def main() -> None:
     folder = args.venv.resolve()
     python = folder / 'bin' / 'python'
     requirements = [REQUIREMENTS / name for name in (f'constraints-{args.stack}.txt', STACKS[args.stack].openmmlab,
-                                                     'build.txt', 'tests.txt', 'lint.txt')]
+                                                     'build.txt', *DEVELOPMENT)]
     packages = Stamp(folder / '.packages', Path(__file__).resolve(), *requirements)
     if not packages.is_current():
         install_packages(args.stack, folder, python)
