@@ -20,7 +20,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
          for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))}
 TEXT = PAGES['README.md']
 LANGUAGES = {'python', 'bash', 'text', 'bibtex', 'json', 'yaml', 'html', 'diff'}
-PROGRAMS = {'git', 'interrogate', 'make', 'mim', 'mkdocs', 'pip', 'pre-commit', 'pytest', 'python', 'ruff'}
+PROGRAMS = {'export', 'make', 'mim', 'pip', 'pre-commit', 'python'}
 FENCE = re.compile(r'^(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>.*)\n(?P<code>(?:.*\n)*?)```$', re.MULTILINE)
 
 
