@@ -6,6 +6,8 @@ BIN = $(VENV)/bin
 # the name of mmdet's distribution, which mim asks for
 MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST_ARGS ?= -n auto --dist loadgroup
+# what must have docstrings
+DOCUMENTED = dynconv_mm dynconv_mm_scope tools docs setup.py
 
 # of each demo: what it trains, its config, its folder, and the file that says how many epochs it trains
 demo: DEMO_MODEL = small ODConv Faster R-CNN
@@ -35,7 +37,7 @@ $(BIN)/python tools/make_digits_coco.py $(DEMO_DATA)
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install demo demo-panoptic test lint clean
+.PHONY: help install demo demo-panoptic test coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -55,8 +57,19 @@ test: install lint  ## the whole test suite
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS)
 	@echo "make test: the test suite passes on the $(STACK) stack"
 
-lint: install
+coverage: install  ## the test suite again, with the share of lines that it runs; at least 90%
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS) --cov --cov-report=html \
+		--cov-report=term:skip-covered
+	@echo "make coverage: line by line in work_dirs/coverage/index.html"
+
+lint: install  ## ruff, and docstrings for all that is public
 	@$(BIN)/ruff check .
+	@$(BIN)/interrogate --quiet $(DOCUMENTED) || { $(BIN)/interrogate -vv $(DOCUMENTED); false; }
+
+docs: install  ## the pages of docs/, the README and the API as a site; a broken link fails
+	@$(BIN)/mkdocs build --strict
+	@echo "make docs: look at work_dirs/site/index.html"
 
 clean:  ## remove what the other targets made
-	rm -rf .venv-* build *.egg-info data/digits work_dirs/demo work_dirs/demo-panoptic
+	rm -rf .venv-* build *.egg-info .coverage* data/digits work_dirs/demo work_dirs/demo-panoptic work_dirs/site \
+		work_dirs/coverage

@@ -16,6 +16,7 @@ class BuildWithMim(build_py):
     """Carries configs, tools and model index in ``dynconv_mm/.mim``, where mim and ``_base_`` look for them."""
 
     def run(self):
+        """Build, then put the folder beside the package, as links where the installation is editable."""
         super().run()
         if getattr(self, 'editable_mode', False):  # setuptools < 64 has no such installation
             self._fill(ROOT / 'dynconv_mm' / '.mim', lambda source, target: target.symlink_to(source))
@@ -41,6 +42,7 @@ class InstallStartUpLine(install_data):
     """Puts data files, of which the ``.pth`` is the only one, beside the package: Python reads it there."""
 
     def finalize_options(self):
+        """The folder of the packages, in place of the environment's."""
         super().finalize_options()
         self.install_dir = self.get_finalized_command('install').install_lib
 
@@ -49,10 +51,12 @@ class WithData(Distribution):
     """An editable installation asks ``has_data``, which setuptools does not define, before it installs data."""
 
     def has_data(self):
+        """Whether there are data files."""
         return self.has_data_files()
 
 
 def requirements(name):
+    """The packages that a file of ``requirements/`` lists."""
     lines = (ROOT / 'requirements' / name).read_text().splitlines()
     return [line for line in lines if line and not line.startswith('#')]
 
@@ -81,6 +85,7 @@ setup(
         'mmpretrain': [*requirements('mminstall.txt'), 'mmpretrain>=1.0.0,<2.0.0'],
         'tests': requirements('tests.txt'),
         'lint': requirements('lint.txt'),
+        'docs': requirements('docs.txt'),
     },
     cmdclass=dict(build_py=BuildWithMim, install_data=InstallStartUpLine),
     distclass=WithData,

@@ -1,64 +1,145 @@
-"""README and docs are true: their Python runs, their commands name files and options that exist, tables are current."""
+"""What README.md, CONTRIBUTING.md and docs/*.md say is true: code runs, commands name what exists, tables are current.
+
+The Python blocks of a page run one after the other, as one program, in a folder from which ``configs``, ``tools`` and
+``docs`` can be read. A block behind a line ``<!-- not run: WHY -->``, which readers do not see, needs what is not
+there: it has to compile. Commands are not run: their options and files have to exist.
+"""
+from __future__ import annotations
+
 import re
 import shlex
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from mmengine.config import Config
 
-README = Path(__file__).resolve().parent.parent / 'README.md'
-TEXT = README.read_text(encoding='utf-8')
-PAGES = [page.read_text(encoding='utf-8') for page in sorted((README.parent / 'docs').glob('*.md'))]
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
+         for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))}
+TEXT = PAGES['README.md']
+LANGUAGES = {'python', 'bash', 'text', 'bibtex', 'json', 'yaml', 'html', 'diff'}
+PROGRAMS = {'export', 'make', 'mim', 'pip', 'pre-commit', 'python'}
+FENCE = re.compile(r'^(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>.*)\n(?P<code>(?:.*\n)*?)```$', re.MULTILINE)
 
 
-def blocks(language: str) -> list[str]:
-    return [block for text in (TEXT, *PAGES)
-            for block in re.findall(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)]
+class Block(NamedTuple):
+    """A block of code on a page."""
+
+    page: str
+    language: str
+    code: str
+    line: int  # of its first line
+    why_not_run: str | None
 
 
-COMMANDS = [line for block in blocks('bash') for line in block.splitlines()]
+def blocks_of(page: str, text: str) -> list[Block]:
+    """All blocks of a page."""
+    return [Block(page, match['language'], match['code'], text.count('\n', 0, match.start('code')) + 1, match['why'])
+            for match in FENCE.finditer(text)]
 
 
-@pytest.mark.parametrize('code', blocks('python'))
-def test_python(code, tmp_path):
-    if '_base_' not in code:
-        exec(compile(code, 'README.md', 'exec'), {})
-        return
+BLOCKS = [block for page, text in PAGES.items() for block in blocks_of(page, text)]
+
+
+def commands_of(code: str) -> list[str]:
+    """The commands of a block for the shell, each on one line, without comments."""
+    lines = [re.sub(r'(^|\s)#.*', '', line).strip() for line in code.replace('\\\n', ' ').splitlines()]
+    return [command.strip() for line in lines if line for command in re.split(r'&&|\|', line)]
+
+
+COMMANDS = sorted({command for block in BLOCKS if block.language == 'bash' for command in commands_of(block.code)})
+
+
+def test_blocks_are_found():
+    text = ('a\n```python\nx = 1\ny = 2\n```\n\n<!-- not run: needs COCO -->\n```python\nz\n```\n'
+            '```bash\nFOO=1 make a && mim b \\\n  c  # d\n\n```\n')
+    assert blocks_of('page', text) == [Block('page', 'python', 'x = 1\ny = 2\n', 3, None),
+                                       Block('page', 'python', 'z\n', 9, 'needs COCO'),
+                                       Block('page', 'bash', 'FOO=1 make a && mim b \\\n  c  # d\n\n', 12, None)]
+    assert commands_of(blocks_of('page', text)[-1].code) == ['FOO=1 make a', 'mim b    c']
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_every_block_has_a_language(page):
+    """One that is known here: else nothing would look at it. Output is ```text."""
+    found = [block for block in BLOCKS if block.page == page]
+    assert {block.language for block in found} <= LANGUAGES
+    assert PAGES[page].count('```') == 2 * len(found)
+
+
+@pytest.mark.parametrize('page', sorted({block.page for block in BLOCKS if block.language == 'python'}))
+def test_python(page, root, tmp_path, monkeypatch):
+    for name in ('configs', 'docs', 'tools'):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    program = {'__name__': '__main__'}
+    for block in BLOCKS:
+        if block.page != page or block.language != 'python':
+            continue
+        code = compile('\n' * (block.line - 1) + block.code, page, 'exec')  # errors name the page's line
+        if block.why_not_run is None and '_base_ =' in block.code:
+            pytest.importorskip('mmdet')
+            (tmp_path / 'config.py').write_text(block.code, encoding='utf-8')
+            assert Config.fromfile(tmp_path / 'config.py').model
+        elif block.why_not_run is None:
+            exec(code, program)
+
+
+def test_configs_of_the_readme(tmp_path):
     pytest.importorskip('mmdet')
-    (tmp_path / 'config.py').write_text(code)
-    config = Config.fromfile(tmp_path / 'config.py')
-    assert config.model.backbone.type == 'ODConvResNet'
-    assert config.custom_imports['imports'] == ['dynconv_mm']
+    codes = [block.code for block in BLOCKS if block.page == 'README.md' and '_base_ =' in block.code]
+    assert len(codes) == 2
+    for code in codes:
+        (tmp_path / 'config.py').write_text(code, encoding='utf-8')
+        config = Config.fromfile(tmp_path / 'config.py')
+        assert config.model.backbone.type == 'ODConvResNet'
+        assert config.custom_imports['imports'] == ['dynconv_mm']
 
 
 def test_there_are_commands():
     assert {'make demo', 'make test'} <= set(COMMANDS)
 
 
+@pytest.fixture(scope='module')
+def help_of(run):
+    """What ``--help`` of a program says, asked once."""
+    return cache(lambda *program: run(*program, '--help').stdout)
+
+
 @pytest.mark.parametrize('command', COMMANDS)
-def test_command(command, root, run):
+def test_command(command, root, run, help_of):
     words = [word for word in shlex.split(command) if not re.fullmatch(r'[A-Z_]+=\S*', word)]
     program, *arguments = words
-    assert program in ('make', 'mim', 'pip', 'python')
+    assert program in PROGRAMS
+    options = {argument.partition('=')[0] for argument in arguments if argument.startswith('--')}
     if program == 'make':
         done = run('make', '--dry-run', *shlex.split(command)[1:], PYTHON='true')
         assert done.returncode == 0, done.stdout
     for argument in arguments:
-        if re.match(r'(configs|tools|requirements)/', argument):
-            assert (root / argument).exists(), argument
+        if re.match(r'(configs|docs|requirements|tests|tools)/', argument) and '*' not in argument:
+            assert (root / argument.partition('::')[0]).exists(), argument
     if program == 'mim':
-        known = run('mim', arguments[0], '--help').stdout + '--cfg-options --work-dir --resume'
-        for option in (argument for argument in arguments if argument.startswith('--')):
-            assert option in known, option
+        known = help_of('mim', arguments[0]) + '--cfg-options --work-dir --resume'
+    elif program == 'python' and arguments[0].startswith('tools/'):
+        known = help_of('python', arguments[0])
+        assert 'usage: ' in known
+    else:
+        return
+    for option in options:
+        assert re.search(rf'{option}(?![\w-])', known), option
 
 
-@pytest.mark.parametrize('target', re.findall(r'\]\(((?!http)[^)]+)\)', TEXT))
-def test_link(target, root):
-    assert (root / target).exists()
+@pytest.mark.parametrize('page, target', [(page, target) for page, text in PAGES.items()
+                                          for target in re.findall(r'\]\(((?!http|#)[^)\s#]+)', text)])
+def test_link(page, target, root):
+    assert (root / page).parent.joinpath(target).exists()
 
 
-@pytest.mark.parametrize('name', re.findall(r'`((?:configs|tools|requirements)/[^`*<]+)`', TEXT))
-def test_file(name, root):
+@pytest.mark.parametrize('page, name', [(page, name) for page, text in PAGES.items()
+                                        for name in re.findall(r'`((?:configs|tools|requirements)/[^`*<…{]+)`', text)])
+def test_file(page, name, root):
     assert (root / name.split()[0]).exists()
 
 

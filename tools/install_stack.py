@@ -6,6 +6,8 @@ skipped when it is already done, so an interrupted installation goes on where
 it stopped. The wheel of mmcv, which PyPI has as source only and which takes
 minutes to compile, is kept per Python and torch version and reused.
 """
+from __future__ import annotations
+
 import argparse
 import hashlib
 import os
@@ -19,6 +21,7 @@ import time
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
@@ -40,11 +43,13 @@ STACKS = {
 }
 PYTHON = (3, 11)
 INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
+DEVELOPMENT = ('tests.txt', 'lint.txt', 'docs.txt')
 PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_scope.pth', 'model-index.yml',
            'setup.py', 'README.md')
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
+    """End with a message and exit code 1."""
     sys.exit(f'install_stack: {message}')
 
 
@@ -58,6 +63,7 @@ def pinned(constraints: Path, package: str) -> str:
 
 
 def run(python: Path, *arguments: str, env: dict | None = None) -> None:
+    """Run this Python with these arguments, printed first; end where it fails."""
     command = [str(python), *arguments]
     print('+', ' '.join(arguments), flush=True)
     done = subprocess.run(command, env={**os.environ, **(env or {})})
@@ -84,9 +90,11 @@ class Stamp:
         self.file, self.fingerprint = file, fingerprint(*paths)
 
     def is_current(self) -> bool:
+        """Whether what is installed is what the files ask for."""
         return self.file.exists() and self.file.read_text() == self.fingerprint
 
     def set(self) -> None:
+        """Remember it as installed."""
         self.file.write_text(self.fingerprint)
 
 
@@ -140,8 +148,8 @@ def install_packages(name: str, folder: Path, python: Path) -> None:
     wheel = mmcv_wheel(python, f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}', torch_version)
     # the same version may be installed from a build against another torch
     run(python, *INSTALL, '--force-reinstall', '--no-deps', str(wheel))
-    run(python, *INSTALL, '-c', str(constraints), '-r', str(REQUIREMENTS / stack.openmmlab),
-        '-r', str(REQUIREMENTS / 'tests.txt'), '-r', str(REQUIREMENTS / 'lint.txt'))
+    files = [argument for name in (stack.openmmlab, *DEVELOPMENT) for argument in ('-r', str(REQUIREMENTS / name))]
+    run(python, *INSTALL, '-c', str(constraints), *files)
 
 
 def main() -> None:
@@ -156,7 +164,7 @@ def main() -> None:
     folder = args.venv.resolve()
     python = folder / 'bin' / 'python'
     requirements = [REQUIREMENTS / name for name in (f'constraints-{args.stack}.txt', STACKS[args.stack].openmmlab,
-                                                     'build.txt', 'tests.txt', 'lint.txt')]
+                                                     'build.txt', *DEVELOPMENT)]
     packages = Stamp(folder / '.packages', Path(__file__).resolve(), *requirements)
     if not packages.is_current():
         install_packages(args.stack, folder, python)

@@ -276,6 +276,7 @@ def scenes(split: str, options: Options, digits: np.ndarray, pool: np.ndarray) -
 
 
 def save_json(path: Path, content: dict) -> None:
+    """Write JSON on one line: annotations are long lists of numbers."""
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n')
 
 

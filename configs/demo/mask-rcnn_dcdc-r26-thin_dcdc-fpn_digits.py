@@ -1,16 +1,13 @@
 # a small DCDC Mask R-CNN on handwritten digits, trained from scratch
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/digits_instance.py']
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/digits_instance.py',
+    '../_base_/dcdc-r26-thin.py',
+]
 
 strides = [4, 8, 16, 32]  # of the pyramid's maps; strokes are a few pixels wide
 model = dict(
-    backbone=dict(
-        type='DCDCResNet',
-        depth=26,
-        stem_channels=32,
-        base_channels=16,
-        frozen_stages=-1,
-        norm_eval=False,
-        init_cfg=None),
+    backbone={{_base_.dcdc_r26_thin}},
     neck=dict(
         type='DynamicFPN',
         in_channels=[64, 128, 256, 512],

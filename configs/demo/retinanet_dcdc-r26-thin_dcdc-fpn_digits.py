@@ -1,15 +1,12 @@
 # a small DCDC RetinaNet on handwritten digits, trained from scratch
-_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', '../_base_/digits_detection.py']
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/digits_detection.py',
+    '../_base_/dcdc-r26-thin.py',
+]
 
 model = dict(
-    backbone=dict(
-        type='DCDCResNet',
-        depth=26,
-        stem_channels=32,
-        base_channels=16,
-        frozen_stages=-1,
-        norm_eval=False,
-        init_cfg=None),
+    backbone={{_base_.dcdc_r26_thin}},
     neck=dict(
         type='DynamicFPN',
         in_channels=[64, 128, 256, 512],

@@ -160,6 +160,7 @@ def _mix(attention: Tensor, bank: Tensor) -> Tensor:
 
 
 def sample_parts(windows: Tensor) -> list[slice]:
+    """The samples in parts whose columns, of ``windows`` (see :func:`windows_of`), are at most ``COLUMN_ELEMENTS``."""
     batch, per_sample = len(windows), windows[0].numel()
     samples = max(1, COLUMN_ELEMENTS // max(per_sample, 1))
     return [slice(start, min(start + samples, batch)) for start in range(0, batch, samples)]
@@ -217,10 +218,12 @@ def add_windows(grad_x: Tensor, grad_windows: Tensor, scale: Tensor | None, stri
 
 
 def zeros_padded(x: Tensor, padding: IntPair) -> Tensor:
+    """Zeros of the size that ``x``, Tensor[batch, channels, height, width], has with its padding."""
     batch, channels, height, width = x.shape
     return x.new_zeros(batch, channels, height + 2 * padding[0], width + 2 * padding[1])
 
 
 def without_padding(x: Tensor, padding: IntPair) -> Tensor:
+    """``x``, Tensor[batch, channels, height, width], less its padding: a view."""
     height, width = x.shape[2:]
     return x[:, :, padding[0]:height - padding[0], padding[1]:width - padding[1]]

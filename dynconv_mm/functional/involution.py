@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from . import involution_cpu, portable
 from .involution_cpu import accumulation_dtype, empty_output
-from .sample_conv import IntPair, pair
+from .sample_conv import IntPair, output_size, pair
 from .second_order import differentiable_gradients
 from .tracing import is_exported
 from .triton import triton_enabled
@@ -70,12 +70,8 @@ def _check(input: Tensor, weight: Tensor, stride: IntPair, padding: IntPair, dil
         raise ValueError(f'weight has kernels for a batch of {kernel_batch}, and input is a batch of {batch}')
     if groups == 0 or channels % groups:
         raise ValueError(f'input has {channels} channels, which the {groups} groups of weight do not divide')
-    expected = [(size + 2 * p - d * (k - 1) - 1) // s + 1
-                for size, k, s, p, d in zip((height, width), kernel_size, stride, padding, dilation)]
-    if min(expected) < 1:
-        raise ValueError(f'input must not be smaller than the kernel: its size is {height}×{width}, with kernel size '
-                         f'{tuple(kernel_size)}, padding {padding} and dilation {dilation}')
-    if [out_height, out_width] != expected:
+    expected = output_size((height, width), kernel_size, stride, padding, dilation)
+    if (out_height, out_width) != expected:
         raise ValueError(f'weight has kernels for {out_height}×{out_width} positions, and a {height}×{width} input '
                          f'with kernel size {tuple(kernel_size)}, stride {stride}, padding {padding} and dilation '
                          f'{dilation} has {expected[0]}×{expected[1]}')

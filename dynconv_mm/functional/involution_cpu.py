@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .sample_conv import is_channels_last
+from .sample_conv import empty_like_format
 
 TILE = 4  # outputs along each dimension of one matrix product: more waste more of their products, fewer are more calls
 
@@ -26,8 +26,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def empty_output(input: Tensor, weight: Tensor, *geometry: list[int]) -> Tensor:
     """Memory for the output, in the input's memory format."""
-    return torch.empty(*input.shape[:2], *weight.shape[4:], dtype=input.dtype, device=input.device,
-                       memory_format=torch.channels_last if is_channels_last(input) else torch.contiguous_format)
+    return empty_like_format(input, *input.shape[:2], *weight.shape[4:], dtype=input.dtype)
 
 
 def forward(input: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:

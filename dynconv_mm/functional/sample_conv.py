@@ -23,6 +23,26 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
+def empty_like_format(like: Tensor, *size: int, dtype: torch.dtype) -> Tensor:
+    """An empty Tensor[size] in the memory format of ``like``, as torch's convolutions return it."""
+    return torch.empty(size, dtype=dtype, device=like.device,
+                       memory_format=torch.channels_last if is_channels_last(like) else torch.contiguous_format)
+
+
+def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> IntPair:
+    """Height and width of a convolution's output.
+
+    Raises:
+        ValueError: the padded input is smaller than the kernel.
+    """
+    out = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
+                for s, k, t, p, d in zip(size, kernel_size, stride, padding, dilation))
+    if min(out) < 1:
+        raise ValueError(f'input must not be smaller than the kernel: its size is {size[0]}×{size[1]}, with kernel '
+                         f'size {tuple(kernel_size)}, padding {padding} and dilation {dilation}')
+    return out
+
+
 def pointwise_columns(x: Tensor, stride: IntPair, padding: IntPair) -> Tensor:
     """The pixels that a 1×1 convolution sees.
 

@@ -13,7 +13,7 @@ def test_every_stack_pins_what_it_installs(tool):
     for name, stack in tool.STACKS.items():
         pins = tool.REQUIREMENTS / f'constraints-{name}.txt'
         wanted = [stack.mmcv, 'torch', 'torchvision', 'pip']
-        for file in (stack.openmmlab, 'tests.txt', 'lint.txt'):
+        for file in (stack.openmmlab, *tool.DEVELOPMENT):
             wanted += [line for line in (tool.REQUIREMENTS / file).read_text().splitlines()
                        if line and not line.startswith('#')]
         for package in wanted:

@@ -1,12 +1,10 @@
-"""What the Triton kernels share: where a window lies, products of tiles, sizes of blocks and outputs."""
+"""What the Triton kernels share: where a window lies, products of tiles, sizes of blocks."""
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-IntPair = tuple[int, int]
 
 
 @triton.jit
@@ -87,24 +85,3 @@ def product(rows: int, columns: int, dtype: torch.dtype) -> str:
 def block(length: int, most: int, least: int = 1) -> int:
     """The smallest power of 2 that covers ``length``, between ``least`` and ``most``."""
     return max(least, min(most, triton.next_power_of_2(length)))
-
-
-def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> IntPair:
-    """Height and width of a convolution's output.
-
-    Raises:
-        ValueError: the padded input is smaller than the kernel.
-    """
-    out = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
-                for s, k, t, p, d in zip(size, kernel_size, stride, padding, dilation))
-    if min(out) < 1:
-        raise ValueError(f'input must not be smaller than the kernel: its size is {tuple(size)}, with '
-                         f'padding={padding}, kernel_size={kernel_size} and dilation={dilation}')
-    return out
-
-
-def empty_like_format(like: Tensor, *size: int, dtype: torch.dtype) -> Tensor:
-    """An empty Tensor[size] in the memory format of ``like``, as torch's convolutions return it."""
-    channels_last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return torch.empty(size, dtype=dtype, device=like.device,
-                       memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -22,16 +22,14 @@ from torch.autograd.function import FunctionCtx
 
 from ..mixture import Mixture
 from ..plans import grouped
+from ..sample_conv import IntPair, empty_like_format, output_size
 from ..second_order import differentiable_gradients
 from .common import (
     ACCUMULATORS,
-    IntPair,
     accumulator,
     block,
-    empty_like_format,
     matmul,
     output_position,
-    output_size,
     precision,
     product,
     runs_on,

@@ -53,9 +53,11 @@ class CondConvRule:
         return in_block and self.is_dynamic_block(place.stage, place.block)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """CondConv in the last ``dynamic_blocks`` blocks; its routing weights are the block's."""
         return self.condconv_cfg if self.is_dynamic(place) else self.conv_cfg
 
     def make_routing(self, in_channels: int, stage: int, block: int) -> nn.Module | None:
+        """A dynamic block's routing function, which all of its convolutions share."""
         if self.is_dynamic_block(stage, block):
             return CondConvRouting(in_channels, self.condconv_cfg['kernel_num'])
         return None

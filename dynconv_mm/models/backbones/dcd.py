@@ -47,6 +47,7 @@ class DCDRule:
         raise NotImplementedError
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """DCD where the network is dynamic; depthwise convolutions always by Eq. 8."""
         if not self.is_dynamic(place):
             return self.conv_cfg
         cfg = {**self.dcd_cfg, **self.released_sizes()}
@@ -74,9 +75,11 @@ class DCDResNet(DCDRule, ResNet):
     """
 
     def is_dynamic(self, place: ConvPlace) -> bool:
+        """All but the first convolution and the 1×1 ones of shortcuts."""
         return place.role not in ('stem', 'downsample')
 
     def released_sizes(self) -> dict:
+        """By the kind of block: the released ResNet-18 and -34 have rules of their own."""
         basic = self.arch_settings[self.depth][0] is basic_convs
         return dict(variant='basic' if basic else 'bottleneck', squeeze_ratio=16)
 
@@ -108,9 +111,11 @@ class DCDMobileNetV2(DCDRule, MobileNetV2):
         super().__init__(*args, **kwargs)
 
     def is_dynamic(self, place: ConvPlace) -> bool:
+        """The convolutions of ``dynamic_layers``; the 1×1 ones from the second stage on."""
         if place.role == 'depthwise':
             return 'depthwise' in self.dynamic_layers
         return place.role in ('expand', 'project') and place.stage > 1 and 'pointwise' in self.dynamic_layers
 
     def released_sizes(self) -> dict:
+        """By the width."""
         return dict(variant='mobilenet', squeeze_ratio=16 if self.widen_factor > 0.5 else 8)

@@ -43,6 +43,7 @@ class DCDCResNet(InvolutionStemResNet):
         super().__init__(*args, **kwargs)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """DCDC in the middle of each block, an involution in the middle of the stem."""
         if place.role == 'conv2':
             return dict(self.dcdc_cfg, norm_cfg=self.norm_cfg)
         if place != self.STEM_MIDDLE:

@@ -27,6 +27,7 @@ class DyConvRule:
         super().__init__(*args, **kwargs)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """DyConv everywhere but at the first convolution."""
         return self.conv_cfg if place.role == 'stem' else self.dyconv_cfg
 
 

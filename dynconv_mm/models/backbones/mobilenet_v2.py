@@ -127,6 +127,7 @@ class MobileNetV2(StagedBackbone):
                            **{'act_cfg': self.act_cfg, **arguments})
 
     def stem_modules(self) -> Iterable[nn.Module]:
+        """The first convolution with its norm."""
         return [self.conv1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -61,10 +61,12 @@ class RedNet(InvolutionStemResNet):
         super().__init__(*args, **kwargs)
 
     def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
+        """Those of a bottleneck, the second of ``kernel_size``."""
         first, second, third = super().make_convs(planes, stride, dilation)
         return [first, second._replace(kernel_size=self.kernel_size), third]
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """Involution in the middle of each block and of the stem."""
         if place.role != 'conv2' and place != self.STEM_MIDDLE:
             return self.conv_cfg
         return dict(self.involution_cfg, norm_cfg=self.norm_cfg)

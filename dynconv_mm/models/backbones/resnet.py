@@ -238,6 +238,7 @@ class ResNet(StagedBackbone):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def stem_modules(self) -> Iterable[nn.Module]:
+        """The first convolution and its norm, or those of a deep stem."""
         return [self.stem] if self.deep_stem else [self.conv1, getattr(self, self.norm1_name)]
 
     def make_downsample(self, in_channels: int, out_channels: int, stride: int, place: ConvPlace) -> nn.Sequential:

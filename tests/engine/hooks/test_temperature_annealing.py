@@ -1,4 +1,6 @@
 """The temperature of every training iteration is that of the formula, whatever trains, wraps or resumes the model."""
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from types import SimpleNamespace
