@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ...functional.plans import is_traced
+from ...layers.conv_arguments import check_module_cfg
 
 INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
 
@@ -44,11 +45,16 @@ class StagedBackbone(BaseModule):
                  norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
         super().__init__(list(INIT_CFG) if init_cfg is None else init_cfg)
         if not isinstance(out_indices, Sequence) or not out_indices \
-                or any(index not in range(num_stages) for index in out_indices):
-            raise ValueError(f'out_indices must be stages out of 0 … {num_stages - 1}, but is {out_indices!r}')
-        if frozen_stages not in range(-1, num_stages + 1):
+                or any(not isinstance(index, int) or index not in range(num_stages) for index in out_indices) \
+                or len(set(out_indices)) < len(out_indices):
+            raise ValueError(f'out_indices must be different stages out of 0 … {num_stages - 1}, but is '
+                             f'{out_indices!r}')
+        if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int) \
+                or frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages must be an int from -1 (none) to {num_stages}, but is '
                              f'{frozen_stages!r}')
+        check_module_cfg('conv_cfg', conv_cfg, "dict(type='Conv2d')", optional=True)
+        check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')")
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.conv_cfg = conv_cfg
