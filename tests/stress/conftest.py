@@ -13,7 +13,7 @@ from dynconv_mm.whole_file import whole_file
 PAGE = """# Under stress
 
 What the tests in [`tests/stress`](../tests/stress) did in one run: how often, and in how many tests a failure showed.
-They are a part of the test suite. The table is counted by the tests themselves; this writes it anew:
+They are a part of the test suite. The tests count themselves; this writes the page anew:
 
 ```bash
 pytest tests/stress --stress-report docs/stress.md
@@ -24,6 +24,23 @@ On torch {torch}: {tests} tests, {failed} failed.{skipped}
 | tests | what they did | times | failures |
 |---|---|---:|---:|
 {rows}
+
+What the table does not say:
+
+- torch has `SyncBatchNorm` for GPUs alone. Between two processes on the CPU its equations stand in for it, so that what
+  is shown is how layers and networks use it; its names, its conversion and its results in eval mode are torch's own.
+- mmengine's `launcher='pytorch'` asks for a GPU when it opens the connection between processes, and names one when it
+  wraps the model: on a CPU, open it yourself with gloo and set `model_wrapper_cfg=dict(device_ids=None, …)`, as
+  [`distributed_training.py`](../tests/stress/distributed_training.py) does.
+- Before torch 2.6, mmengine's own loading (`mim test`, `--resume`, `init_cfg`) runs what a checkpoint file says; the
+  command lines in `tools/` refuse such files on every version.
+- mmengine's `CheckpointHook` writes a checkpoint into its place, after it has removed the one that `max_keep_ckpts`
+  does not keep. Where it was killed and `last_checkpoint` names a file that is not there or does not load, name the
+  newest that does: `--resume PATH` (or `load_from=PATH resume=True`). `WholeCheckpointHook` needs none of this.
+- A norm over a map of a single pixel of a single image is refused by torch in training, as in any network; those in
+  attentions use their running statistics there.
+- Boxes without area give losses that are not finite: mmdet's data sets leave them out (`filter_cfg`), and so should
+  others.
 """
 TALLY = pytest.StashKey()
 LINES = pytest.StashKey()
