@@ -93,9 +93,9 @@ def check_fit(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
 
 def _check_inflation(path: Path) -> None:
     """Refuse a zip file that inflates, before it takes memory; torch compresses nothing."""
-    if not is_zipfile(path):
-        return
     try:
+        if not is_zipfile(path):
+            return
         with ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
     except Exception as error:  # as in read_checkpoint

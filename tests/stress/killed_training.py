@@ -28,7 +28,7 @@ from dynconv_mm.layers import ODConv2d
 ITERATIONS, KILLED_AT = 4, 3  # the checkpoint of this iteration is the one that is not written
 FILE_OPERATIONS = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir')
 CHECKPOINT_SIZE = 2_000_000  # bytes, at least
-RANDOM_KILLS = 4
+RANDOM_KILLS = 20
 
 
 class ToyModel(BaseModel):
@@ -82,17 +82,28 @@ def kill_at_byte(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (number, resource.RLIM_INFINITY))
 
 
-def train(folder: Path, hook: str, inject=None) -> None:
-    """Train, or go on with what is in the folder."""
+def make_runner(folder: Path, hook: str, inject=None) -> Runner:
+    """Which trains, or goes on with what is in the folder."""
     Runner._log_env = lambda *_: None  # a list of what is installed is not worth its time here …
     mmengine.runner.runner.get_git_hash = str  # … nor is the commit
     images = torch.randn(2 * ITERATIONS, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     data = TensorDataset(images, torch.arange(len(images)) % 3)
-    Runner(ToyModel(), str(folder), DataLoader(data, 2), train_cfg=dict(by_epoch=False, max_iters=ITERATIONS),
-           optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)), log_level='CRITICAL',
-           custom_hooks=[dict(type='TemperatureAnnealingHook', epochs=1), *([Fault(inject)] if inject else [])],
-           default_hooks=dict(checkpoint=dict(type=hook, by_epoch=False, interval=1, max_keep_ckpts=1)),
-           resume=True, randomness=dict(seed=0)).train()
+    return Runner(
+        ToyModel(), str(folder), DataLoader(data, 2), train_cfg=dict(by_epoch=False, max_iters=ITERATIONS),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)), log_level='CRITICAL',
+        custom_hooks=[dict(type='TemperatureAnnealingHook', epochs=1), *([Fault(inject)] if inject else [])],
+        default_hooks=dict(checkpoint=dict(type=hook, by_epoch=False, interval=1, max_keep_ckpts=1)),
+        resume=True, randomness=dict(seed=0))
+
+
+def train(folder: Path, hook: str, inject=None) -> None:
+    make_runner(folder, hook, inject).train()
+
+
+def import_all(folder: Path) -> None:
+    """Import here, once, what a training imports as it goes; without a backward pass, after which none may fork."""
+    make_runner(folder, 'CheckpointHook')
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1).step()
 
 
 def fork(function, *arguments, kill_after: float | None = None) -> int:
@@ -124,6 +135,7 @@ def is_same(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -
 
 
 def main(folder: Path) -> None:
+    import_all(folder / 'imports')
     whole = folder / 'whole'
     start = time.monotonic()
     assert fork(train, whole, 'WholeCheckpointHook') == 0
@@ -147,12 +159,12 @@ def main(folder: Path) -> None:
     while report('operation', operation, 'WholeCheckpointHook', inject=partial(kill_at_operation, operation)):
         operation += 1
     size = (whole / f'iter_{ITERATIONS}.pth').stat().st_size
-    for part in (0., 0.3, 0.999):
+    for part in (0., 0.1, 0.3, 0.5, 0.7, 0.9, 0.999):
         report('byte', int(part * size), 'WholeCheckpointHook', inject=partial(kill_at_byte, int(part * size)))
     report('byte', size // 2, 'CheckpointHook', inject=partial(kill_at_byte, size // 2))
     chance = random.Random(0)
     for _ in range(RANDOM_KILLS):
-        delay = chance.uniform(0.5, 1) * duration
+        delay = chance.uniform(0.2, 1) * duration
         report('time', round(delay, 3), 'WholeCheckpointHook', kill_after=delay)
 
 

@@ -24,7 +24,7 @@ def test_training(count, method):
     for _ in range(STEPS):
         count('steps of training in bfloat16')
         with torch.autocast('cpu', torch.bfloat16):
-            features, = backbone(slope + 0.3 * torch.randn(8, 3, 32, 32))
+            features, = backbone(slope + 0.3 * torch.randn(8, 3, 24, 32))
             loss = F.cross_entropy(classifier(features.mean((2, 3))), labels)
         optimizer.zero_grad()
         loss.backward()

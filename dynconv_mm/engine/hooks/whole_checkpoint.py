@@ -65,7 +65,7 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """As ``CheckpointHook``, but the best one before goes when the new one is written."""
-        if not isinstance(self.file_backend, WholeFileBackend):
+        if not self.save_best or not isinstance(self.file_backend, WholeFileBackend):
             super()._save_best_checkpoint(runner, metrics)
             return
         backend, self.file_backend = self.file_backend, LateRemoval()
@@ -74,7 +74,7 @@ class WholeCheckpointHook(CheckpointHook):
             outdated = self.file_backend.outdated
         finally:
             self.file_backend = backend
-        best = [self.best_ckpt_path] if len(self.key_indicators or ()) == 1 else self.best_ckpt_path_dict.values()
+        best = [self.best_ckpt_path] if len(self.key_indicators) == 1 else self.best_ckpt_path_dict.values()
         for path in set(outdated) - set(best):
             backend.remove(path)
 
