@@ -7,7 +7,7 @@ from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
 from .datasets import LoadCocoPanopticAnnotations  # noqa: E402
-from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook  # noqa: E402
+from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook, WholeCheckpointHook  # noqa: E402
 from .evaluation import PanopticQualityMetric  # noqa: E402
 from .layers import (  # noqa: E402
     CBAM,
@@ -46,5 +46,5 @@ __all__ = [
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
     'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d',
     'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
-    'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
+    'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook', '__version__', 'registry'
 ]

@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,3 +27,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial = Path(folder, path.name)
         yield partial
         partial.replace(path)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what calls of :func:`whole_file` that were killed have left in a folder, of which none may be running."""
+    for partial in Path(folder).glob('.*.*'):
+        name = re.fullmatch(r'\.(.+)\.[a-z0-9_]{8}', partial.name)
+        if name and partial.is_dir() and all(file.name == name[1] for file in partial.iterdir()):
+            shutil.rmtree(partial)

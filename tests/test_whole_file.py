@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynconv_mm.whole_file import whole_file
+from dynconv_mm.whole_file import remove_leftovers, whole_file
 
 
 def test_it_makes_folders_and_leaves_nothing_beside_the_file(tmp_path):
@@ -24,3 +24,16 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         raise KeyError
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writes_are_removed(tmp_path):
+    kept = [tmp_path / name for name in ('.table.md', '.cache.12345678', '.other.md.abcdefgh', 'table.md.abcdefgh')]
+    for path in kept:
+        path.mkdir()
+    (kept[2] / 'notes.txt').touch()  # not what whole_file writes
+    (kept[1] / 'file').touch()
+    for name in ('.table.md.a1b2c3_d', '.empty.pth.00000000'):
+        (tmp_path / name).mkdir()
+    (tmp_path / '.table.md.a1b2c3_d' / 'table.md').write_text('ha')
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -182,6 +182,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists() and not (args.out / 'index.html').is_file():
         parser.error(f'--out {args.out} exists and is no report of this tool; name another folder')
     titles, *rows = read_metrics(args.test_dir)
+    from dynconv_mm.conversion import CheckpointError, read_state_dict
+    try:
+        read_state_dict(args.checkpoint)  # before mmdet loads it
+    except CheckpointError as error:
+        raise SystemExit(f'{parser.prog}: {error}') from None
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as made:

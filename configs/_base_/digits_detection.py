@@ -63,6 +63,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs,
          convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(type='WholeCheckpointHook', max_keep_ckpts=2))  # can be killed at any moment, and resumed
 randomness = dict(seed=0)
 custom_hooks = [dict(type='EpochSeedHook')]  # after `--resume`, training goes on as if never interrupted

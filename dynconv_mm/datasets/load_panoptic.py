@@ -28,8 +28,8 @@ class LoadCocoPanopticAnnotations(BaseTransform):
 
     Raises:
         ImportError: mmdet is not installed.
-        ValueError: from ``transform``, where the segments of the annotation file are not in the PNG, or the PNG
-            is not of the image's size.
+        ValueError: mmdet has no such ``box_type``; or from ``transform``, where the segments of the annotation file
+            are not in the PNG, or the PNG is not of the image's size.
     """
 
     def __init__(self,
@@ -40,6 +40,9 @@ class LoadCocoPanopticAnnotations(BaseTransform):
                  box_type: str = 'hbox',
                  backend_args: dict | None = None) -> None:
         transforms = import_optional('mmdet.datasets.transforms', type(self).__name__)
+        box_types = import_optional('mmdet.structures.bbox.box_type', type(self).__name__).box_types
+        if not isinstance(box_type, str) or box_type not in box_types:
+            raise ValueError(f'box_type must be one of {sorted(box_types)}, but is {box_type!r}')
         self.load_instances = transforms.LoadAnnotations(with_bbox=with_bbox, with_label=with_label, box_type=box_type)
         self.with_mask = with_mask
         self.with_seg = with_seg

@@ -192,6 +192,8 @@ class PanopticQualityMetric(BaseMetric):
                  collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if not isinstance(ann_file, (str, Path)) or Path(ann_file).suffix != '.json':  # mmengine would unpickle .pkl
+            raise ValueError(f'ann_file must be the path of a JSON file, but is {ann_file!r}')
         if format_only and outfile_prefix is None:
             raise ValueError('format_only needs outfile_prefix, the place to write the predictions to')
         if not format_only and seg_prefix is None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,27 @@ def check_reduction(reduction: float, example: str) -> None:
     """Raise a ValueError that names the argument unless it is a number in (0, 1]."""
     if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
         raise ValueError(f'reduction must be in (0, 1], e.g. {example}, but is {reduction!r}')
+
+
+def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool = False) -> None:
+    """Raise a ValueError that names the argument unless it is a dict whose type is registered, or a class.
+
+    Args:
+        name (str): the argument.
+        cfg (dict | None): its value.
+        example (str): one that would do, for the message.
+        optional (bool): whether None will do. Default: False.
+    """
+    if cfg is None and optional:
+        return
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    with MODELS.switch_scope_and_registry(None) as registry:  # as mmcv looks for it
+        known = isinstance(kind, type) or isinstance(kind, str) and registry.get(kind) is not None
+    if not known:
+        raise ValueError(f"{name} must be {'None or ' if optional else ''}a dict whose type is registered, e.g. "
+                         f'{example}, but is {cfg!r}')
+    if kind == 'GN' and 'num_groups' not in cfg:
+        raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
 
 
 class ConvArguments(nn.Module):

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.involution import involution2d
-from .conv_arguments import ConvArguments
+from .conv_arguments import ConvArguments, check_module_cfg
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
 
@@ -103,8 +103,7 @@ class Involution2d(SizeKeepingConv):
                 or int(in_channels * reduction) < 1:
             raise ValueError(f'reduction must be in (0, 1] and leave a channel of in_channels={in_channels}, e.g. 1/4, '
                              f'but is {reduction!r}')
-        if norm_cfg is not None and not (isinstance(norm_cfg, dict) and 'type' in norm_cfg):
-            raise ValueError(f"norm_cfg must be None or a dict with a type, e.g. dict(type='BN'), but is {norm_cfg!r}")
+        check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')", optional=True)
         self.group_channels = group_channels
         self.reduction = reduction
         self._init_bias(bias)

@@ -1,22 +1,16 @@
 """mmengine's checkpoints load with torch's safe loader, and nothing else does that could run code."""
 from __future__ import annotations
 
-import functools
-import importlib
-import io
-import os
 import pickle
 import re
-import runpy
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile_checkpoints import PAYLOADS, Call, attribute, write_checkpoint
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -147,114 +141,7 @@ def test_beside_a_loader_that_allows_numpy_itself(trained):
         assert type(again) is np.ndarray and again.tolist() == [0, 1, 2]
 
 
-# Files of ill will. Each touches a file when pickle itself reads it, so that the payload is known to work.
-
-
-class Call:
-    """Pickled as the call of a function, and as whatever that returns; calls nest."""
-
-    def __init__(self, function: object, *args: object, state: object = None) -> None:
-        self.parts = (function, args) if state is None else (function, args, state)
-
-    def __call__(self) -> None:
-        """Let pickle take it for a function."""
-
-    def __reduce__(self) -> tuple:
-        return self.parts
-
-
-class Trap:
-    """Touches a file when it is made (NEWOBJ), or when it is given its state (BUILD)."""
-
-    def __new__(cls, file: str | None = None) -> Trap:
-        if file:
-            Path(file).touch()
-        return super().__new__(cls)
-
-    @classmethod
-    def set(cls, **files: str) -> Trap:
-        trap = cls()
-        vars(trap).update(files)
-        return trap
-
-    def __getnewargs__(self) -> tuple:
-        return (self.new, ) if hasattr(self, 'new') else ()
-
-    def __getstate__(self) -> str | None:
-        return getattr(self, 'build', None)
-
-    def __setstate__(self, file: str) -> None:
-        Path(file).touch()
-
-
-class TrapArray(np.ndarray):
-
-    def __setstate__(self, state: tuple) -> None:
-        Path(state[0]).touch()
-
-
-def shell(file: str) -> str:
-    return f'touch {file}'
-
-
-def python(file: str) -> str:
-    return f"open({file!r}, 'w').close()"
-
-
-def opcodes(module: str, name: str, argument: str) -> bytes:
-    """A pickle, written by hand, that calls ``module.name(argument)``."""
-    text = argument.encode()
-    return b'\x80\x02c' + f'{module}\n{name}\n'.encode() + b'X' + len(text).to_bytes(4, 'little') + text + b'\x85R.'
-
-
-def attribute(owner: object, name: str) -> Call:
-    return Call(getattr, owner, name)
-
-
-def eval_by_way_of(function: str, file: str) -> Call:
-    """eval, found step by step from a function of the one class that may be asked for attributes."""
-    names = attribute(attribute(HistoryBuffer, function), '__globals__')
-    all_builtins = Call(attribute(names, 'get'), '__builtins__')
-    return Call(Call(attribute(all_builtins, 'get'), 'eval'), python(file))
-
-
-def written(file: str, text: str) -> str:
-    Path(file).parent.mkdir(exist_ok=True)
-    Path(file).write_text(text)
-    return file
-
-
-PAYLOADS = {
-    'os.system': lambda file: opcodes('os', 'system', shell(file)),
-    'posix.system': lambda file: opcodes(os.name, 'system', shell(file)),
-    'Python 2 eval': lambda file: opcodes('__builtin__', 'eval', python(file)),
-    'eval': lambda file: Call(eval, python(file)),
-    'exec': lambda file: Call(exec, python(file)),
-    'getattr of a module': lambda file: Call(attribute(Call(importlib.import_module, 'os'), 'system'), shell(file)),
-    'globals of a statistic': lambda file: eval_by_way_of('mean', file),
-    'globals of __init__': lambda file: eval_by_way_of('__init__', file),
-    'partial': lambda file: Call(Call(functools.partial, eval, python(file))),
-    'subprocess.Popen': lambda file: Call(attribute(Call(subprocess.Popen, ['touch', file]), 'wait')),
-    'torch.hub': lambda file: Call(torch.hub._load_local, str(Path(written(
-        f'{file}-hub/hubconf.py', f'def model():\n    {python(file)}')).parent), 'model'),
-    'runpy': lambda file: Call(runpy.run_path, written(f'{file}.py', python(file))),
-    'open': lambda file: Call(io.open, file, 'w'),
-    'shutil': lambda file: Call(shutil.copyfile, written(f'{file}.py', ''), file),
-    'NEWOBJ': lambda file: Trap.set(new=file),
-    'BUILD': lambda file: Trap.set(build=file),
-    'array of another type': lambda file: Call(multiarray._reconstruct, TrapArray, (0, ), b'b', state=(file, )),
-    'a pickle within': lambda file: Call(pickle.loads, pickle.dumps(Call(eval, python(file)))),
-}
-
-
-def write_checkpoint(file: Path, content: object, protocol: int = 2) -> None:
-    """As torch.save does, but for an arbitrary pickle."""
-    pickled = content
-    if not isinstance(content, bytes):
-        pickled = pickle.dumps(dict(state_dict={}, message_hub=content), protocol)
-    with zipfile.ZipFile(file, 'w') as archive:
-        for name, part in (('data.pkl', pickled), ('byteorder', b'little'), ('version', b'3\n')):
-            archive.writestr(f'archive/{name}', part)
+# Files of ill will.
 
 
 def assert_refused(file: Path) -> None:

@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from ...functional.plans import is_traced
+from ...layers.conv_arguments import check_module_cfg
 
 INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
 
@@ -40,11 +45,16 @@ class StagedBackbone(BaseModule):
                  norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
         super().__init__(list(INIT_CFG) if init_cfg is None else init_cfg)
         if not isinstance(out_indices, Sequence) or not out_indices \
-                or any(index not in range(num_stages) for index in out_indices):
-            raise ValueError(f'out_indices must be stages out of 0 … {num_stages - 1}, but is {out_indices!r}')
-        if frozen_stages not in range(-1, num_stages + 1):
+                or any(not isinstance(index, int) or index not in range(num_stages) for index in out_indices) \
+                or len(set(out_indices)) < len(out_indices):
+            raise ValueError(f'out_indices must be different stages out of 0 … {num_stages - 1}, but is '
+                             f'{out_indices!r}')
+        if isinstance(frozen_stages, bool) or not isinstance(frozen_stages, int) \
+                or frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages must be an int from -1 (none) to {num_stages}, but is '
                              f'{frozen_stages!r}')
+        check_module_cfg('conv_cfg', conv_cfg, "dict(type='Conv2d')", optional=True)
+        check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')")
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.conv_cfg = conv_cfg
@@ -132,9 +142,32 @@ class StagedBackbone(BaseModule):
         return self
 
 
+class KeptStatistics:
+    """Within it, batch norms count nothing: for a block that computes again what they have counted already.
+
+    Can be entered again, as the backward pass of a graph that is kept does.
+
+    Args:
+        block (Module): whose batch norms.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def __enter__(self) -> None:
+        self.kept = [(buffer, buffer.clone()) for norm in self.block.modules()
+                     if isinstance(norm, _BatchNorm) and norm.training for buffer in norm.buffers()]
+
+    def __exit__(self, *_) -> None:
+        with torch.no_grad():
+            for buffer, value in self.kept:
+                buffer.copy_(value)
+        self.kept = []
+
+
 class CheckpointedBlock(nn.Module):
     """A block that can trade time for memory: with ``with_cp`` its activations are computed again in the
-    backward pass."""
+    backward pass, and its norms count them once."""
 
     with_cp = False
     routing: nn.Module | None  # see StagedBackbone.make_routing
@@ -147,6 +180,12 @@ class CheckpointedBlock(nn.Module):
         raise NotImplementedError
 
     def _run(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
+        if not self.with_cp or not x.requires_grad:
+            return self._residual(x)
+        if is_traced():  # compiled code changes statistics in the forward pass alone
             return checkpoint(self._residual, x, use_reentrant=False)
-        return self._residual(x)
+        return checkpoint(self._residual, x, use_reentrant=False, context_fn=self._checkpoint_contexts)
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Of the forward pass and of its repetition."""
+        return nullcontext(), KeptStatistics(self)

@@ -1,11 +1,13 @@
 """MobileNetV2 (Sandler et al., CVPR 2018), whose convolutions a method can replace."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from ...layers.conv_arguments import check_module_cfg, check_positive_int
 from ...layers.norm_folding import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
@@ -98,8 +100,11 @@ class MobileNetV2(StagedBackbone):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
-        if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) or not widen_factor > 0:
+        if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) \
+                or not 0 < widen_factor < math.inf:
             raise ValueError(f'widen_factor must be a positive number, but is {widen_factor!r}')
+        check_positive_int('in_channels', in_channels)
+        check_module_cfg('act_cfg', act_cfg, "dict(type='ReLU6')", optional=True)
         super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, with_cp, init_cfg,
                          len(self.arch_settings) + 1)
         self.widen_factor = widen_factor

@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer, build_plugi
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from ...layers.conv_arguments import check_positive_int
 from ...layers.norm_folding import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
@@ -166,17 +167,23 @@ class ResNet(StagedBackbone):
                  drop_path_rate: float = 0.,
                  plugins: Sequence[dict] | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
-        if num_stages not in range(1, 5):
+        if not isinstance(num_stages, int) or num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
         super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, with_cp, init_cfg, num_stages)
-        if depth not in self.arch_settings:
+        if not isinstance(depth, int) or depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
+        for name, value in (('in_channels', in_channels), ('stem_channels', stem_channels),
+                            ('base_channels', base_channels)):
+            check_positive_int(name, value)
         for name, values in (('strides', strides), ('dilations', dilations)):
             if not isinstance(values, Sequence) or len(values) < num_stages:
                 raise ValueError(f'{name} must have a value for each of num_stages={num_stages}, but is {values!r}')
+            for value in values:
+                check_positive_int(f'each of {name}', value)
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style must be 'pytorch' or 'caffe', but is {style!r}")
-        if not 0 <= drop_path_rate < 1:
+        if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)) \
+                or not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
         self.depth = depth
         self.style = style
@@ -204,6 +211,8 @@ class ResNet(StagedBackbone):
         self._freeze_stages()
 
     def _check_plugins(self, plugins: Sequence[dict] | None, convs: int) -> tuple[dict, ...]:
+        if plugins is not None and (isinstance(plugins, str) or not isinstance(plugins, Sequence)):
+            raise ValueError(f'plugins must be None or a sequence of dicts, but is {plugins!r}')
         positions = [f'after_conv{number}' for number in range(1, convs + 1)]
         for plugin in plugins or ():
             if not isinstance(plugin, dict) or not {'cfg', 'position'} <= set(plugin) <= {'cfg', 'position', 'stages'}:

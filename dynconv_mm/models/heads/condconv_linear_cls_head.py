@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 
 from ...layers.condconv import CondConvLinear
 from ...layers.conv_arguments import check_positive_int
-from .dropout_linear_cls_head import check_dropout, dropout_head_class
+from .dropout_linear_cls_head import check_dropout, check_sizes, dropout_head_class
 
 if TYPE_CHECKING:
     from mmpretrain.models.heads import LinearClsHead
@@ -29,10 +29,11 @@ def CondConvLinearClsHead(kernel_num: int = 8, dropout: float = 0., **kwargs) ->
 
     Raises:
         ImportError: mmpretrain is not installed.
-        ValueError: ``kernel_num`` is no positive int, or ``dropout`` not in [0, 1).
+        ValueError: ``kernel_num`` or a size is no positive int, or ``dropout`` not in [0, 1).
     """
     check_positive_int('kernel_num', kernel_num)
     check_dropout(dropout)
+    check_sizes(kwargs)
     return _head_class(dropout_head_class('CondConvLinearClsHead'))(kernel_num, dropout, **kwargs)
 
 

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ...compat.optional import import_optional
+from ...layers.conv_arguments import check_positive_int
 
 if TYPE_CHECKING:
     from mmpretrain.models.heads import LinearClsHead
@@ -26,9 +27,10 @@ def DropoutLinearClsHead(dropout: float, **kwargs) -> LinearClsHead:
 
     Raises:
         ImportError: mmpretrain is not installed.
-        ValueError: ``dropout`` is not in [0, 1).
+        ValueError: ``dropout`` is not in [0, 1), or a size no positive int.
     """
     check_dropout(dropout)
+    check_sizes(kwargs)
     return dropout_head_class('DropoutLinearClsHead')(dropout, **kwargs)
 
 
@@ -36,6 +38,13 @@ def check_dropout(dropout: float) -> None:
     """Raise a ValueError that names the argument unless it is in [0, 1)."""
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f'dropout must be in [0, 1), but is {dropout!r}')
+
+
+def check_sizes(kwargs: dict) -> None:
+    """Raise a ValueError that names the argument unless the sizes of a linear head are positive ints."""
+    for name in ('num_classes', 'in_channels'):
+        if name in kwargs:
+            check_positive_int(name, kwargs[name])
 
 
 def dropout_head_class(user: str) -> type[LinearClsHead]:

@@ -8,6 +8,7 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 
 from ...compat.optional import import_optional
+from ...layers.conv_arguments import check_module_cfg, check_positive_int
 
 if TYPE_CHECKING:
     from mmdet.models.necks import FPN
@@ -29,13 +30,24 @@ def DynamicFPN(fpn_conv_cfg: dict, **kwargs) -> FPN:
 
     Raises:
         ImportError: mmdet is not installed.
-        ValueError: ``fpn_conv_cfg`` is no dict with a type.
+        ValueError: ``fpn_conv_cfg`` is no dict with a type, channels or levels are no positive ints, or ``FPN``
+            refuses its arguments.
     """
-    if not isinstance(fpn_conv_cfg, dict) or 'type' not in fpn_conv_cfg:
-        raise ValueError(f"fpn_conv_cfg must be a dict with a type, such as dict(type='DCDC2d'), but is "
-                         f'{fpn_conv_cfg!r}')
+    check_module_cfg('fpn_conv_cfg', fpn_conv_cfg, "dict(type='DCDC2d')")
+    for name in ('out_channels', 'num_outs'):
+        if name in kwargs:
+            check_positive_int(name, kwargs[name])
+    in_channels = kwargs.get('in_channels', [1])
+    if not isinstance(in_channels, list) or not in_channels:
+        raise ValueError(f'in_channels must be a list of the channels of each level, but is {in_channels!r}')
+    for channels in in_channels:
+        check_positive_int('each of in_channels', channels)
     necks = import_optional('mmdet.models.necks', 'DynamicFPN')
-    return _neck_class(necks.FPN)(fpn_conv_cfg, **kwargs)
+    try:
+        return _neck_class(necks.FPN)(fpn_conv_cfg, **kwargs)
+    except AssertionError as error:
+        raise ValueError(f'FPN refuses in_channels, num_outs, start_level, end_level or add_extra_convs of {kwargs!r}: '
+                         'num_outs must be at least the number of levels from start_level to end_level') from error
 
 
 @functools.cache

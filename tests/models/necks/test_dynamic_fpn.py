@@ -58,7 +58,7 @@ def test_with_a_static_convolution_it_is_fpn(necks):
 
 @pytest.mark.parametrize('fpn_conv_cfg', [None, 'DCDC2d', dict(kernel_size=3)])
 def test_bad_arguments(fpn_conv_cfg):
-    with pytest.raises(ValueError, match='fpn_conv_cfg must be a dict with a type'):
+    with pytest.raises(ValueError, match='fpn_conv_cfg must be a dict whose type is registered'):
         DynamicFPN(fpn_conv_cfg, in_channels=[8], out_channels=16, num_outs=1)
 
 

@@ -1,0 +1,70 @@
+"""A thin backbone of each method and kind, small enough to train in a moment."""
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dynconv_mm.models import (
+    CondConvMobileNetV2,
+    CondConvResNet,
+    DCDCResNet,
+    DCDMobileNetV2,
+    DCDResNet,
+    DyConvMobileNetV2,
+    DyConvResNet,
+    ODConvMobileNetV2,
+    ODConvResNet,
+    RedNet,
+)
+
+RESNET = dict(depth=18, stem_channels=8, base_channels=8)
+MOBILENET = dict(widen_factor=0.1)
+INVOLUTION = dict(depth=26, stem_channels=16, base_channels=8, group_channels=8)
+
+#: one network of each method
+METHODS = {
+    'ODConv': partial(ODConvResNet, kernel_num=2, **RESNET),
+    'DyConv': partial(DyConvMobileNetV2, kernel_num=2, **MOBILENET),
+    'CondConv': partial(CondConvResNet, kernel_num=2, **RESNET),
+    'DCD': partial(DCDResNet, **RESNET),
+    'Involution': partial(RedNet, **INVOLUTION),
+    'DCDC': partial(DCDCResNet, **INVOLUTION),
+}
+#: all registered backbones
+BACKBONES = {
+    'ODConvResNet': METHODS['ODConv'],
+    'ODConvMobileNetV2': partial(ODConvMobileNetV2, kernel_num=2, **MOBILENET),
+    'DyConvResNet': partial(DyConvResNet, kernel_num=2, **RESNET),
+    'DyConvMobileNetV2': METHODS['DyConv'],
+    'CondConvResNet': METHODS['CondConv'],
+    'CondConvMobileNetV2': partial(CondConvMobileNetV2, kernel_num=2, **MOBILENET),
+    'DCDResNet': METHODS['DCD'],
+    'DCDMobileNetV2': partial(DCDMobileNetV2, **MOBILENET),
+    'RedNet': METHODS['Involution'],
+    'DCDCResNet': METHODS['DCDC'],
+}
+
+
+def settle(model: nn.Module, size: int = 64, batch: int = 8) -> nn.Module:
+    """Give batch norms the statistics of a batch, so that a fresh network in eval mode neither vanishes nor explodes.
+
+    Returns:
+        Module: the same, in eval mode.
+    """
+    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    dtype = next(model.parameters()).dtype
+    for norm in norms:
+        norm.momentum = None  # the mean of all batches, of which this is the first
+        norm.reset_running_stats()
+    for module in model.modules():
+        module.training = True
+    with torch.no_grad():
+        model(torch.randn(batch, 3, size, size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+        norm.running_var.clamp_(min=0.1)  # averages of noise hardly differ: eval mode would magnify all else
+    return model.eval()
