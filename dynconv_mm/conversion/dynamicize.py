@@ -72,18 +72,18 @@ class DynamicizeReport:
         from rich.text import Text
 
         replaced = Table(title=f'{len(self.replaced)} convolutions replaced', title_justify='left')
-        for column in ('convolution', 'static', 'dynamic'):
+        for column in ('convolution', 'dynamic layer'):
             replaced.add_column(column, overflow='fold')
         for column in ('Params before', 'after'):
             replaced.add_column(column, justify='right')
         for row in self.replaced:
-            replaced.add_row(*map(Text, (' = '.join(row.names), row.static, row.dynamic)), f'{row.params_before:,}',
+            replaced.add_row(Text(' = '.join(row.names)), Text(row.dynamic), f'{row.params_before:,}',
                              f'{row.params_after:,}')
         kept = Table(title=f'{len(self.kept)} kept', title_justify='left')
         for column in ('reason', 'convolutions'):
             kept.add_column(column, overflow='fold')
-        for reason in dict.fromkeys(self.kept.values()):
-            kept.add_row(*map(Text, (reason, ', '.join(name for name, why in self.kept.items() if why == reason))))
+        for reason, names in _by_reason(self.kept).items():
+            kept.add_row(Text(reason), Text(', '.join(names)))
         total = Text(f'Params of the model: {self.params_before:,} before, {self.params_after:,} after '
                      f'({self.params_after / self.params_before:.2f} times)')
         return Group(replaced, *([kept] if self.kept else []), total)
@@ -94,7 +94,7 @@ class DynamicizeReport:
         from rich.console import Console
         text = StringIO()
         Console(file=text, width=120).print(self)
-        return text.getvalue().rstrip('\n')
+        return '\n'.join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 class Swap(NamedTuple):
@@ -199,9 +199,8 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
         else:
             swaps.append(Swap(tuple(places), conv, dynamic))
     if not swaps:
-        reasons = ''.join(f'\n  {name}: {why}' for name, why in list(kept.items())[:10])
-        raise ValueError(f'no convolution of the {type(model).__name__} can be replaced by op={op!r}:{reasons}'
-                         + ('\n  …' if len(kept) > 10 else ''))
+        reasons = ''.join(f'\n  {why}: {", ".join(places)}' for why, places in _by_reason(kept).items())
+        raise ValueError(f'no convolution of the {type(model).__name__} can be replaced by op={op!r}:{reasons}')
     return swaps, kept
 
 
@@ -263,7 +262,7 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise ValueError(f'op has {", ".join(unknown)}, which {kind.__name__} does not take; it takes '
-                         f'{", ".join(name for name in known if name not in STATIC_ARGUMENTS)}')
+                         f'{", ".join(name for name in known if name not in (*STATIC_ARGUMENTS, "kernel_size"))}')
     if kind in SIZE_KEEPING and keep_function:
         raise ValueError(f'op {kind.__name__} cannot compute what a convolution does, as it has no static kernel: use '
                          'keep_function=False and train from scratch, or another op')
@@ -499,6 +498,14 @@ def _holders(model: nn.Module) -> _Holders:
             if name != '_modules':
                 outside.update((id(item), type(module).__name__) for item in held if isinstance(item, nn.Module))
     return _Holders(of_weight, outside)
+
+
+def _by_reason(kept: dict[str, str]) -> dict[str, list[str]]:
+    """The names of each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in kept.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def _count(module: nn.Module) -> int:
