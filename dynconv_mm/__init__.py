@@ -6,6 +6,7 @@ check_versions()
 from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
+from .conversion import Dynamicized, dynamicize  # noqa: E402
 from .datasets import LoadCocoPanopticAnnotations  # noqa: E402
 from .engine.hooks import EpochSeedHook, TemperatureAnnealingHook, WholeCheckpointHook  # noqa: E402
 from .evaluation import PanopticQualityMetric  # noqa: E402
@@ -44,7 +45,7 @@ install_hints()
 __all__ = [
     'CBAM', 'CondConv2d', 'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
-    'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d',
+    'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d',
     'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
-    'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook', '__version__', 'registry'
+    'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook', '__version__', 'dynamicize', 'registry'
 ]

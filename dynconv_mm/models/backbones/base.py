@@ -24,6 +24,12 @@ class ConvPlace(NamedTuple):
     role: str  # 'stem', 'downsample', 'last', or its name in the block: 'conv1', …, 'expand', 'depthwise', 'project'
     stage: int  # 0 the stem, 1 … the stages
     block: int = 0  # counted within the stage
+    kernel_size: int | None = None
+
+    @property
+    def in_block(self) -> bool:
+        """Whether it is on the residual path of a block."""
+        return self.role not in ('stem', 'downsample', 'last')
 
 
 def batch_norm_cfg(norm_cfg: dict) -> dict:
@@ -66,6 +72,10 @@ class StagedBackbone(BaseModule):
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
         """The ``conv_cfg`` of the convolution at ``place``; a dynamic network overrides this."""
         return self.conv_cfg
+
+    def is_in_last_blocks(self, stage: int, block: int, count: int) -> bool:
+        """Whether a block, counted from 0 in a stage, counted from 1, is one of the last ``count``."""
+        return sum(self.stage_blocks[stage - 1:]) - block <= count
 
     def make_routing(self, in_channels: int, stage: int, block: int) -> nn.Module | None:
         """What computes, from a block's input, the second argument of all its convolutions; None if they take none."""

@@ -45,12 +45,11 @@ class CondConvRule:
 
     def is_dynamic_block(self, stage: int, block: int) -> bool:
         """Whether a block, counted from 0 in a stage, counted from 1, is one of the last ``dynamic_blocks``."""
-        return sum(self.stage_blocks[stage - 1:]) - block <= self.dynamic_blocks
+        return self.is_in_last_blocks(stage, block, self.dynamic_blocks)
 
     def is_dynamic(self, place: ConvPlace) -> bool:
         """Whether the convolution at ``place`` is a :class:`CondConv2d`."""
-        in_block = place.role not in ('stem', 'downsample', 'last')
-        return in_block and self.is_dynamic_block(place.stage, place.block)
+        return place.in_block and self.is_dynamic_block(place.stage, place.block)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
         """CondConv in the last ``dynamic_blocks`` blocks; its routing weights are the block's."""

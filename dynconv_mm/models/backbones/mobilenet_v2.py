@@ -128,6 +128,7 @@ class MobileNetV2(StagedBackbone):
 
     def make_conv(self, place: ConvPlace, in_channels: int, out_channels: int, **arguments) -> ConvNormAct:
         """A convolution with its norm and activation."""
+        place = place._replace(kernel_size=arguments['kernel_size'])
         return ConvNormAct(in_channels, out_channels, conv_cfg=self.conv_cfg_at(place), norm_cfg=self.norm_cfg,
                            **{'act_cfg': self.act_cfg, **arguments})
 

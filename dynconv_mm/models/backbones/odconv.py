@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from mmengine.registry import MODELS
 
-from ...layers.odconv import ATTENTIONS
+from ...layers.odconv import ATTENTIONS, ODConv2d
+from ..placement import parse_placement
 from .base import ConvPlace, batch_norm_cfg
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet
@@ -19,6 +20,12 @@ class ODConvRule:
             spatial_pool_size, temperature, plan: as of :class:`ODConv2d`.
         attention_norm_cfg (dict, optional): ``norm_cfg`` of the attentions. Default: the network's where
             that is a batch norm, else BN.
+        placement (str): of these convolutions, those that are dynamic (Table 9): 'all'; '1x1' or '3x3', those of
+            that kernel size; 'last_6_blocks', those in the last 6 (or another number of) residual blocks.
+            Default: 'all'.
+
+    Raises:
+        ValueError: ``placement`` is none of these, or no convolution has that place; and as :class:`ODConv2d`.
     """
 
     def __init__(self,
@@ -32,18 +39,34 @@ class ODConvRule:
                  spatial_pool_size: int = 1,
                  temperature: float = 1.,
                  attention_norm_cfg: dict | None = None,
+                 placement: str = 'all',
                  plan: str = 'auto',
                  **kwargs) -> None:
+        self.placement = parse_placement(placement)
         self.odconv_cfg = dict(type='ODConv2d', kernel_num=kernel_num, reduction=reduction,
                                min_channels=min_channels, attentions=attentions,
                                spatial_activation=spatial_activation, share_attention=share_attention,
                                spatial_pool_size=spatial_pool_size, temperature=temperature, plan=plan)
         self.attention_norm_cfg = attention_norm_cfg
         super().__init__(*args, **kwargs)
+        blocks = sum(self.stage_blocks)
+        if (self.placement.last_blocks or 0) > blocks:
+            raise ValueError(f'placement must name at most {blocks} blocks, as many as there are, but is {placement!r}')
+        if not any(isinstance(module, ODConv2d) for module in self.modules()):
+            raise ValueError(f'placement is {placement!r}, and this {type(self).__name__} has no such convolution')
+
+    def is_dynamic(self, place: ConvPlace) -> bool:
+        """Whether the convolution at ``place`` is an :class:`ODConv2d`."""
+        if place.role in ('stem', 'downsample'):
+            return False
+        size, last_blocks = self.placement
+        if last_blocks is not None:
+            return place.in_block and self.is_in_last_blocks(place.stage, place.block, last_blocks)
+        return size is None or size == (place.kernel_size, place.kernel_size)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """ODConv everywhere but at the first convolution and the 1×1 ones of shortcuts."""
-        if place.role in ('stem', 'downsample'):
+        """ODConv where :meth:`is_dynamic` says so."""
+        if not self.is_dynamic(place):
             return self.conv_cfg
         norm_cfg = batch_norm_cfg(self.norm_cfg) if self.attention_norm_cfg is None else self.attention_norm_cfg
         return dict(self.odconv_cfg, norm_cfg=norm_cfg)

@@ -56,8 +56,8 @@ class ResidualBlock(CheckpointedBlock):
             padding = conv.dilation * (conv.kernel_size - 1) // 2
             self.add_module(
                 f'conv{number}',
-                build_conv_layer(backbone.conv_cfg_at(ConvPlace(f'conv{number}', stage, block)), channels,
-                                 conv.out_channels, conv.kernel_size, stride=conv.stride, padding=padding,
+                build_conv_layer(backbone.conv_cfg_at(ConvPlace(f'conv{number}', stage, block, conv.kernel_size)),
+                                 channels, conv.out_channels, conv.kernel_size, stride=conv.stride, padding=padding,
                                  dilation=conv.dilation, bias=False))
             name, norm = build_norm_layer(backbone.norm_cfg, conv.out_channels, postfix=number)
             self.add_module(name, norm)

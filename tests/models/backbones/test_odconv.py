@@ -1,4 +1,6 @@
 """ODConv's networks have the paper's parameters, the released models' names, and work in mmpretrain and mmdet."""
+from __future__ import annotations
+
 import json
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from torch import nn
 
 from dynconv_mm.layers import ODConv2d
 from dynconv_mm.models import ODConvMobileNetV2, ODConvResNet
+from dynconv_mm.models.backbones import MobileNetV2
 
 NAMES = Path(__file__).resolve().parents[2] / 'data' / 'odconv_names.json'
 SMALL_R18 = partial(ODConvResNet, depth=18, kernel_num=2, stem_channels=8, base_channels=8)
@@ -50,6 +53,29 @@ def test_parameters(network, kwargs, millions):
     model = on_meta(network, **kwargs)
     classifier = 1000 * model.feat_dim + 1000
     assert round((sum(parameter.numel() for parameter in model.parameters()) + classifier) / 1e6, 2) == millions
+
+
+STATIC_AND_PLACED = {  # Table 9, MobileNetV2 (0.5x), n = 1
+    None: 2.00, 'all': 2.43, '1x1': 2.26, '3x3': 2.17, 'last_6_blocks': 2.31,
+}
+
+
+def half_mobilenet(placement: str | None) -> float:
+    model = on_meta(MobileNetV2 if placement is None else ODConvMobileNetV2, widen_factor=0.5,
+                    **({} if placement is None else dict(kernel_num=1, placement=placement)))
+    return (sum(parameter.numel() for parameter in model.parameters()) + 1281000) / 1e6
+
+
+@pytest.mark.parametrize('placement', ['all', '1x1'])
+def test_parameters_of_placements(placement):
+    assert round(half_mobilenet(placement), 2) == STATIC_AND_PLACED[placement]
+
+
+@pytest.mark.parametrize('placement', ['3x3', 'last_6_blocks'])
+def test_parameters_that_placements_add(placement):
+    """With a static last convolution the paper prints 0.03M more than there are, as of the static network."""
+    added = half_mobilenet(placement) - half_mobilenet(None)
+    assert round(added, 2) == round(STATIC_AND_PLACED[placement] - STATIC_AND_PLACED[None], 2)
 
 
 # Names.
@@ -113,6 +139,34 @@ def test_all_but_stem_and_shortcuts_are_dynamic(network, kwargs, dynamic, static
     modules = dict(on_meta(network, **kwargs).named_modules())
     assert sum(isinstance(module, ODConv2d) for module in modules.values()) == dynamic
     assert {name for name, module in modules.items() if isinstance(module, nn.Conv2d)} == static
+
+
+@pytest.mark.parametrize(('network', 'kwargs', 'dynamic'), [
+    (RESNET, dict(depth=50, placement='1x1'), [f'layer{i}.{j}.conv{k}' for i, n in enumerate((3, 4, 6, 3), 1)
+                                               for j in range(n) for k in (1, 3)]),
+    (RESNET, dict(depth=50, placement='3x3'), [f'layer{i}.{j}.conv2' for i, n in enumerate((3, 4, 6, 3), 1)
+                                               for j in range(n)]),
+    (RESNET, dict(depth=18, placement='last_3_blocks'), [f'layer{i}.{j}.conv{k}' for i, j in ((3, 1), (4, 0), (4, 1))
+                                                         for k in (1, 2)]),
+    (MOBILENET, dict(placement='last_1_blocks'), [f'layer7.0.conv.{i}.conv' for i in range(3)]),
+    (MOBILENET, dict(placement='1x1'), None),
+])
+def test_placement(network, kwargs, dynamic):
+    layers = [(name, module) for name, module in on_meta(network, **kwargs).named_modules()
+              if isinstance(module, ODConv2d)]
+    if dynamic is None:  # 2 in each of the 16 blocks that expand, 1 in the first, and the last one
+        assert len(layers) == 34 and all(layer.kernel_size == (1, 1) for _, layer in layers)
+    else:
+        assert [name for name, _ in layers] == dynamic
+
+
+@pytest.mark.parametrize(('placement', 'words'), [
+    ('5x5', 'no such convolution'), ('last_18_blocks', 'at most 17 blocks'), ('last_0_blocks', "must be 'all'"),
+    ('3', "must be 'all'"), (3, "must be 'all'"), (None, "must be 'all'"),
+])
+def test_bad_placement(placement, words):
+    with pytest.raises(ValueError, match=f'placement .*{words}'):
+        on_meta(MOBILENET, placement=placement)
 
 
 def test_arguments_reach_every_layer():
