@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...functional.plans import is_traced
+from ...functional.tracing import is_traced
 from ...layers.conv_arguments import check_module_cfg
 
 INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
