@@ -66,9 +66,8 @@ class Architecture:
     def config(self) -> str:
         """The config for it, below ``configs/`` or, with a ``::``, of another package; it may not exist."""
         if self.detector is not None:
-            folder = '_base_' if self.method == 'static' else self.method
             short = self.name.replace('-resnet', '-r').replace('-w100', '')
-            return f'{folder}/{self.detector}_{short}_fpn_1x_coco.py'
+            return f'{self.method}/{self.detector}_{short}_fpn_1x_coco.py'
         if self.method == 'static':
             return 'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
         return f'{self.method}/{self.name}_8xb32_in1k.py'
@@ -77,7 +76,7 @@ class Architecture:
     def options(self) -> dict:
         """What the config needs as ``--cfg-options`` besides."""
         options = {f'model.backbone.{name}': value for name, value in self.extra.items()}
-        if self.method == 'static' and self.detector is None and self.widen_factor != 1:
+        if self.method == 'static' and self.widen_factor != 1:
             options['model.backbone.widen_factor'] = self.widen_factor
         if self.num_classes not in (None, NUM_CLASSES[self.detector is not None]):
             heads = {None: ['head'], 'faster-rcnn': ['roi_head.bbox_head'],

@@ -69,7 +69,7 @@ def from_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool
     activations_count = 'conv.0.weight' in parts.backbone
     backbone = _rename(parts.backbone, mobilenet_modules(activations_count))
     architecture, converted = _checked(parts._replace(backbone=backbone), method, backbone_only)
-    meta = dict(checkpoint['meta']) if isinstance(checkpoint.get('meta'), Mapping) else {}
+    meta = _meta(checkpoint)
     meta['official'] = dict(fields=_fields(checkpoint), classifier=classifier_name)
     return Conversion(dict(meta=meta, state_dict=converted), architecture, tuple(remarks))
 
@@ -93,7 +93,7 @@ def to_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
         remarks.append(f'the temperature is {values}, which official files do not hold: set it in the original code by '
                        'net_update_temperature')
     parts = _split({name: value for name, value in ours.items() if not name.endswith('.temperature')})[0]
-    meta = dict(checkpoint['meta']) if isinstance(checkpoint.get('meta'), Mapping) else {}
+    meta = _meta(checkpoint)
     origin = meta.pop('official', {})
     modules = mobilenet_modules(architecture.method == 'dcd') if architecture.depth is None else {}
     backbone = _rename(parts.backbone, {ours: theirs for theirs, ours in modules.items()})
@@ -176,6 +176,9 @@ def _checked(parts: Parts, method: str, backbone_only: bool) -> tuple[Architectu
         ours.update({f'head.{name}': value for name, value in parts.classifier.items()})
         ours.update(parts.detector)
         detector = _detector(parts.detector) if parts.detector else None
+        if detector is not None and architecture.method == 'static':
+            raise CheckpointError("the weights are of a detector with a static MobileNetV2: only its classifier, with "
+                                  'ODConv released for comparison, is converted')
         num_classes = _num_classes(ours, detector)
         architecture = Architecture(**{**vars(architecture), 'detector': detector, 'num_classes': num_classes})
     expected = expected_weights(architecture)
@@ -200,6 +203,12 @@ def _num_classes(weights: Mapping[str, Tensor], detector: str | None) -> int:
     names = [f'{module}.{parameter}' for module in modules for parameter in ('weight', 'bias')]
     rows = next((len(weights[name]) for name in names if name in weights and weights[name].dim()), 0)
     return max(rows - (detector is not None), 1)  # the detectors' last class is the background
+
+
+def _meta(checkpoint: Mapping) -> dict:
+    """A copy of what OpenMMLab's checkpoints say about themselves."""
+    meta = checkpoint.get('meta')
+    return dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def _fields(checkpoint: Mapping) -> dict:
