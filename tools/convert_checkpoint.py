@@ -67,9 +67,9 @@ def describe(architecture) -> str:
 
 def report(conversion, target: Path, reverse: bool) -> str:
     """What was converted and how to use it, a line each."""
+    from dynconv_mm.conversion.official import STATISTICS
     architecture, weights = conversion.architecture, conversion.checkpoint['state_dict']
-    statistics = ('running_mean', 'running_var', 'num_batches_tracked', 'temperature')
-    params = sum(value.numel() for name, value in weights.items() if not name.endswith(statistics))
+    params = sum(value.numel() for name, value in weights.items() if not name.endswith((*STATISTICS, '.temperature')))
     config = ROOT / 'configs' / architecture.config
     exists = '::' in architecture.config or config.is_file()
     shown = architecture.config if '::' in architecture.config else f'configs/{architecture.config}'

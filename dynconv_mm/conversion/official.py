@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Number
 from typing import NamedTuple
 
@@ -180,7 +181,7 @@ def _checked(parts: Parts, method: str, backbone_only: bool) -> tuple[Architectu
             raise CheckpointError("the weights are of a detector with a static MobileNetV2: only its classifier, with "
                                   'ODConv released for comparison, is converted')
         num_classes = _num_classes(ours, detector)
-        architecture = Architecture(**{**vars(architecture), 'detector': detector, 'num_classes': num_classes})
+        architecture = replace(architecture, detector=detector, num_classes=num_classes)
     expected = expected_weights(architecture)
     for name in expected:
         if name.endswith('.temperature'):

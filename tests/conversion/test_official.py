@@ -193,7 +193,6 @@ def test_same_outputs(name, root):
 @pytest.mark.parametrize(('network', 'kwargs', 'features', 'name', 'extra'), [
     (ODConvResNet, dict(depth=18, kernel_num=8), 512, 'odconv8x-resnet18', {}),
     (ODConvResNet, dict(depth=34, kernel_num=2), 512, 'odconv2x-resnet34', {}),
-    (ODConvResNet, dict(depth=101, kernel_num=2), 2048, 'odconv2x-resnet101', {}),
     (ODConvResNet, dict(depth=18, kernel_num=4, reduction=1 / 4), 512, 'odconv4x-resnet18', dict(reduction=1 / 4)),
     (ODConvMobileNetV2, dict(widen_factor=0.75, kernel_num=1), 1280, 'odconv1x-mobilenet-v2-w075', {}),
     (ODConvMobileNetV2, dict(widen_factor=0.35, kernel_num=4), 1280, 'odconv4x-mobilenet-v2-w035', {}),
@@ -263,7 +262,7 @@ def detector(root):
 
 @pytest.mark.parametrize(('config', 'name'), [
     ('odconv/faster-rcnn_odconv4x-r50_fpn_1x_coco.py', 'odconv4x_resnet50'),
-    ('odconv/mask-rcnn_odconv4x-mobilenet-v2_fpn_1x_coco.py', 'odconv4x_mobilenetv2_100'),
+    ('odconv/faster-rcnn_odconv4x-mobilenet-v2_fpn_1x_coco.py', 'odconv4x_mobilenetv2_100'),
 ])
 def test_detectors(config, name, release, detector, root):
     """The original backbones carry their classifier along."""
