@@ -1,5 +1,6 @@
 """Fixtures that tests of several folders share."""
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,25 @@ def scopes(monkeypatch):
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+def shapes(tree: dict, prefix: str = '') -> dict[str, list[int]]:
+    """A tree of modules as the shapes of a state dict."""
+    flat = {}
+    for name, value in tree.items():
+        flat.update(shapes(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+@pytest.fixture(scope='session')
+def released_shapes():
+    """Names and shapes of a released model's weights: of 'odconv4x_resnet50', 'dcd_mobilenetv2_100', 'rednet26' …
+
+    RedNet's are of the backbone alone.
+    """
+    files = sorted((ROOT / 'tests' / 'data').glob('*_names.json'))
+    models = {name: tree for file in files for name, tree in json.loads(file.read_text()).items()}
+    return lambda name: shapes(models[name])
 
 
 @pytest.fixture(scope='session')

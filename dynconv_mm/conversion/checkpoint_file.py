@@ -49,14 +49,26 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, holds code, or no weights.
     """
-    checkpoint = read_checkpoint(path)
+    return unwrap(read_checkpoint(path), str(path))
+
+
+def unwrap(checkpoint: Mapping, origin: str = 'the checkpoint') -> dict[str, Tensor]:
+    """The weights of a checkpoint by name, out of their wrappers and without the prefix ``module.``.
+
+    Args:
+        checkpoint (Mapping): what :func:`read_checkpoint` gives.
+        origin (str): where it is from, for the message.
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
     for wrapper in WRAPPERS:
         if isinstance(checkpoint.get(wrapper), Mapping):
             checkpoint = dict(checkpoint[wrapper])
             break
     others = [name for name, value in checkpoint.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if not checkpoint or others:
-        raise CheckpointError(f'{path} holds no weights by name: it has no dict of tensors by itself or under '
+        raise CheckpointError(f'{origin} holds no weights by name: it has no dict of tensors by itself or under '
                               f'{", ".join(WRAPPERS)}, but {_shown(others) or "nothing"}')
     prefix = 'module.'  # of DistributedDataParallel
     if all(name.startswith(prefix) for name in checkpoint):

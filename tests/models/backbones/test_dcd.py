@@ -1,9 +1,7 @@
 """DCD's networks have the released parameters and names, the rows of the paper's tables, and work in mmpretrain and
 mmdet."""
-import json
 import re
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dynconv_mm.layers import DCDConv2d
 from dynconv_mm.models import DCDLinearClsHead, DCDMobileNetV2, DCDResNet
 
-NAMES = Path(__file__).resolve().parents[2] / 'data' / 'dcd_names.json'
 SMALL_R18 = partial(DCDResNet, depth=18, stem_channels=8, base_channels=8)
 SMALL_R50 = partial(DCDResNet, depth=50, stem_channels=8, base_channels=8)
 SMALL_MOBILENET = partial(DCDMobileNetV2, widen_factor=0.25)
@@ -69,14 +66,6 @@ def test_ablations_of_resnet(kwargs, expected):
 # Names.
 
 
-def shapes(tree: dict, prefix: str = '') -> dict[str, list[int]]:
-    """A tree of modules as the shapes of a state dict."""
-    flat = {}
-    for name, value in tree.items():
-        flat.update(shapes(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
-    return flat
-
-
 def our_name(name: str) -> str:
     """The released MobileNetV2's names in mmpretrain's, which ours has."""
     starts = (1, 2, 4, 7, 11, 14, 17, 18)  # first blocks of the stages
@@ -94,9 +83,9 @@ def our_name(name: str) -> str:
 @pytest.mark.parametrize(('release', 'network', 'kwargs'), [
     ('dcd_resnet18', DCDResNet, dict(depth=18)), ('dcd_resnet50', DCDResNet, dict(depth=50)),
     ('dcd_mobilenetv2_100', DCDMobileNetV2, dict())])
-def test_names_and_shapes_of_the_released_models(release, network, kwargs):
+def test_names_and_shapes_of_the_released_models(release, network, kwargs, released_shapes):
     pytest.importorskip('mmpretrain')
-    released = {our_name(name): shape for name, shape in shapes(json.loads(NAMES.read_text())[release]).items()}
+    released = {our_name(name): shape for name, shape in released_shapes(release).items()}
     model = on_meta(network, **kwargs)
     head = on_meta(DCDLinearClsHead, num_classes=1000, in_channels=model.feat_dim)
     ours = {**model.state_dict(), **{f'classifier.0.{name}': value for name, value in head.state_dict().items()}}

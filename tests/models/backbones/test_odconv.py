@@ -1,9 +1,7 @@
 """ODConv's networks have the paper's parameters, the released models' names, and work in mmpretrain and mmdet."""
 from __future__ import annotations
 
-import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from dynconv_mm.layers import ODConv2d
 from dynconv_mm.models import ODConvMobileNetV2, ODConvResNet
 from dynconv_mm.models.backbones import MobileNetV2
 
-NAMES = Path(__file__).resolve().parents[2] / 'data' / 'odconv_names.json'
 SMALL_R18 = partial(ODConvResNet, depth=18, kernel_num=2, stem_channels=8, base_channels=8)
 SMALL_MOBILENET = partial(ODConvMobileNetV2, widen_factor=0.25, kernel_num=2)
 
@@ -81,18 +78,10 @@ def test_parameters_that_placements_add(placement):
 # Names.
 
 
-def shapes(tree: dict, prefix: str = '') -> dict[str, list[int]]:
-    """A tree of modules as the shapes of a state dict."""
-    flat = {}
-    for name, value in tree.items():
-        flat.update(shapes(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
-    return flat
-
-
 @pytest.mark.parametrize(('release', 'depth', 'kernel_num'), [('odconv1x_resnet18', 18, 1),
                                                               ('odconv4x_resnet50', 50, 4)])
-def test_names_and_shapes_of_the_released_models(release, depth, kernel_num):
-    released = shapes(json.loads(NAMES.read_text())[release])
+def test_names_and_shapes_of_the_released_models(release, depth, kernel_num, released_shapes):
+    released = released_shapes(release)
     assert released.pop('fc.weight') and released.pop('fc.bias')
     ours = {name: list(tensor.shape) for name, tensor in
             on_meta(ODConvResNet, depth=depth, kernel_num=kernel_num).state_dict().items()

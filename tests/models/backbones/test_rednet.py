@@ -1,7 +1,5 @@
 """RedNet and DCDC-ResNet have the papers' parameters, RedNet the released models' names; they work in OpenMMLab."""
-import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import nn
 from dynconv_mm.layers import DCDC2d, Involution2d
 from dynconv_mm.models import DCDCResNet, RedNet
 
-NAMES = Path(__file__).resolve().parents[2] / 'data' / 'rednet_names.json'
 SMALL = dict(depth=26, stem_channels=16, base_channels=8, group_channels=8)
 NETWORKS = [partial(RedNet, **SMALL), partial(DCDCResNet, **SMALL)]
 IDS = ['rednet', 'dcdc']
@@ -46,19 +43,10 @@ def test_parameters(network, kwargs, printed):
 # Names.
 
 
-def shapes(tree: dict, prefix: str = '') -> dict[str, list[int]]:
-    """A tree of modules as the shapes of a state dict."""
-    flat = {}
-    for name, value in tree.items():
-        flat.update(shapes(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value})
-    return flat
-
-
 @pytest.mark.parametrize('depth', [26, 50])
-def test_names_and_shapes_of_the_released_models(depth):
-    released = shapes(json.loads(NAMES.read_text())[f'rednet{depth}'])
+def test_names_and_shapes_of_the_released_models(depth, released_shapes):
     ours = {name: list(tensor.shape) for name, tensor in on_meta(RedNet, depth=depth).state_dict().items()}
-    assert ours == released
+    assert ours == released_shapes(f'rednet{depth}')
 
 
 # Which convolutions are dynamic.

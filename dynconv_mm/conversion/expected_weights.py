@@ -1,0 +1,61 @@
+"""The names and shapes of a model's weights, without building it in memory."""
+from __future__ import annotations
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from ..compat.optional import import_optional
+from ..models import DCDLinearClsHead
+from ..models.backbones.mobilenet_v2 import MobileNetV2, make_divisible
+from .architecture import Architecture
+
+MOBILENET_MAPS = (1, 2, 4, 7)  # stages that feed FPN; the last one is the last 1×1 convolution
+
+
+def expected_weights(architecture: Architecture) -> dict[str, Tensor]:
+    """Tensors on the meta device by the names of mmpretrain's ``ImageClassifier`` or mmdet's detector; without
+    ``num_classes`` those of the backbone alone.
+
+    Raises:
+        ImportError: a detector needs mmdet, DCD's classifier mmpretrain.
+    """
+    if architecture.detector is not None:
+        return _detector(architecture)
+    with torch.device('meta'):
+        backbone = architecture.backbone_class(**architecture.backbone_arguments)
+        expected = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+        if architecture.num_classes is not None:
+            head = _classifier(architecture.method, backbone.feat_dim, architecture.num_classes)
+            expected.update((f'head.{name}', value) for name, value in head.items())
+    return expected
+
+
+def _classifier(method: str, features: int, num_classes: int) -> dict[str, Tensor]:
+    if method == 'dcd':
+        return DCDLinearClsHead(num_classes=num_classes, in_channels=features).state_dict()
+    return {f'fc.{name}': value for name, value in torch.nn.Linear(features, num_classes).state_dict().items()}
+
+
+def _detector(architecture: Architecture) -> dict[str, Tensor]:
+    registry = import_optional('mmdet.registry', 'A detector').MODELS
+    import_optional('mmdet.models', 'A detector')
+    folder = architecture.detector.replace('-', '_')
+    base = f'mmdet::{folder}/{architecture.detector}_r50_fpn_1x_coco.py'
+    model = Config.fromstring(f'_base_ = {base!r}', '.py').model
+    with torch.device('meta'):
+        feat_dim = architecture.backbone_class(**architecture.backbone_arguments).feat_dim
+    model.backbone = dict(type=architecture.backbone_class, **architecture.backbone_arguments)
+    if architecture.depth is None:
+        model.backbone.out_indices = MOBILENET_MAPS
+        model.neck.in_channels = [make_divisible(MobileNetV2.arch_settings[index][1] * architecture.widen_factor)
+                                  for index in MOBILENET_MAPS[:-1]] + [feat_dim]
+    else:
+        model.backbone.out_indices = (0, 1, 2, 3)
+        model.neck.in_channels = [feat_dim // 8, feat_dim // 4, feat_dim // 2, feat_dim]
+    for head in ('bbox_head', 'mask_head'):
+        if head in model.roi_head:
+            model.roi_head[head].num_classes = architecture.num_classes
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        return registry.build(model).state_dict()
