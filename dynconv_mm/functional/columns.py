@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .sample_conv import IntPair, pointwise_columns, pointwise_product
 from .second_order import differentiable_gradients
+from .tracing import is_traced
 from .workspace import workspace
 
 # Elements of a block of mixed kernels, and of the columns that are made at once.
@@ -33,7 +34,7 @@ def columns_conv2d(x: Tensor, weight: Tensor, kernel_attention: Tensor | None, s
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _by_autograd(x, weight, kernel_attention, spatial_attention, stride, padding, dilation)
     return _ColumnsConv.apply(x, weight, kernel_attention, spatial_attention, stride, padding, dilation)
 
@@ -43,7 +44,7 @@ def _by_autograd(x: Tensor, weight: Tensor, kernel_attention: Tensor | None, spa
     """The same in operations that autograd and the compiler know, with all kernels and columns at once."""
     windows = windows_of(x, weight.shape[3:], stride, padding, dilation)
     if spatial_attention is not None:
-        windows = windows * spatial_attention.reshape(len(x), 1, *weight.shape[3:], 1, 1)
+        windows = windows * spatial_attention.reshape(x.shape[0], 1, *weight.shape[3:], 1, 1)
     kernels = weight.flatten(2)
     if kernel_attention is not None:
         kernels = (kernel_attention @ kernels.flatten(1)).view(-1, *kernels.shape[1:])

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import involution_cpu
+from . import involution_cpu, portable
 from .involution_cpu import accumulation_dtype, empty_output
 from .sample_conv import IntPair, pair
 from .second_order import differentiable_gradients
+from .tracing import is_exported
 from .triton import triton_enabled
 
 
@@ -52,6 +53,8 @@ def involution2d(input: Tensor,
     """
     stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     _check(input, weight, stride, padding, dilation)
+    if is_exported():
+        return portable.involution(input, weight, stride, padding, dilation)
     return torch.ops.dynconv_mm.involution2d(input, weight, stride, padding, dilation)
 
 

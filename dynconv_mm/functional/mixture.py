@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .tracing import is_traced
 from .workspace import workspace
 
 ATTENTIONS = ('kernel_attention', 'spatial_attention', 'channel_attention', 'filter_attention')
@@ -93,7 +94,7 @@ def mixed_kernels(m: Mixture) -> Tensor:
             kernel = m.weight[0] if n == 1 else m.weight.sum(0)
             return kernel.expand(batch, -1, -1, -1, -1)
         bank = m.weight.flatten(1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or is_traced():
             return (m.kernel_attention @ bank).reshape(batch, *m.weight.shape[1:])
         out = workspace('kernels', (batch, bank.shape[1]), bank)
         return torch.mm(m.kernel_attention, bank, out=out).reshape(batch, *m.weight.shape[1:])

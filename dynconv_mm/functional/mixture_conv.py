@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .autocast import autocast_dtype
 from .mixture import ATTENTIONS, Mixture, simplify
-from .plans import FRUGAL_PLAN, PLANS, choose_plan, is_traced
+from .plans import FRUGAL_PLAN, PLANS, choose_plan
 from .sample_conv import IntPair, is_channels_last, pair
+from .tracing import is_exported, is_traced
 
 
 def mixture_conv2d(input: Tensor,
@@ -75,7 +76,7 @@ def mixture_conv2d(input: Tensor,
 def _execute(m: Mixture, plan: str) -> Tensor:
     m = simplify(m)
     name = choose_plan(m, plan)
-    if m.input.shape[0] == 0:
+    if not is_exported() and m.input.shape[0] == 0:
         return _empty_batch(m)
     y = _run(m, name)
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last(m.input) else y

@@ -19,6 +19,7 @@ from .plan_costs import Shape, estimate
 from .recomputed import convolve, convolve_recomputed
 from .sample_conv import grouped_conv, is_channels_last
 from .shared_columns import shared_columns_conv2d
+from .tracing import is_exported, is_traced
 from .triton import triton_enabled
 
 # Kernels made for a batch are kept for the backward pass up to so many elements, and made again beyond; and no more
@@ -44,14 +45,14 @@ def grouped(m: Mixture) -> Tensor:
     """
     kernels = mixed_kernels(m)
     if is_shared(m.spatial_attention):
-        kernels = kernels * m.spatial_attention.reshape(len(kernels), 1, 1, *m.kernel_size)
+        kernels = kernels * m.spatial_attention.reshape(kernels.shape[0], 1, 1, *m.kernel_size)
     y = grouped_conv(_scaled_input(m), kernels, None, m.stride, m.padding, m.dilation, m.groups)
     return _scaled_output(m, y)
 
 
 def shared(m: Mixture) -> Tensor:
     """One kernel for all samples, between a scaling of the input and one of the output."""
-    if m.is_pointwise and not is_channels_last(m.input):
+    if m.is_pointwise and not is_channels_last(m.input) and not is_exported():
         return columns(m)
     return _scaled_output(m, F.conv2d(_scaled_input(m), m.weight[0], None, m.stride, m.padding, m.dilation, m.groups))
 
@@ -221,17 +222,13 @@ def check_plan(plan: str) -> None:
         raise ValueError(f"plan must be 'auto' or one of {sorted(PLANS)}, but is {plan!r}")
 
 
-def is_traced() -> bool:
-    """Whether the call is being compiled or exported, for batches of any size."""
-    return torch.compiler.is_compiling()
-
-
 def choose_plan(m: Mixture, plan: str = 'auto') -> str:
     """The name of the plan that is to execute ``m``.
 
     Args:
         m (Mixture): the call.
-        plan (str): a name in :data:`PLANS`, or 'auto' for the least estimated cost.
+        plan (str): a name in :data:`PLANS`, or 'auto' for the least estimated cost. In an export that does not
+            depend on sizes, so there a name has no effect.
 
     Raises:
         ValueError: ``plan`` is unknown, or cannot serve the call.
@@ -239,7 +236,7 @@ def choose_plan(m: Mixture, plan: str = 'auto') -> str:
     check_plan(plan)
     if _plan_for_all and (_plan_for_all[-1] == 'auto' or PLANS[_plan_for_all[-1]].obstacle(m) is None):
         plan = _plan_for_all[-1]
-    if plan == 'auto':
+    if plan == 'auto' or is_exported():
         return _traced_plan(m) if is_traced() else _cheapest_plan(m) if m.input.device.type == 'cpu' else _gpu_plan(m)
     obstacle = PLANS[plan].obstacle(m)
     if obstacle is not None:
@@ -268,8 +265,9 @@ def _gpu_plan(m: Mixture) -> str:
 
 
 def _traced_plan(m: Mixture) -> str:
-    """A plan whose operations do not depend on the batch's size, where there is one."""
-    return _first(m, 'shared', 'bmm', 'shifted', 'im2col')
+    """A plan whose operations do not depend on the batch's size, where there is one; in an export 'grouped' is one
+    too."""
+    return _first(m, 'shared', 'bmm') if is_exported() else _first(m, 'shared', 'bmm', 'shifted', 'im2col')
 
 
 def _first(m: Mixture, *names: str) -> str:

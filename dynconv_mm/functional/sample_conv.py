@@ -5,6 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import portable
+from .tracing import is_exported
+
 IntPair = tuple[int, int]
 
 
@@ -15,6 +18,8 @@ def pair(value: int | IntPair) -> IntPair:
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether a map lies in memory with its channels last, and not with them first at the same time."""
+    if is_exported():  # what memory looks like is the runtime's business
+        return False
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -58,6 +63,8 @@ def pointwise_product(kernels: Tensor, x: Tensor, bias: Tensor | None = None) ->
 def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,
                  dilation: IntPair, groups: int) -> Tensor:
     """Convolve sample b of ``x`` by ``kernels[b]``: one convolution with ``batch * groups`` groups."""
+    if is_exported():
+        return portable.sample_conv(x, kernels, bias, stride, padding, dilation, groups)
     batch = x.shape[0]
     if bias is not None:
         bias = bias.repeat(batch)
@@ -98,7 +105,7 @@ def sample_conv2d(input: Tensor,
     if input.shape[1] != weight.shape[2] * groups or weight.shape[1] % groups:
         raise ValueError(f'input has {input.shape[1]} channels, and weight of shape {tuple(weight.shape)} with '
                          f'groups={groups} takes {weight.shape[2] * groups}; out_channels must be divisible by groups')
-    if input.shape[0] == 0:
+    if not is_exported() and input.shape[0] == 0:
         return F.conv2d(input, weight.sum(0), bias, stride, padding, dilation, groups)
     if tuple(weight.shape[3:]) == (1, 1) and groups == 1:
         return pointwise_product(weight[..., 0, 0], pointwise_columns(input, stride, padding), bias)

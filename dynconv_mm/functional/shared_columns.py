@@ -12,6 +12,7 @@ from torch import Tensor
 from .columns import add_windows, sample_parts, windows_of, without_padding, zeros_padded
 from .sample_conv import IntPair, pointwise_product
 from .second_order import differentiable_gradients
+from .tracing import is_traced
 from .workspace import workspace
 
 
@@ -32,7 +33,7 @@ def shared_columns_conv2d(x: Tensor, weight: Tensor, spatial_attention: Tensor |
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _scaled(_by_autograd(x, weight, spatial_attention, channel_attention, stride, padding, dilation),
                        filter_attention, bias)
     tensors = x, weight, spatial_attention, channel_attention

@@ -10,6 +10,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.pooling import adaptive_avg_pool2d
+from ..functional.sample_conv import sample_conv2d
 from .conv_arguments import ConvArguments
 from .dynamic_fusion import DynamicFusion, StaticMatrix
 
@@ -220,7 +222,7 @@ class DCDConv2d(ConvArguments, DynamicFusion):
             tuple[Tensor | None, Tensor | None]: the diagonal of Λ, [batch, out_channels], and Φ,
             [batch, blocks, L, L] or [batch, 1, L, L·L_k] in Eq. 9; None for what the layer does not have.
         """
-        return self._coefficients(F.adaptive_avg_pool2d(x, self.pool_size).flatten(1))
+        return self._coefficients(adaptive_avg_pool2d(x, self.pool_size).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
         scale, phi = self.compute_coefficients(x)
@@ -254,24 +256,16 @@ class DCDConv2d(ConvArguments, DynamicFusion):
         """Qᵀx over the windows, in L_k latent kernel elements: first the channels, then the elements."""
         latent = F.conv2d(x, self.q.weight, groups=self.blocks)
         elements = F.conv2d(latent.flatten(0, 1)[:, None], self.r.weight, None, self.stride, padding, self.dilation)
-        return elements.unflatten(0, latent.shape[:2]).flatten(1, 2)
+        return elements.reshape(latent.shape[0], -1, *elements.shape[2:])
 
     def _forward_depthwise(self, x: Tensor, padding: tuple[int, int], scale: Tensor | None, phi: Tensor) -> Tensor:
-        """Eq. 8: the kernels of all samples, which are small, and one convolution with batch · channels groups."""
-        batch, channels = x.shape[:2]
-        if batch == 0:  # no samples, no groups: an empty map, with zero gradients for all parameters
-            y = F.conv2d(x, self.conv.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-            unused = [phi, self.p.weight, self.r.weight] + ([] if scale is None else [scale])
-            return y + sum(tensor[:0].sum() for tensor in unused)
+        """Eq. 8: the kernels of all samples, which are small, and one convolution by them."""
         static = self.conv.weight.flatten(1)
         kernels = static if scale is None else scale[:, :, None] * static
         kernels = kernels + self.p.weight.flatten(1) @ (phi[:, 0] @ self.r.weight.flatten(1))
-        y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels.reshape(-1, 1, *self.kernel_size), None, self.stride,
-                     padding, self.dilation, batch * channels)
-        y = y.view(batch, channels, *y.shape[2:])
-        if x.is_contiguous(memory_format=torch.channels_last):
-            y = y.contiguous(memory_format=torch.channels_last)
-        return self._add_bias(y)
+        kernels = kernels.reshape(*kernels.shape[:2], 1, *self.kernel_size)
+        return self._add_bias(sample_conv2d(x, kernels, stride=self.stride, padding=padding, dilation=self.dilation,
+                                            groups=self.groups))
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr(), f'variant={self.variant!r}']

@@ -87,7 +87,7 @@ class GSI(nn.Module):
         height, width] (Eq. 10)."""
         channels = hidden.shape[1]
         kernel = self.fc(F.adaptive_avg_pool2d(hidden, 1))
-        return kernel.unflatten(1, (channels, channels, self.kernel_size, self.kernel_size))
+        return kernel.reshape(kernel.shape[0], channels, channels, self.kernel_size, self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(x)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.sample_conv import is_channels_last
 from .attention_norm import build_attention_norm, normalize_hidden
 
 
@@ -127,6 +128,6 @@ class DynamicFusion(nn.Module):
         batch, _, height, width = latent.shape
         fused = torch.matmul(phi, latent.unflatten(1, (self.blocks, -1)).flatten(3))
         fused = fused.reshape(batch, self.blocks * self.latent_channels, height, width)
-        if latent.is_contiguous(memory_format=torch.channels_last):
+        if is_channels_last(latent):
             fused = fused.contiguous(memory_format=torch.channels_last)  # or all that follows would change format
         return fused if self.bn2 is None else normalize_hidden(self.bn2, fused) + latent

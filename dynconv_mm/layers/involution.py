@@ -144,7 +144,8 @@ class Involution2d(SizeKeepingConv):
         if hidden.device.type == 'cpu':  # the order in which involution2d reads them there
             hidden = hidden.contiguous(memory_format=torch.channels_last)
         kernels = getattr(self, self.branch[-1])(hidden)
-        return kernels.unflatten(1, (self.in_channels // self.group_channels, *self.kernel_size))
+        groups = self.in_channels // self.group_channels
+        return kernels.reshape(kernels.shape[0], groups, *self.kernel_size, *kernels.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.compute_kernels(x)

@@ -68,7 +68,7 @@ class MixtureConv2d(ConvArguments):
         """
         attentions = self.compute_attentions(x, *shared)
         filter_ = attentions.get('filter')
-        attentions['filter'] = scale.expand(len(x), -1) if filter_ is None else filter_ * scale
+        attentions['filter'] = scale.expand(x.shape[0], -1) if filter_ is None else filter_ * scale
         return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, attentions)
 
     def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:

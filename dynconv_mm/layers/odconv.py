@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.autocast import autocast_dtype
+from ..functional.pooling import adaptive_avg_pool2d
 from .attention_norm import build_attention_norm, normalize_hidden
 from .conv_arguments import check_positive_int, check_reduction
 from .mixture_conv import MixtureConv2d
@@ -85,7 +86,7 @@ class ODConvAttention(nn.Module):
         if self.pool_size == 1:
             pooled = x.mean((2, 3), dtype=dtype)
         else:
-            pooled = F.adaptive_avg_pool2d(x, self.pool_size).to(dtype)
+            pooled = adaptive_avg_pool2d(x, self.pool_size).to(dtype)
         return self.heads(F.relu(normalize_hidden(self.bn, self.fc(pooled))))
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,

@@ -1,0 +1,17 @@
+"""Whether a call is run, or recorded for a compiler or another runtime."""
+from __future__ import annotations
+
+import torch
+
+
+def is_traced() -> bool:
+    """Whether the call is being compiled or exported, for batches of any size."""
+    return torch.compiler.is_compiling() or is_exported()
+
+
+def is_exported() -> bool:
+    """Whether the call is being recorded for another runtime: by ``torch.export`` or ``torch.jit.trace``.
+
+    ONNX exporters use the one or the other. ``torch.export`` says so from torch 2.7 on.
+    """
+    return torch.jit.is_tracing() or (hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting())
