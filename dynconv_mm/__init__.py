@@ -20,6 +20,7 @@ from .layers import (  # noqa: E402
     ODConv2d,
     SELayer,
 )
+from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
     CondConvLinearClsHead,
     CondConvMobileNetV2,
