@@ -47,5 +47,5 @@ __all__ = [
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
     'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'ECALayer', 'EpochSeedHook', 'Involution2d',
     'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
-    'SELayer', 'TemperatureAnnealingHook', '__version__', 'registry'
+    'SELayer', 'TemperatureAnnealingHook', '__version__', 'get_model', 'list_models', 'registry'
 ]

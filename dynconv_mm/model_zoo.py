@@ -1,4 +1,4 @@
-"""The networks of this package by name: listing and building them, as mmpretrain's ``list_models`` and ``get_model``."""
+"""The networks of this package by name: listing and building them as ``mmpretrain.list_models`` and ``get_model``."""
 from __future__ import annotations
 
 import copy

@@ -109,6 +109,7 @@ def export(network: nn.Module,
            format: str = 'onnx',
            part: str = 'model',
            input_size: tuple[int, int] = (224, 224),
+           in_channels: int | None = None,
            dynamic: bool = False,
            exporter: str = 'torchscript',
            progress: Callable[[str], None] = lambda step: None) -> Export:
@@ -124,6 +125,7 @@ def export(network: nn.Module,
         format (str): 'onnx', or 'torch-export' (torch ≥ 2.7), which ``torch.export.load`` reads.
         part (str): 'model' or 'backbone'.
         input_size (tuple[int, int]): height and width of the images. Default: (224, 224).
+        in_channels (int, optional): channels of the images. Default: those that the first convolution takes.
         dynamic (bool): whether the file takes batches and images of other sizes too. Else it takes one image of
             ``input_size``. Default: False.
         exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7;
@@ -134,8 +136,8 @@ def export(network: nn.Module,
         Export
 
     Raises:
-        ExportError: an argument is not one of the above, the network does not take images of that size, or the
-            file's outputs differ from PyTorch's by more than :data:`TOLERANCE`.
+        ExportError: an argument is not one of the above, the network does not take images of that size, or its
+            outputs are not finite or differ from the file's by more than :data:`TOLERANCE`.
         ImportError: ``onnx`` or ``onnxruntime`` is not installed (with 'dynamo', ``onnxscript``).
     """
     _check(format, input_size, exporter)
@@ -144,13 +146,14 @@ def export(network: nn.Module,
             _import(package)
     exportable = Exportable(network, part)
     with _frozen(exportable):
-        channels = _in_channels(exportable)
+        channels = _in_channels(exportable) if in_channels is None else in_channels
         images = torch.randn(2 if dynamic else 1, channels, *input_size)
         progress(f'running the network on {_shape(images)}')
         try:
             names = tuple(exportable.named_outputs(images))
         except (RuntimeError, ValueError) as error:
-            raise ExportError(f'the network does not take images of {input_size[0]}×{input_size[1]}: {error}') from error
+            raise ExportError(f'the network does not take images of {input_size[0]}×{input_size[1]}: '
+                              f'{error}') from error
         opset = OPSETS[exporter] if format == 'onnx' else None
         with whole_file(path) as partial:
             progress(f'writing {format}' + (f', opset {opset}, by the {exporter} exporter' if opset else ''))
@@ -162,7 +165,7 @@ def export(network: nn.Module,
             checked = [images]
             if dynamic:
                 checked.append(torch.randn(3, channels, *(size + 32 for size in input_size)))
-                checked.append(torch.randn(1, channels, input_size[0], input_size[1] + 17))
+                checked.append(torch.randn(1, channels, input_size[0], input_size[1] + 32))
             progress('comparing with PyTorch on ' + ', '.join(map(_shape, checked)))
             run = _load_onnx(partial) if format == 'onnx' else _load_program(partial)
             difference = max(largest_difference(exportable, run, batch) for batch in checked)
@@ -174,9 +177,15 @@ def export(network: nn.Module,
 
 
 def largest_difference(network: nn.Module, run: Callable[[Tensor], list[Tensor]], images: Tensor) -> float:
-    """How far the outputs of ``run`` are from the network's, relative to the largest value of each output."""
+    """How far the outputs of ``run`` are from the network's, relative to the largest value of each output.
+
+    Raises:
+        ExportError: the network's are not finite.
+    """
     with torch.no_grad():
         expected = network(images)
+    if not all(output.isfinite().all() for output in expected):
+        raise ExportError("the network's outputs are not finite, so nothing can be compared; use trained weights")
     actual = run(images)
     differences = [float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny))
                    if ours.shape == theirs.shape else float('inf') for ours, theirs in zip(actual, expected)]
@@ -265,7 +274,8 @@ def _annotate(path: Path, network: nn.Module) -> None:
     notes = {name: ' '.join(f'{value:g}' for value in getattr(preprocessor, name).flatten().tolist())
              for name in ('mean', 'std') if isinstance(getattr(preprocessor, name, None), Tensor)}
     if notes:
-        onnx.helper.set_model_props(graph, {**notes, 'channels': 'RGB'})
+        in_rgb = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+        onnx.helper.set_model_props(graph, {**notes, 'channels': 'RGB' if in_rgb else 'BGR'})
         onnx.save(graph, str(path))
 
 
