@@ -24,6 +24,8 @@ DCDC_BOX = Metric(DETECTION, 'box AP', 'DCDC paper')
 DCDC_MASK = Metric(INSTANCES, 'mask AP', 'DCDC paper')
 DCDC_PQ = Metric(PANOPTIC, 'PQ', 'DCDC paper')
 
+METRICS = (DCD, ODCONV, DCDC, DCDC_TIMM, ODCONV_BOX, DCDC_BOX, DCDC_MASK, DCDC_PQ)  # in the order of the tables
+
 # ODConv (ICLR 2022), Tables 1 to 3 and 6: network -> Top-1 by method
 _IMAGENET = {
     'resnet18': {'condconv8x': 71.99, 'dyconv4x': 72.76, 'dcd': 72.33, 'odconv1x': 73.10, 'odconv2x': 73.59,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from paper_results import CLASSIFICATION, RESULTS, tasks
+from paper_results import CLASSIFICATION, METRICS, RESULTS, tasks
 from paper_tables import ROOT, build, load_config, table, write
 
 METHODS = {
@@ -95,7 +95,7 @@ def tables(costs: dict[Path, Costs]) -> str:
 
 
 def _table(costs: dict[Path, Costs], flops: str) -> str:
-    metrics = list(dict.fromkeys(metric for config in costs for metric in RESULTS.get(config.stem, {})))
+    metrics = [metric for metric in METRICS if any(metric in RESULTS.get(config.stem, {}) for config in costs)]
     header = ['config', 'Params (M)', flops, *(f'{SHORT.get(metric.name, metric.name)}, {metric.source}'
                                                for metric in metrics)]
     rows = []
