@@ -21,6 +21,7 @@ from .layers import (  # noqa: E402
     ODConv2d,
     SELayer,
 )
+from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
     CondConvLinearClsHead,
     CondConvMobileNetV2,
@@ -47,5 +48,6 @@ __all__ = [
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
     'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d',
     'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
-    'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook', '__version__', 'dynamicize', 'registry'
+    'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model',
+    'list_models', 'registry'
 ]

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Count the parameters of every config, and write them into the model index and each method's metafile and README."""
+"""Write the model index, and each method's metafile and README: every config with its costs and the paper's results."""
 from __future__ import annotations
 
 import argparse
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
-from paper_tables import ROOT, build, load_config, write
+from paper_results import CLASSIFICATION, METRICS, RESULTS, tasks
+from paper_tables import ROOT, build, load_config, table, write
 
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
@@ -24,6 +26,9 @@ METHODS = {
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
 }
+DETECTOR_SIZE = (800, 1280)
+DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
+SHORT = {'Top 1 Accuracy': 'Top-1'}
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 
 
@@ -34,28 +39,71 @@ def configs(method: str) -> list[Path]:
     return [file.relative_to(ROOT) for file in files]
 
 
-def count_parameters(config: Path) -> int:
-    """All parameters of the model that a config describes, without allocating them."""
-    model = build(load_config(config.relative_to('configs').as_posix()))
-    return sum(parameter.numel() for parameter in model.parameters())
+_backbone_madds: dict[str, int] = {}  # by their configs: detectors share them
 
 
-def metafile(method: str, counts: dict[Path, int]) -> str:
-    """The metafile of a method, from which mim's search lists its models."""
+class Costs(NamedTuple):
+    """What a config's model is counted to have."""
+
+    params: int
+    madds: int  # of a classifier for an image of 224 × 224, of a detector's backbone for one of 1280 × 800
+
+
+def count(config: Path) -> Costs:
+    """The costs of the model that a config describes, without allocating it."""
+    from dynconv_mm.analysis import count_madds
+    cfg = load_config(config.relative_to('configs').as_posix())
+    model = build(cfg)
+    if tasks(config.stem) == [CLASSIFICATION]:
+        madds = count_madds(model)
+    else:
+        key = str(cfg.model.backbone)
+        if key not in _backbone_madds:
+            _backbone_madds[key] = count_madds(model.backbone, DETECTOR_SIZE)
+        madds = _backbone_madds[key]
+    return Costs(sum(parameter.numel() for parameter in model.parameters()), madds)
+
+
+def metafile(method: str, costs: dict[Path, Costs]) -> str:
+    """The metafile of a method, from which mim's search and ``dynconv_mm.list_models`` list its models.
+
+    A result is the paper's, as the name of each metric says.
+    """
     about = METHODS[method]
     collection = dict(Name=about['Name'], Metadata=dict(Architecture=[about['Name']]),
                       Paper=dict(URL=about['URL'], Title=about['Title']), README=f'configs/{method}/README.md')
-    models = [dict(Name=config.stem, **{'In Collection': about['Name']}, Config=config.as_posix(),
-                   Metadata={'Parameters': count,
-                             'Training Data': 'ImageNet-1k' if config.stem.endswith('in1k') else 'COCO'})
-              for config, count in counts.items()]
+    models = []
+    for config, cost in costs.items():
+        kinds = tasks(config.stem)
+        is_classifier = kinds == [CLASSIFICATION]
+        metadata = {'Training Data': DATASETS[is_classifier], 'Tasks': kinds, 'Parameters': cost.params,
+                    'FLOPs' if is_classifier else 'Backbone FLOPs': cost.madds}
+        model = {'Name': config.stem, 'In Collection': about['Name'], 'Config': config.as_posix(),
+                 'Metadata': metadata}
+        results = [dict(Task=metric.task, Dataset=DATASETS[is_classifier],
+                        Metrics={f'{metric.name} ({metric.source})': value})
+                   for metric, value in RESULTS.get(config.stem, {}).items()]
+        models.append({**model, 'Results': results} if results else model)
     return yaml.safe_dump(dict(Collections=[collection], Models=models), sort_keys=False)
 
 
-def table(counts: dict[Path, int]) -> str:
-    """Markdown."""
-    rows = [f'| [`{config.stem}`]({config.name}) | {count / 1e6:.2f} |' for config, count in counts.items()]
-    return '\n'.join(['| config | Params (M) |', '|---|---:|', *rows]) + '\n'
+def tables(costs: dict[Path, Costs]) -> str:
+    """Markdown: the classifiers, and the detectors."""
+    return '\n'.join(_table({config: cost for config, cost in costs.items()
+                             if (tasks(config.stem) == [CLASSIFICATION]) == is_classifier}, flops)
+                     for is_classifier, flops in ((True, 'FLOPs (G)'), (False, 'FLOPs of the backbone (G)')))
+
+
+def _table(costs: dict[Path, Costs], flops: str) -> str:
+    metrics = [metric for metric in METRICS if any(metric in RESULTS.get(config.stem, {}) for config in costs)]
+    header = ['config', 'Params (M)', flops, *(f'{SHORT.get(metric.name, metric.name)}, {metric.source}'
+                                               for metric in metrics)]
+    rows = []
+    for config, cost in costs.items():
+        results = RESULTS.get(config.stem, {})
+        rows.append([f'[`{config.stem}`]({config.name})', f'{cost.params / 1e6:.2f}', f'{cost.madds / 1e9:.3f}',
+                     *(str(results.get(metric, '')) for metric in metrics)])
+    return table(header, rows)
 
 
 def render() -> dict[Path, str]:
@@ -63,10 +111,10 @@ def render() -> dict[Path, str]:
     from rich.progress import track
     files = {}
     for method in METHODS:
-        counts = {config: count_parameters(config) for config in track(configs(method), method)}
-        files[ROOT / 'configs' / method / 'metafile.yml'] = metafile(method, counts)
+        costs = {config: count(config) for config in track(configs(method), method)}
+        files[ROOT / 'configs' / method / 'metafile.yml'] = metafile(method, costs)
         readme = ROOT / 'configs' / method / 'README.md'
-        rows = table(counts)
+        rows = tables(costs)
         files[readme] = TABLE.sub(lambda match, rows=rows: match[1] + rows + match[2],
                                   readme.read_text(encoding='utf-8'))
     files[ROOT / 'model-index.yml'] = yaml.safe_dump(

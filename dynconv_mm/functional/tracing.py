@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import torch
 
+# torch 2.1 has it elsewhere
+_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
+
 
 def is_traced() -> bool:
     """Whether the call is being compiled or exported, for batches of any size."""
-    return torch.compiler.is_compiling() or is_exported()
+    return _is_compiling() or is_exported()
 
 
 def is_exported() -> bool:

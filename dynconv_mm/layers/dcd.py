@@ -265,7 +265,7 @@ class DCDConv2d(ConvArguments, DynamicFusion):
         """Qᵀx over the windows, in L_k latent kernel elements: first the channels, then the elements."""
         latent = F.conv2d(x, self.q.weight, groups=self.blocks)
         elements = F.conv2d(latent.flatten(0, 1)[:, None], self.r.weight, None, self.stride, padding, self.dilation)
-        return elements.reshape(latent.shape[0], -1, *elements.shape[2:])
+        return elements.reshape(latent.shape[0], latent.shape[1] * len(self.r.weight), *elements.shape[2:])
 
     def _forward_depthwise(self, x: Tensor, padding: tuple[int, int], scale: Tensor | None, phi: Tensor) -> Tensor:
         """Eq. 8: the kernels of all samples, which are small, and one convolution by them."""

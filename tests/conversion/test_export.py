@@ -1,0 +1,222 @@
+"""Exported networks compute what PyTorch computes, for batches and images of other sizes than they were traced with."""
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dynconv_mm
+from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
+from dynconv_mm.conversion import export as module
+from dynconv_mm.conversion.export import ExportError, export
+
+pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+NEEDS_EXPORT = pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='needs torch >= 2.7')
+# odd sizes, strides, groups, dilations; 16 channels
+LAYERS = {
+    'odconv-strided': lambda: ODConv2d(16, 24, 3, stride=2, padding=1),
+    'odconv-one-kernel': lambda: ODConv2d(16, 24, (3, 5), padding=(1, 2), kernel_num=1),
+    'odconv-pointwise': lambda: ODConv2d(16, 24, 1, stride=2),
+    'odconv-pointwise-one-kernel': lambda: ODConv2d(16, 24, 1, kernel_num=1),
+    'odconv-depthwise': lambda: ODConv2d(16, 16, 3, padding=1, groups=16),
+    'odconv-groups': lambda: ODConv2d(16, 24, 3, padding=2, dilation=2, groups=2, plan='fold'),
+    'odconv-own-attentions': lambda: ODConv2d(16, 24, 3, share_attention=False, spatial_activation='softmax',
+                                              spatial_pool_size=3),
+    'odconv-few-attentions': lambda: ODConv2d(16, 24, 3, attentions=('kernel', 'filter'), norm_cfg=dict(type='LN'),
+                                              bias=False),
+    'odconv-reflect': lambda: ODConv2d(16, 24, 3, padding=1, padding_mode='reflect'),
+    'odconv-same': lambda: ODConv2d(16, 24, 2, padding='same'),
+    'dyconv': lambda: DyConv2d(16, 24, 3, padding=1),
+    'dyconv-depthwise': lambda: DyConv2d(16, 16, 3, stride=2, padding=1, groups=16),
+    'condconv': lambda: CondConv2d(16, 24, 3, padding=1),
+    'dcd-bottleneck': lambda: DCDConv2d(16, 24, 3, stride=2, padding=1),
+    'dcd-basic': lambda: DCDConv2d(16, 24, 3, padding=1, variant='basic', blocks=2),
+    'dcd-mobilenet': lambda: DCDConv2d(16, 24, 1, variant='mobilenet'),
+    'dcd-paper': lambda: DCDConv2d(16, 24, 3, padding=1, variant='paper'),
+    'dcd-joint': lambda: DCDConv2d(16, 24, 3, padding=1, variant='paper', fusion='joint'),
+    'dcd-depthwise': lambda: DCDConv2d(16, 16, 3, stride=2, padding=1, groups=16, variant='paper'),
+    'involution': lambda: Involution2d(32, 32, 7),
+    'involution-strided': lambda: Involution2d(32, 32, 5, stride=2, dilation=2),
+    'dcdc': lambda: DCDC2d(32, 32, gsi_ratio=2.),
+    'dcdc-strided': lambda: DCDC2d(32, 32, stride=2, gsi_kernel_size=3, lsa_kernel_size=5),
+    'dcdc-none': lambda: DCDC2d(16, 16, gsi='none', lsa_dw_kernel_size=None),
+    'dcdc-conv-small': lambda: DCDC2d(16, 16, gsi='conv_small'),
+    'dcdc-conv-large': lambda: DCDC2d(16, 16, gsi='conv_large'),
+    'se': lambda: SELayer(16),
+    'cbam': lambda: CBAM(16),
+    'eca': lambda: ECALayer(16),
+}
+THIN = dict(stem_channels=16, base_channels=16, out_indices=(0, 1, 2, 3))
+WIDER = {**THIN, 'stem_channels': 32}  # half of which are groups of 16
+NETWORKS = {
+    'ODConvResNet': dict(depth=18, **THIN), 'DyConvResNet': dict(depth=18, **THIN),
+    'DCDResNet': dict(depth=18, **THIN), 'CondConvMobileNetV2': dict(widen_factor=0.25),
+    'RedNet': dict(depth=26, **WIDER), 'DCDCResNet': dict(depth=26, **WIDER),
+}
+
+
+def randomize(network: nn.Module) -> nn.Module:
+    """No norm at 0 or 1, which would hide a mistake."""
+    for norm in network.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            for values, least in ((norm.weight, 0.5), (norm.running_var, 0.5), (norm.bias, -0.2),
+                                  (norm.running_mean, -0.2)):
+                nn.init.uniform_(values, least, least + 0.5)
+    return network
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Norms with the statistics of some images, without which DCD's features grow beyond all bounds."""
+    for norm in network.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.momentum = 1.
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, 64, 64))
+    return network
+
+
+def run_onnx(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return session.run(None, {'images': images.numpy()})
+
+
+def assert_equal(network, run, *shapes):
+    network.eval()
+    for shape in shapes:
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = network(images)
+        expected = [expected] if isinstance(expected, torch.Tensor) else expected
+        actual = run(images)
+        assert len(actual) == len(expected)
+        for ours, theirs in zip(actual, expected):
+            scale = theirs.abs().max().item()
+            assert scale > 0
+            np.testing.assert_allclose(np.asarray(ours) / scale, theirs.numpy() / scale, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_layer(name, tmp_path):
+    torch.manual_seed(0)
+    layer, path = randomize(LAYERS[name]()), tmp_path / 'layer.onnx'
+    channels = getattr(layer, 'in_channels', 16)
+    written = export(layer, path, input_size=(9, 11), in_channels=channels, dynamic=True)
+    assert written.difference < 1e-4 and written.opset == 17 and written.size == path.stat().st_size
+    assert written.outputs == ('feature_0', )
+    assert_equal(layer, lambda images: run_onnx(path, images), (1, channels, 13, 8), (3, channels, 10, 10))
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_network(name, tmp_path):
+    torch.manual_seed(0)
+    network = with_statistics(getattr(dynconv_mm, name)(**NETWORKS[name]))
+    path = tmp_path / 'network.onnx'
+    written = export(network, path, input_size=(32, 40), dynamic=True)
+    assert written.outputs == tuple(f'feature_{index}' for index in range(len(network.out_indices)))
+    assert_equal(network, lambda images: run_onnx(path, images), (1, 3, 45, 33))
+
+
+@NEEDS_EXPORT
+@pytest.mark.parametrize('name', ['odconv-pointwise-one-kernel', 'dyconv', 'dcd-basic'])
+def test_dynamo(name, tmp_path):
+    pytest.importorskip('onnxscript')
+    torch.manual_seed(0)
+    layer, path = randomize(LAYERS[name]()), tmp_path / 'layer.onnx'
+    assert export(layer, path, input_size=(9, 11), dynamic=True, exporter='dynamo').opset == 18
+    assert_equal(layer, lambda images: run_onnx(path, images), (1, 16, 13, 8), (3, 16, 10, 10))
+
+
+@NEEDS_EXPORT
+@pytest.mark.parametrize('name', ['odconv-own-attentions', 'involution-strided'])
+def test_program(name, tmp_path):
+    torch.manual_seed(0)
+    layer, path = randomize(LAYERS[name]()), tmp_path / 'layer.pt2'
+    written = export(layer, path, format='torch-export', input_size=(9, 11), dynamic=True)
+    assert written.opset is None
+    program = torch.export.load(path)
+    assert not [node for node in program.graph.nodes if 'dynconv_mm' in str(node.target)]
+    channels = layer.in_channels
+    assert_equal(layer, program.module(), (1, channels, 13, 9), (3, channels, 11, 13))
+
+
+def test_one_image_alone(tmp_path):
+    layer = ODConv2d(3, 8, 3)
+    export(layer, tmp_path / 'layer.onnx', input_size=(9, 11))
+    assert_equal(layer, lambda images: run_onnx(tmp_path / 'layer.onnx', images), (1, 3, 9, 11))
+    with pytest.raises(Exception, match='Got invalid dimensions'):
+        run_onnx(tmp_path / 'layer.onnx', torch.randn(2, 3, 9, 11))
+
+
+def test_a_classifier(tmp_path):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('mmpretrain')
+    model = dynconv_mm.get_model('dcd-mobilenet-v2-w050_8xb32_in1k', backbone=dict(widen_factor=0.25),
+                                 head=dict(num_classes=7))
+    written = export(randomize(model), tmp_path / 'model.onnx', input_size=(32, 32), dynamic=True)
+    assert written.outputs == ('logits', )
+    notes = {note.key: note.value for note in onnx.load(tmp_path / 'model.onnx').metadata_props}
+    assert notes == {'mean': '123.675 116.28 103.53', 'std': '58.395 57.12 57.375', 'channels': 'RGB'}
+    assert_equal(model, lambda images: run_onnx(tmp_path / 'model.onnx', images), (1, 3, 40, 32), (3, 3, 32, 40))
+    written = export(model, tmp_path / 'backbone.onnx', part='backbone', input_size=(32, 32))
+    assert written.outputs == ('feature_0', )
+
+
+@pytest.mark.parametrize(('name', 'outputs'), [
+    ('retinanet_dcdc-r26-thin_dcdc-fpn_digits', {'cls_score', 'bbox_pred'}),
+    ('panoptic-fpn_dcdc-r26-thin_dcdc-fpn_digits', {'feature', 'rpn_cls_score', 'rpn_bbox_pred', 'seg_logits'}),
+])
+def test_a_detector(name, outputs, root, tmp_path):
+    pytest.importorskip('mmdet')
+    model = dynconv_mm.get_model(root / 'configs' / 'demo' / f'{name}.py')
+    written = export(model, tmp_path / 'model.onnx', input_size=(64, 96), dynamic=True)
+    assert {output.rstrip('0123456789').rstrip('_') for output in written.outputs} == outputs
+    exportable = module.Exportable(model)
+    assert_equal(exportable, lambda images: run_onnx(tmp_path / 'model.onnx', images), (1, 3, 96, 64))
+
+
+def test_the_network_is_left_as_it_was(tmp_path):
+    layer = ODConv2d(3, 8, 3)
+    layer.weight.requires_grad = False
+    layer.attention.bn.eval()
+    export(layer, tmp_path / 'layer.onnx', input_size=(9, 9))
+    assert layer.training and layer.attention.training and not layer.attention.bn.training
+    assert {name for name, value in layer.named_parameters() if not value.requires_grad} == {'weight'}
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(format='tflite'), "format must be one of .*'tflite'"),
+    (dict(exporter='jit'), "exporter must be one of .*'jit'"),
+    (dict(part='neck'), "part must be 'model' or 'backbone', but is 'neck'"),
+    (dict(part='backbone'), "part='backbone' needs a network with a backbone, and ODConv2d has none"),
+    (dict(input_size=(0, 9)), r'input_size must be two positive ints, height and width, but is \(0, 9\)'),
+    (dict(input_size=(2, 9)), 'does not take images of 2×9'),
+])
+def test_bad_arguments(options, message, tmp_path):
+    with pytest.raises(ExportError, match=message):
+        export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx', **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])
+def test_missing_package(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f'exporting to ONNX needs {package}, which is not installed: `pip install'):
+        export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx')
+
+
+def test_old_torch(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.compiler, 'is_exporting', raising=False)
+    for options in (dict(format='torch-export'), dict(exporter='dynamo')):
+        with pytest.raises(ExportError, match='needs torch ≥ 2.7'):
+            export(ODConv2d(3, 8, 3), tmp_path / 'layer', **options)
+
+
+def test_a_difference_is_no_file(tmp_path, monkeypatch):
+    load = module._load_onnx
+    monkeypatch.setattr(module, '_load_onnx', lambda path: lambda images: [1.001 * y for y in load(path)(images)])
+    with pytest.raises(ExportError, match='differ from PyTorch.*by 1.0e-03 of the largest value'):
+        export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx', input_size=(9, 9))
+    assert not list(tmp_path.iterdir())
