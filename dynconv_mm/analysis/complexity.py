@@ -1,7 +1,7 @@
 """What a model of a config costs: parameters and multiply-adds, by what they are spent on and by layer.
 
-On the meta device, where a detector for 1280 × 800 takes neither memory nor time. What cannot run there, because it
-depends on data or is compiled, has no convolution or FC in it: it is replaced by its output's shape.
+On the meta device, where a detector for 1280 × 800 takes neither memory nor time. What is counted by its equation, and
+what counts nothing, need not be executed, and some of it cannot be there: a shape stands for its output.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd import DCDConv2d
@@ -79,8 +80,17 @@ def build_on_meta(cfg: Config) -> nn.Module:
     if not isinstance(cfg.get('model'), dict):
         raise ValueError("the config describes no model: it needs a dict 'model'")
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with torch.device('meta'):
+    with torch.device('meta'), _NoInitialisation():
         return MODELS.build(cfg.model)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """On the meta device there is nothing to initialise, which is what building a model takes most of its time for."""
+
+    SKIPPED = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func in self.SKIPPED else func(*args, **(kwargs or {}))
 
 
 def default_size(model: nn.Module) -> tuple[int, int]:
@@ -201,7 +211,7 @@ def _run_two_stage(model: nn.Module, images: Tensor, proposals: int, detections:
 
 @contextlib.contextmanager
 def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
-    """RoI extraction and deformable convolutions only say what shape they put out."""
+    """Norms, RoI extraction, dynamic and deformable convolutions only say what shape they put out."""
     replaced = []
     for module in model.modules():
         names = _class_names(module)
@@ -217,6 +227,16 @@ def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
+def _normalize(norm: nn.Module, x: Tensor) -> Tensor:
+    return x
+
+
+def _convolve(layer: nn.Module, x: Tensor, *args, **kwargs) -> Tensor:
+    kernel = torch.empty(layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size, device='meta')
+    y = F.conv2d(x.to('meta'), kernel, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return x.new_empty(y.shape)
+
+
 def _extract(extractor: nn.Module, maps: tuple[Tensor, ...], rois: Tensor, *args, **kwargs) -> Tensor:
     return maps[0].new_empty(len(rois), extractor.out_channels, *extractor.roi_layers[0].output_size)
 
@@ -225,10 +245,6 @@ def _align(layer: nn.Module, features: Tensor, rois: Tensor, *args) -> Tensor:
     return features.new_empty(len(rois), features.shape[1], *layer.output_size)
 
 
-def _deform(layer: nn.Module, x: Tensor, *args) -> Tensor:
-    return F.conv2d(x, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
-
-
 # by name of class: mmdet and mmcv's operators need not be installed
-STAND_INS = {'SingleRoIExtractor': _extract, 'RoIAlign': _align, 'RoIPool': _align, 'DeformConv2d': _deform,
-             'ModulatedDeformConv2d': _deform}
+STAND_INS = {'_NormBase': _normalize, 'ConvArguments': _convolve, 'DeformConv2d': _convolve,
+             'ModulatedDeformConv2d': _convolve, 'SingleRoIExtractor': _extract, 'RoIAlign': _align, 'RoIPool': _align}
