@@ -105,10 +105,10 @@ SA-ResNet, SAN, AA-ResNet, Axial ResNet, ResNeXt, Res2Net, DDF, DyNet, DwCondCon
                   'counts and that is built here (129.86M), and DCD has 29.84M in its released code, too',
         'GSI': "the paper does not say how it counts. Its rows hardly grow with `gsi_kernel_size`, so it seems to "
                "leave out GSI's own convolution, which is counted here",
-        'modules': "the counter of mmdet 2 and mmcls sees modules: norms and activations count, but not the application "
-                   "of involution's kernels, which is no module (71M of RedNet-50, and 1.07G of the neck); ours is "
-                   'the other way round',
+        'modules': 'the paper seems to use the counter of mmdet 2 and mmcls, which sees modules: norms and activations '
+                   "count, but not the application of involution's kernels, which is no module (71M of RedNet-50, and "
+                   '1.07G of the neck); ours is the other way round',
         'ResNet-101': 'the paper itself has 7.8G for this network with CBAM or SE, which add to it',
-        'sum': 'the other tables add 18.99M for ResNet101 in place of ResNet50, as here; this one adds 18.9M to a '
+        'sum': 'the other tables add 19.0M for ResNet101 in place of ResNet50, as here; this one adds 18.9M to a '
                'rounded 46M',
     })

@@ -169,8 +169,8 @@ Left out: CGC, WeightNet and WE of Table 2, which are not built here, and Table 
                "paper's figures are below those of DCD's authors, who print 326.0M for 1.0×, from which ours is 0.8% "
                "off, and do not report 0.75×",
         'CondConv': "mixing 8 kernels takes 8/7 of the parameters that CondConv adds, which is the paper's figure on "
-                    'both ResNets and on MobileNetV2 0.75× and 0.5×; its figure here is below that, and its text does '
-                    'not say how it counts CondConv',
+                    'both ResNets and on MobileNetV2 0.5×; its figure here is below that, and its text does not say '
+                    'how it counts CondConv',
         'brackets': 'the paper does not say at which size it counts the backbones alone. What it prints for '
                     'MobileNetV2 is four times what 1280 × 800 takes, and more than neck and heads leave of its own '
                     'total; its totals agree with ours, in which these backbones are counted at 1280 × 800',

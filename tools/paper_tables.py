@@ -212,11 +212,12 @@ def paper_section(paper: Paper) -> str:
 
 def render() -> str:
     """The page."""
-    from mmengine.config import utils
+    from mmengine.config import config, utils
     from rich.progress import track
 
-    # mmengine reads all metafiles of a package each time a config inherits one of its configs
-    with patch.object(utils, 'load', functools.cache(utils.load)):
+    # each time a config inherits one of another package, mmengine looks for the package and reads all its metafiles
+    with patch.object(utils, 'load', functools.cache(utils.load)), \
+            patch.object(config, 'is_installed', functools.cache(config.is_installed)):
         return '\n'.join([INTRODUCTION, *(paper_section(paper) for paper in track(PAPERS, 'counting'))])
 
 

@@ -211,7 +211,7 @@ def _run_two_stage(model: nn.Module, images: Tensor, proposals: int, detections:
 
 @contextlib.contextmanager
 def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
-    """Norms, RoI extraction, dynamic and deformable convolutions only say what shape they put out."""
+    """Modules of :data:`STAND_INS` only say what shape they put out."""
     replaced = []
     for module in model.modules():
         names = _class_names(module)
@@ -227,7 +227,7 @@ def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _normalize(norm: nn.Module, x: Tensor) -> Tensor:
+def _keep(norm_or_activation: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
@@ -246,5 +246,5 @@ def _align(layer: nn.Module, features: Tensor, rois: Tensor, *args) -> Tensor:
 
 
 # by name of class: mmdet and mmcv's operators need not be installed
-STAND_INS = {'_NormBase': _normalize, 'ConvArguments': _convolve, 'DeformConv2d': _convolve,
+STAND_INS = {'_NormBase': _keep, 'ReLU': _keep, 'ReLU6': _keep, 'ConvArguments': _convolve, 'DeformConv2d': _convolve,
              'ModulatedDeformConv2d': _convolve, 'SingleRoIExtractor': _extract, 'RoIAlign': _align, 'RoIPool': _align}
