@@ -1,64 +1,71 @@
-"""What the tools share that set built models beside the figures of a paper, on a page of docs/."""
+#!/usr/bin/env python3
+"""Write docs/paper_tables.md: parameters and multiply-adds as the papers print them, as built here, the difference."""
 from __future__ import annotations
 
 import argparse
 import copy
 import functools
-from collections.abc import Callable
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
+
+import figures_dcd
+import figures_dcdc
+import figures_odconv
+from paper_rows import Network, Paper, Row, Table
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / 'docs' / 'paper_tables.md'
+PAPERS = (figures_odconv.PAPER, figures_dcd.PAPER, figures_dcdc.PAPER)
+TOLERANCE = 0.01  # relative; what is further off needs a reason
+UNITS = {'M': 1e6, 'G': 1e9}
+INTRODUCTION = """\
+# The papers' tables
+
+Written by `python tools/paper_tables.py`; a test checks that it is up to date. Every row of the papers' tables that
+gives parameters (Params) or multiply-adds (MAdds, FLOPs) of a network that is built here: as printed, as built here
+(with one more digit), and the difference. Params in millions. Classifiers have 1000 classes and get images of
+224 × 224, detectors 80 classes and images of 1280 × 800.
+
+**The rule.** What is more than 1% off, and parameters that are one or more off in their last printed digit, name a
+reason, which stands below the tables of its paper. The tool fails on a difference without a reason, on a reason without
+a difference, and on a reason that no row names.
+
+Multiply-adds are counted by the papers' equations (`dynconv_mm.analysis.count_madds`), not by how a layer happens to be
+executed: ODConv by its Eq. 3 (one kernel) and 4, with the width of the hidden vector for c_in / r, and without the
+products of attentions that are left out; DyConv and CondConv as attention plus n·|W| for adding up the kernels; DCD by
+its Sections 3.3 and 3.4, the branch plus Λ by min(|W|, hw·C) plus PΦQᵀ in the cheapest order, added to the kernel or
+applied to the features; involution and DCDC as the convolutions that predict kernels plus the application of these;
+SE, CBAM and ECA as averages, FCs or convolutions, and scaling. Norms, biases and activations count nothing.
+"""
 
 
 class Figure(NamedTuple):
-    """Parameters and multiply-adds, in millions."""
+    """Parameters and multiply-adds."""
 
-    params: float
-    madds: float
+    params: int
+    madds: int
+
+
+def load_config(name: str):
+    """A config of configs/, or of another package as 'scope::path', to be changed at will."""
+    return copy.deepcopy(_read_config(name))
 
 
 @functools.cache
 def _read_config(name: str):
     from mmengine.config import Config
+    if '::' in name:
+        return Config.fromstring(f'_base_ = {name!r}', '.py')
     return Config.fromfile(ROOT / 'configs' / name)
-
-
-def load_config(name: str):
-    """A config of configs/, to be changed at will."""
-    return copy.deepcopy(_read_config(name))
 
 
 def build(cfg):
     """The model of a config, on the meta device."""
-    import torch
-    from mmengine.registry import MODELS, init_default_scope
-
-    import dynconv_mm  # noqa: F401  registers what configs name
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        return MODELS.build(cfg.model)
-
-
-def count_params(model, trainable: bool = False) -> float:
-    """All parameters of a model, or those that are trained, in millions."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable) / 1e6
-
-
-def measure(model) -> Figure:
-    """Parameters and multiply-adds of a model for images of 224 × 224."""
-    from dynconv_mm.analysis import count_madds
-    return Figure(count_params(model), count_madds(model) / 1e6)
-
-
-def number(value: float | None, digits: int) -> str:
-    return '' if value is None else f'{value:.{digits}f}'
-
-
-def table(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
-    """Markdown, numbers to the right."""
-    rule = ['---'] * text_columns + ['---:'] * (len(header) - text_columns)
-    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
+    from dynconv_mm.analysis.complexity import build_on_meta
+    return build_on_meta(cfg)
 
 
 def write(path: Path, text: str) -> None:
@@ -68,20 +75,165 @@ def write(path: Path, text: str) -> None:
         partial.write_text(text, encoding='utf-8')
 
 
-def update_page(page: Path, render: Callable[[], str], about: str, argv: list[str] | None) -> None:
-    """A tool's command line: write a page, or with ``--check`` fail if it is not up to date.
+def config_of(network: Network):
+    """The config of a network."""
+    from dynconv_mm.models.backbones import MobileNetV2, ResNet
+    cfg = load_config(f'{network.config}.py')
+    backbone = cfg.model.backbone
+    if network.static:
+        shape = {name: backbone[name] for name in ('depth', 'widen_factor') if name in backbone}
+        cfg.model.backbone = dict(shape, type=ResNet if 'depth' in shape else MobileNetV2)
+    if network.static or network.linear_head:
+        cfg.model.head.type = 'LinearClsHead'
+        cfg.model.head.pop('dropout', None)
+    cfg.model.backbone.update(dict(network.backbone))
+    if network.plugin is not None:
+        last = 2 if backbone.depth < 50 else 3
+        cfg.model.backbone.plugins = [dict(cfg=dict(type=network.plugin), position=f'after_conv{last}')]
+    return cfg
+
+
+@functools.cache
+def measure(network: Network) -> dict[str, Figure]:
+    """What a network costs, by each way to count it that a paper has (`Table.counted`)."""
+    from dynconv_mm.analysis import measure_complexity
+    found = measure_complexity(build(config_of(network)))
+    total = found.total_madds
+    backbone = sum(sum(layer.madds.values()) for layer in found.layers if layer.name.startswith('backbone.'))
+    return {'all': Figure(found.params, total), 'trainable': Figure(found.trainable, total),
+            'without classifier': Figure(found.backbone, total), 'backbone': Figure(found.backbone, backbone)}
+
+
+def ours(row: Row, table: Table) -> Figure:
+    """What a table counts of the network of a row."""
+    figure = measure(row.network)[table.counted]
+    if row.and_classifier_of is None:
+        return figure
+    pretrained = measure(row.and_classifier_of)
+    return figure._replace(params=figure.params + pretrained['all'].params - pretrained['without classifier'].params)
+
+
+def difference(value: float, printed: float) -> str:
+    return f'{value / printed - 1:+.1%}'.replace('-0.0%', '+0.0%')
+
+
+def params_agree(params: int, printed: str) -> bool:
+    """Whether the printed parameters are ours within the tolerance, and less than one off in their last digit."""
+    millions, last = params / 1e6, 10.**-len(printed.partition('.')[2])
+    return abs(millions / float(printed) - 1) <= TOLERANCE and abs(millions - float(printed)) < last
+
+
+def madds_agree(madds: int, printed: str) -> bool:
+    """Whether the printed multiply-adds are ours within the tolerance."""
+    return abs(madds / UNITS[printed[-1]] / float(printed[:-1]) - 1) <= TOLERANCE
+
+
+def check(row: Row, figure: Figure, paper: Paper) -> None:
+    """Hold a row to the rule.
 
     Raises:
-        SystemExit: the page is not up to date.
+        SystemExit: a figure differs and names no reason, or agrees and names one, or the paper has none of that name.
     """
-    parser = argparse.ArgumentParser(description=about)
+    for what, printed, value, why, agree in (
+            ('params', row.params, figure.params, row.params_why, params_agree),
+            ('madds', row.madds, figure.madds, row.madds_why, madds_agree)):
+        found = f'{paper.title.partition(":")[0]}, {row.label!r}: {what} are {value / 1e6:.3f}M, printed {printed}'
+        agrees = printed is None or agree(value, printed)
+        if agrees and why is not None:
+            raise SystemExit(f'paper_tables: {found}: this needs no reason, but {what}_why is {why!r}')
+        if not agrees and why not in paper.reasons:
+            raise SystemExit(f'paper_tables: {found}: say why in {what}_why and the reasons of its paper')
+
+
+def params_cells(printed: str | None, params: int) -> list[str]:
+    """As printed, ours, the difference."""
+    if printed is None:
+        return ['', f'{params / 1e6:.2f}', '']
+    return [printed, f'{params / 1e6:.{len(printed.partition(".")[2]) + 1}f}',
+            difference(params / 1e6, float(printed))]
+
+
+def madds_cells(printed: str | None, madds: int) -> list[str]:
+    """As printed, ours, the difference."""
+    if printed is None:
+        return ['', f'{madds / 1e9:.2f}G', '']
+    number, unit = printed[:-1], printed[-1]
+    value = madds / UNITS[unit]
+    return [printed, f'{value:.{len(number.partition(".")[2]) + 1}f}{unit}', difference(value, float(number))]
+
+
+def table_section(table: Table, paper: Paper) -> str:
+    """A heading and a table.
+
+    Raises:
+        SystemExit: a row is against the rule.
+    """
+    has_madds = any(row.madds is not None for row in table.rows)
+    has_beside = any(row.beside is not None for row in table.rows)
+    header = ['network', 'Params, paper', 'ours', 'difference']
+    header += ['MAdds, paper', 'ours', 'difference'] if has_madds else []
+    header += ["Params, paper's build", 'MAdds'] if has_beside else []
+    lines = []
+    for row in table.rows:
+        figure = ours(row, table)
+        check(row, figure, paper)
+        cells = [row.label, *params_cells(row.params, figure.params)]
+        cells += madds_cells(row.madds, figure.madds) if has_madds else []
+        if has_beside:
+            beside = row.beside and measure(row.beside)[table.counted]
+            cells += [params_cells(None, beside.params)[1],
+                      madds_cells(row.madds, beside.madds)[1]] if beside else ['', '']
+        lines.append([*cells, ', '.join(dict.fromkeys(why for why in (row.params_why, row.madds_why) if why))])
+    return f'### {table.title}\n\n{markdown([*header, "reason"], lines)}'
+
+
+def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A table, numbers to the right."""
+    rule = ['---', *['---:'] * (len(header) - 2), '---']
+    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
+
+
+def paper_section(paper: Paper) -> str:
+    """The tables of a paper, and the reasons that they name.
+
+    Raises:
+        SystemExit: a row is against the rule, or no row names one of the reasons.
+    """
+    named = {why for table in paper.tables for row in table.rows for why in (row.params_why, row.madds_why)}
+    idle = sorted(paper.reasons.keys() - named)
+    if idle:
+        raise SystemExit(f'paper_tables: {paper.title.partition(":")[0]}: no row names {", ".join(idle)}')
+    reasons = '\n'.join(textwrap.fill(f'- **{name}**: {text}.', 120, subsequent_indent='  ', break_long_words=False,
+                                      break_on_hyphens=False) for name, text in paper.reasons.items())
+    parts = [f'## {paper.title}', paper.introduction, *(table_section(table, paper) for table in paper.tables),
+             '### Reasons', f'{reasons}\n', *([paper.conclusion] if paper.conclusion else [])]
+    return '\n\n'.join(part.strip() for part in parts) + '\n'
+
+
+def render() -> str:
+    """The page."""
+    from mmengine.config import config, utils
+    from rich.progress import track
+
+    # each time a config inherits one of another package, mmengine looks for the package and reads all its metafiles
+    with patch.object(utils, 'load', functools.cache(utils.load)), \
+            patch.object(config, 'is_installed', functools.cache(config.is_installed)):
+        return '\n'.join([INTRODUCTION, *(paper_section(paper) for paper in track(PAPERS, 'counting'))])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true', help='write nothing; fail if the page is not up to date')
     args = parser.parse_args(argv)
-    text, name = render(), f'{page.parent.name}/{page.name}'
-    if page.exists() and page.read_text(encoding='utf-8') == text:
+    text, name = render(), f'{PAGE.parent.name}/{PAGE.name}'
+    if PAGE.exists() and PAGE.read_text(encoding='utf-8') == text:
         print(f'{name}: up to date')
         return
     if args.check:
         raise SystemExit(f'{parser.prog}: {name} is not up to date; run it without --check')
-    write(page, text)
+    write(PAGE, text)
     print(f'{name}: written')
+
+
+if __name__ == '__main__':
+    main()

@@ -4,14 +4,20 @@ As in the papers' tables, norms, activations and biases count nothing.
 """
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..layers.conv_arguments import ConvArguments
 
-Handler = Callable[[nn.Module, Tensor, Tensor], int]
+#: What multiply-adds are spent on: static convolutions and FCs; what dynamic layers take to predict kernels or
+#: attentions, to put kernels together (or to correct features, where that is cheaper), and to apply them.
+KINDS = ('conv', 'linear', 'attention', 'mixing', 'dynamic_conv')
+Handler = Callable[[nn.Module, Tensor, Tensor], 'Counter[str]']
 
 
 def count_madds(model: nn.Module, input_size: tuple[int, int] = (224, 224), in_channels: int = 3) -> int:
@@ -29,45 +35,85 @@ def count_madds(model: nn.Module, input_size: tuple[int, int] = (224, 224), in_c
         int
 
     Raises:
-        ValueError: the model has a dynamic convolution that :data:`HANDLERS` does not know.
+        ValueError: the model has a layer that :data:`HANDLERS` does not know.
     """
-    counts, hooks = [], []
+    device = next(model.parameters(), torch.empty(0)).device
+    counts = count_by_layer(model, lambda: model(torch.zeros(1, in_channels, *input_size, device=device)))
+    return sum(sum(count.values()) for count in counts.values())
 
-    def watch(module: nn.Module) -> None:
-        handler = find_handler(module)
-        if handler is None:
-            for child in module.children():
-                watch(child)
-        else:
-            hooks.append(module.register_forward_hook(
-                lambda module, args, output: counts.append(handler(module, _last(args[0]), output))))
 
-    watch(model)
+def count_by_layer(model: nn.Module, run: Callable[[], object]) -> dict[str, Counter[str]]:
+    """The multiply-adds of each layer.
+
+    Args:
+        model (nn.Module): its layers are counted by their types, see :data:`HANDLERS`.
+        run (Callable[[], object]): runs the model, or parts of it; called once, in eval mode without gradients. What
+            runs several times counts several times.
+
+    Returns:
+        dict[str, Counter[str]]: by the layer's name in the model, how many of each of :data:`KINDS`; 0 of a layer
+        that was not run.
+
+    Raises:
+        ValueError: the model has a layer that :data:`HANDLERS` does not know.
+    """
+    counts: dict[str, Counter[str]] = {}
+    hooks = []
+    for name, module, handler in counted_layers(model):
+        counts[name] = Counter()
+        hooks.append(module.register_forward_hook(
+            lambda module, args, output, count=counts[name], handler=handler:
+            count.update(handler(module, _last(args[0]), output))))
     training = {module: module.training for module in model.modules()}
-    device = next(model.parameters()).device
     try:
         model.eval()
         with torch.no_grad():
-            model(torch.zeros(1, in_channels, *input_size, device=device))
+            run()
     finally:
         for module, mode in training.items():
             module.training = mode
         for hook in hooks:
             hook.remove()
-    return sum(counts)
+    return counts
+
+
+def counted_layers(model: nn.Module) -> list[tuple[str, nn.Module, Handler]]:
+    """The outermost layers of a model that have a handler, each once: name, module, handler.
+
+    Raises:
+        ValueError: a layer has none.
+    """
+    found, seen = [], set()
+
+    def visit(name: str, module: nn.Module) -> None:
+        if module in seen:
+            return
+        seen.add(module)
+        handler = find_handler(module)
+        if handler is not None:
+            found.append((name, module, handler))
+            return
+        for child_name, child in module.named_children():
+            visit(f'{name}.{child_name}' if name else child_name, child)
+
+    visit('', model)
+    return found
 
 
 def find_handler(module: nn.Module) -> Handler | None:
     """The handler of a module's class, or of the nearest of its bases that has one.
 
     Raises:
-        ValueError: it is a dynamic convolution without one.
+        ValueError: it has none but is a dynamic convolution, or has weights of its own that are no norm's.
     """
     for cls in type(module).__mro__:
         if cls.__name__ in HANDLERS:
             return HANDLERS[cls.__name__]
-    if isinstance(module, ConvArguments):
-        raise ValueError(f'the multiply-adds of {type(module).__name__} are not known: add a handler to HANDLERS')
+    if isinstance(module, (_NormBase, nn.LayerNorm)):
+        return None
+    if isinstance(module, ConvArguments) or any(weight.dim() > 1 for weight in module.parameters(recurse=False)):
+        raise ValueError(f'the multiply-adds of {type(module).__name__} are not known: add a handler to HANDLERS in '
+                         f'{__name__}')
     return None
 
 
@@ -80,15 +126,37 @@ def _area(maps: Tensor) -> int:
     return maps.shape[2] * maps.shape[3]
 
 
-def linear(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def linear(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """A fully connected layer."""
-    return module.weight.numel() * (y.numel() // y.shape[-1])
+    return Counter(linear=module.weight.numel() * (y.numel() // y.shape[-1]))
 
 
-def conv2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def no_product(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """An embedding: rows are looked up."""
+    return Counter()
+
+
+def conv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """hw k² c_in c_out."""
+    return Counter(conv=_convolution(module, y))
+
+
+def conv_transpose2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """hw k² c_in c_out, of the input's size."""
+    return Counter(conv=_area(x) * len(x) * module.weight.numel())
+
+
+def deform_conv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """DCN: a convolution, and that which predicts its offsets where the layer has one; not the interpolation."""
+    count = conv2d(module, x, y)
+    if hasattr(module, 'conv_offset'):
+        count['conv'] += _area(y) * len(y) * module.conv_offset.weight.numel()
+    return count
+
+
+def _convolution(module: nn.Module, y: Tensor) -> int:
     """hw k² c_in c_out, without the attention and kernels of a dynamic convolution."""
-    kernel_height, kernel_width = module.kernel_size
-    return y.numel() * (module.in_channels // module.groups) * kernel_height * kernel_width
+    return y.numel() * _kernel_size(module) // module.out_channels
 
 
 def _kernel_size(module: nn.Module) -> int:
@@ -108,45 +176,61 @@ def _attention(module: nn.Module, x: Tensor) -> int:
     return _area(x) * module.in_channels + fcs if fcs else 0
 
 
-def mixture(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def mixture(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """DyConv and CondConv: attention, n kernels added up, one convolution. A routing that layers share counts where
     it stands."""
-    return conv2d(module, x, y) + _attention(module, x) + module.kernel_num * _kernel_size(module)
+    return Counter(dynamic_conv=_convolution(module, y), attention=_attention(module, x),
+                   mixing=module.kernel_num * _kernel_size(module))
 
 
-def routing(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def routing(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """CondConv's routing function: average pooling and an FC."""
-    return x.numel() + _matrices(module)
+    return Counter(attention=x.numel() + _matrices(module))
 
 
-def mixture_linear(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def mixture_linear(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """A CondConv of a 1×1 map: routing, n matrices added up, one product."""
-    return _matrices(module) + module.weight[0].numel()
+    return Counter(attention=_matrices(module.routing), mixing=module.weight.numel(),
+                   dynamic_conv=module.weight[0].numel())
 
 
-def odconv2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def odconv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """ODConv's Eq. 3 (n = 1) and 4, with the width of the hidden vector for c_in / r."""
     attention = _attention(module, x)
     if not attention:
         return conv2d(module, x, y)
+    return Counter(dynamic_conv=_convolution(module, y), attention=attention, mixing=_odconv_mixing(module))
+
+
+def _odconv_mixing(module: nn.Module) -> int:
+    """The last term of Eq. 3 and 4: α_s, α_c and α_f are multiplied with each other one after the other, the result
+    with the kernels, and these with α_w. Of an attention left out by choice nothing is counted; α_s of a 1×1 kernel
+    and α_f of a depthwise one are factors of length 1, as the equations have them."""
+    heads = module.attention.head_channels
     kernel_height, kernel_width = module.kernel_size
-    weights = _kernel_size(module)
-    scaling = 2 * weights if module.kernel_num == 1 else weights + 2 * module.kernel_num * weights
-    return conv2d(module, x, y) + attention + kernel_height * kernel_width * module.in_channels + scaling
+    area, filters = kernel_height * kernel_width, module.out_channels // module.groups
+    lengths = [length for length, chosen in (
+        (area, area == 1 or 'spatial' in heads), (module.in_channels, 'channel' in heads),
+        (filters, filters == 1 or 'filter' in heads)) if chosen]
+    products = 0
+    for last in range(1, len(lengths)):
+        products += math.prod(lengths[:last + 1])
+    if not module.share_attention:
+        products *= module.kernel_num
+    return products + (bool(lengths) + ('kernel' in heads)) * module.kernel_num * _kernel_size(module)
 
 
-def dcd_conv2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def dcd_conv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """DCD's Eq. 6 to 9: the branch (3.4), Λ by min(|W|, hw c_out) (3.3), the residual in its cheapest order."""
-    count = conv2d(module, x, y)
     if module.fc is None:
-        return count
-    count += _area(x) * module.in_channels + sum(
-        parameter.numel() for name, parameter in module.named_parameters() if name.startswith('fc'))
+        return conv2d(module, x, y)
+    branch = sum(parameter.numel() for name, parameter in module.named_parameters() if name.startswith('fc'))
+    count = Counter(dynamic_conv=_convolution(module, y), attention=_area(x) * module.in_channels + branch)
     if module.fc_scale is not None:
-        count += min(_kernel_size(module), y.numel())
-    if module.fusion is None:
-        return count
-    return count + module.blocks * _dcd_residual(module, x, y)
+        count['mixing'] += min(_kernel_size(module), y.numel())
+    if module.fusion is not None:
+        count['mixing'] += module.blocks * _dcd_residual(module, x, y)
+    return count
 
 
 def _dcd_residual(module: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -167,55 +251,63 @@ def _dcd_residual(module: nn.Module, x: Tensor, y: Tensor) -> int:
     return min(as_kernel, on_features)
 
 
-def dcd_classifier(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def dcd_classifier(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """A DCD of a 1×1 map: all matrices once, Λ and Φ."""
-    return _matrices(module) + y.shape[1] + module.latent_channels**2
+    branch = sum(parameter.numel() for name, parameter in module.named_parameters()
+                 if name.startswith('fc') and parameter.dim() > 1)
+    product = module.cls.weight.numel()
+    residual = _matrices(module) - product - branch + module.latent_channels**2
+    return Counter(dynamic_conv=product, attention=branch, mixing=residual + y.shape[1])
 
 
-def involution2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def involution2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """Involution's Eq. 4 to 6, and DCDC's Eq. 5 and 7: the convolutions that predict kernels, all of them at the
     output's size, and the application of the kernels."""
     kernel_height, kernel_width = module.kernel_size
-    return _area(y) * _matrices(module) + y.numel() * kernel_height * kernel_width
+    return Counter(attention=_area(y) * _matrices(module), dynamic_conv=y.numel() * kernel_height * kernel_width)
 
 
-def gsi(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def gsi(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """DCDC's Eq. 8 and 10: the 1×1 convolutions before and behind, the FC that puts out a kernel, and the convolution
     by that; not the averages, of which DCDC's tables say nothing."""
-    hidden_channels = module.conv1.out_channels
-    count = _area(x) * module.conv1.conv.weight.numel() + _area(y) * module.conv2.conv.weight.numel()
-    if module.fc is not None:
-        count += module.fc.weight.numel()
-    return count + _area(y) * hidden_channels**2 * module.kernel_size**2
+    count = Counter(conv=_area(x) * module.conv1.conv.weight.numel() + _area(y) * module.conv2.conv.weight.numel())
+    convolution = _area(y) * module.conv1.out_channels**2 * module.kernel_size**2
+    if module.fc is None:
+        return count + Counter(conv=convolution)
+    return count + Counter(attention=module.fc.weight.numel(), dynamic_conv=convolution)
 
 
-def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """DCDC's Eq. 11: both branches, or what stands for the second."""
     count = involution2d(module.lsa, x, y)
     return count if module.gsi is None else count + find_handler(module.gsi)(module.gsi, x, y)
 
 
-def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """SE: average pooling, two FCs, and the scaling of the features."""
-    return 2 * x.numel() + _matrices(module)
+    return Counter(attention=2 * x.numel() + _matrices(module))
 
 
-def cbam(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def cbam(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """CBAM: an SE whose FCs run twice, and averages over channels, a convolution over places, and their scaling;
     maxima cost no multiply-adds."""
-    return 4 * x.numel() + 2 * _matrices(module.mlp) + _area(x) * module.spatial_conv.weight.numel()
+    return Counter(attention=4 * x.numel() + 2 * _matrices(module.mlp) + _area(x) * module.spatial_conv.weight.numel())
 
 
-def eca(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def eca(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """ECA: average pooling, a convolution along the channels, and the scaling of the features."""
-    return 2 * x.numel() + x.shape[1] * module.conv.weight.numel()
+    return Counter(attention=2 * x.numel() + x.shape[1] * module.conv.weight.numel())
 
 
 #: How layers are counted, by the name of their class; a handler counts all that the module holds
 HANDLERS: dict[str, Handler] = {
     'Conv2d': conv2d,
+    'ConvTranspose2d': conv_transpose2d,
+    'DeformConv2d': deform_conv2d,
+    'ModulatedDeformConv2d': deform_conv2d,
     'StaticConv2d': conv2d,
     'Linear': linear,
+    'Embedding': no_product,
     'PointwiseFC': linear,
     'CondConv2d': mixture,
     'CondConvRouting': routing,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dynconv_mm.analysis import count_madds
+from dynconv_mm.analysis.madds import KINDS, count_by_layer
 from dynconv_mm.layers import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
@@ -52,6 +53,26 @@ def test_odconv(kernel_num):
     extra = AREA * C_IN + hidden * (C_IN + heads)  # Eq. 3 and 4
     extra += K2 * C_IN * (1 + 2 * C_OUT) if kernel_num == 1 else K2 * C_IN * (1 + C_OUT + 2 * kernel_num * C_OUT)
     assert count(ODConv2d(**SHAPE, kernel_num=kernel_num)) == CONV + extra
+
+
+@pytest.mark.parametrize(('attentions', 'factors'), [
+    (('spatial', ), K2 * C_IN * C_OUT), (('filter', ), K2 * C_IN * C_OUT),
+    (('spatial', 'channel'), K2 * C_IN + K2 * C_IN * C_OUT), (('channel', 'filter'), C_IN * C_OUT * (1 + K2)),
+    (('channel', 'kernel'), 2 * 4 * K2 * C_IN * C_OUT), (('kernel', ), 4 * K2 * C_IN * C_OUT),
+], ids=str)
+def test_odconv_with_some_attentions(attentions, factors):
+    """They are multiplied with each other, then with the kernels: products of those that are left out do not count."""
+    lengths = dict(spatial=K2, channel=C_IN, filter=C_OUT, kernel=4)
+    layer = ODConv2d(**SHAPE, kernel_num=4 if 'kernel' in attentions else 1, attentions=attentions)
+    attention = AREA * C_IN + 16 * (C_IN + sum(lengths[name] for name in attentions))
+    assert count_by_layer(layer, lambda: layer(torch.zeros(1, C_IN, 10, 9))) == {
+        '': dict(dynamic_conv=CONV, attention=attention, mixing=factors)}
+
+
+def test_odconv_without_sharing():
+    layer = ODConv2d(**SHAPE, share_attention=False)
+    attention = AREA * C_IN + 16 * (C_IN + 4 * (C_IN + C_OUT + K2) + 4)
+    assert count(layer) == CONV + attention + 4 * K2 * C_IN * (1 + C_OUT) + 2 * 4 * K2 * C_IN * C_OUT
 
 
 def test_odconv_without_attention():
@@ -166,6 +187,39 @@ def test_dcdc(options, expected):
 ], ids=['SE', 'CBAM', 'ECA'])
 def test_recalibration(layer, expected):
     assert count(layer, 64) == expected
+
+
+def test_static_layers():
+    assert count(nn.ConvTranspose2d(C_IN, C_OUT, 3, 2, groups=4)) == AREA * K2 * C_IN * C_OUT // 4
+    assert count(nn.Conv2d(C_IN, C_OUT, (1, 5), groups=2)) == 10 * 5 * 5 * C_IN * C_OUT // 2
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 3))
+    assert count_by_layer(model, lambda: model(torch.tensor([1, 2]))) == {'0': {}, '1': dict(linear=2 * 15)}
+
+
+def test_deformable_convolutions_count_as_convolutions_with_their_offsets():
+    deform = pytest.importorskip('mmcv.ops')
+    packed = deform.ModulatedDeformConv2dPack(C_IN, C_OUT, 3, stride=2, padding=1)
+    assert count(packed) == CONV + OUT_AREA * K2 * C_IN * 27
+    assert count(deform.DeformConv2dPack(C_IN, C_OUT, 3, stride=2, padding=1)) == CONV + OUT_AREA * K2 * C_IN * 18
+
+
+def test_layers_by_name_and_kind():
+    model = nn.Sequential(nn.Conv2d(C_IN, C_IN, 1), nn.Sequential(nn.ReLU(), DyConv2d(**SHAPE)))
+    twice = model[0]
+    found = count_by_layer(model, lambda: model(twice(torch.zeros(1, C_IN, 10, 9))))
+    assert found == {'0': dict(conv=2 * AREA * C_IN**2),
+                     '1.1': dict(dynamic_conv=CONV, mixing=4 * K2 * C_IN * C_OUT, attention=AREA * C_IN + 36 + 12)}
+    assert all(set(kinds) <= set(KINDS) for kinds in found.values())
+
+
+def test_a_layer_of_two_names_counts_as_often_as_it_runs():
+    conv = nn.Conv2d(C_IN, C_IN, 1)
+    assert count(nn.Sequential(conv, conv)) == 2 * AREA * C_IN**2
+
+
+def test_unknown_weights_are_refused():
+    with pytest.raises(ValueError, match='multiply-adds of MultiheadAttention are not known: add a handler'):
+        count(nn.MultiheadAttention(8, 2))
 
 
 def test_the_model_is_left_as_it_was():

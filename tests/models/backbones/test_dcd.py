@@ -59,7 +59,7 @@ def test_ablations_of_mobilenet(kwargs, expected):
 
 @pytest.mark.parametrize(('kwargs', 'expected'), [(STATIC, 11.1), (dict(), 14.0)])
 def test_ablations_of_resnet(kwargs, expected):
-    """Table 1b counts without the classifier, and cuts digits off; its other rows are in docs/comparison.md."""
+    """Table 1b counts without the classifier, and cuts digits off; its other rows are in docs/paper_tables.md."""
     assert int(millions(on_meta(DCDResNet, depth=18, **kwargs)) * 10) / 10 == expected
 
 

@@ -1,0 +1,134 @@
+"""What the DCD paper prints: Tables 1 to 4."""
+from __future__ import annotations
+
+from paper_rows import Network, Paper, Row, Table, classifier
+
+HALF, R18, R50, FULL = 'MobileNetV2 (0.5×)', 'ResNet18', 'ResNet50', 'MobileNetV2 (1.0×)'
+
+
+def ablation(network: str, label: str, params: str | None, madds: str | None, params_why: str | None = None,
+             madds_why: str | None = None, classifier_too: bool = False, **backbone: object) -> Row:
+    """The released build, and the paper's own beside it."""
+    released = classifier(network, 'DCD', linear_head=not classifier_too, **backbone)
+    own = classifier(network, 'DCD', linear_head=not classifier_too, **{**backbone, 'variant': 'paper'})
+    return Row(label, params, madds, released, params_why, madds_why, own)
+
+
+def mobilenet(*args, **kwargs) -> Row:
+    """A row of Tables 1a, 2 and 3."""
+    return ablation(HALF, *args, **kwargs)
+
+
+def narrow(method: str) -> Network:
+    """MobileNetV2 (0.35×), by the config of the next wider one."""
+    return classifier(HALF, method, widen_factor=0.35)
+
+
+STATIC = dict(fusion=None, channel_attention=False)
+RESIDUAL = dict(channel_attention=False)
+DW, PW = ('depthwise', ), ('pointwise', )
+TABLES = [
+    Table('Table 1a: the formulation, MobileNetV2 (0.5×)', [
+        mobilenet('W₀', '2.0', '97.0M', 'digits', **STATIC),
+        mobilenet('ΛW₀', '2.4', '97.4M', None, 'MAdds', fusion=None),
+        mobilenet('W₀ + PΦQᵀ', '2.7', '104.4M', **RESIDUAL),
+        mobilenet('ΛW₀ + PΦQᵀ', '2.9', '104.6M'),
+    ]),
+    Table('Table 1b: the formulation, ResNet18', [
+        ablation(R18, 'W₀', '11.1', '1.81G', **STATIC),
+        ablation(R18, 'ΛW₀', '11.7', '1.81G', 'ResNet18', fusion=None),
+        ablation(R18, 'W₀ + PΦQᵀ', '13.6', '1.83G', 'ResNet18', **RESIDUAL),
+        ablation(R18, 'ΛW₀ + PΦQᵀ', '14.0', '1.83G'),
+        Row("5.2: joint fusion (Eq. 9), the paper's build", None, None,
+            classifier(R18, 'DCD', linear_head=True, variant='paper', fusion='joint')),
+    ], 'without classifier'),
+    Table('Table 2: the latent dimension L', [
+        mobilenet('static', '2.0', '97.0M', 'digits', **STATIC),
+        *(mobilenet(f'L × {multiplier}', params, madds, why, latent_multiplier=multiplier)
+          for multiplier, params, madds, why in (
+              (0.25, '2.4', '99.8M', 'digits'), (0.5, '2.5', '101.3M', 'digits'), (0.75, '2.6', '102.9M', 'digits'),
+              (1.0, '2.9', '104.6M', None))),
+    ]),
+    Table('Table 3a: the diagonal blocks B', [
+        *(mobilenet(f'W₀ + PΦQᵀ, B = {blocks}', params, madds, *why, blocks=blocks, **RESIDUAL)
+          for blocks, params, madds, *why in (
+              (1, '2.7', '104.4M'), (2, '2.6', '101.0M', 'digits', 'MAdds'), (4, '2.5', '99.1M', 'digits'),
+              (8, '2.5', '98.5M'))),
+        *(mobilenet(f'ΛW₀ + PΦQᵀ, B = {blocks}', params, madds, *why, blocks=blocks)
+          for blocks, params, madds, *why in (
+              (1, '2.9', '104.6M'), (2, '2.8', '101.3M', None, 'MAdds'), (4, '2.7', '99.4M'),
+              (8, '2.7', '98.8M', 'digits'))),
+    ]),
+    Table('Table 3b: the layers', [
+        mobilenet('DW', '2.4', '97.5M', 'DW', 'MAdds', dynamic_layers=DW),
+        mobilenet('PW', '2.9', '104.6M', dynamic_layers=PW),
+        mobilenet('CLS', '2.2', '97.2M', 'CLS', classifier_too=True, **STATIC),
+        mobilenet('DW, CLS', '2.6', '97.7M', 'DW', 'MAdds', classifier_too=True, dynamic_layers=DW),
+        mobilenet('DW, PW', '3.3', '105.1M', 'DW', 'MAdds', dynamic_layers=PW + DW),
+        mobilenet('PW, CLS', '3.1', '104.8M', 'digits', classifier_too=True, dynamic_layers=PW),
+        mobilenet('DW, PW, CLS', '3.5', '105.3M', 'DW', 'MAdds', classifier_too=True, dynamic_layers=PW + DW),
+    ]),
+    Table('Table 4a: MobileNetV2', [
+        Row('1.0×, static', '3.5', '300.0M', classifier(FULL)),
+        Row('1.0×, DY-Conv', '11.1', '312.9M', classifier(FULL, 'DyConv (4×)'), 'quoted', 'quoted'),
+        Row('1.0×, CondConv', '27.5', '329.0M', classifier(FULL, 'CondConv (8×)'), 'quoted', 'quoted'),
+        Row('1.0×, DCD', '5.5', '326.0M', classifier(FULL, 'DCD'), 'released'),
+        Row('0.5×, static', '2.0', '97.0M', classifier(HALF), 'digits'),
+        Row('0.5×, DY-Conv', '4.0', '101.4M', classifier(HALF, 'DyConv (4×)'), 'quoted', 'quoted'),
+        Row('0.5×, CondConv', '15.5', '113.0M', classifier(HALF, 'CondConv (8×)'), 'quoted', 'quoted'),
+        Row('0.5×, DCD', '3.1', '104.8M', classifier(HALF, 'DCD'), 'digits'),
+        Row('0.35×, static', '1.7', '59.2M', narrow('static'), 'digits'),
+        Row('0.35×, DY-Conv', '2.8', '62.0M', narrow('DyConv (4×)'), 'quoted', 'quoted'),
+        Row('0.35×, DCD', '2.3', '63.1M', narrow('DCD'), 'digits', 'MAdds'),
+    ]),
+    Table('Table 4b: ResNet', [
+        Row('ResNet50, static', '23.5', '3.8G', classifier(R50, style='caffe'), None, 'digits'),
+        Row('ResNet50, DCD', '30.7', '3.9G', classifier(R50, 'DCD', style='caffe'), 'released', 'digits'),
+        Row('ResNet18, static', '11.1', '1.81G', classifier(R18)),
+        Row('ResNet18, DY-Conv', '42.7', '1.85G', classifier(R18, 'DyConv (4×)'), 'quoted'),
+        Row('ResNet18, DCD', '14.0', '1.83G', classifier(R18, 'DCD')),
+    ], 'without classifier'),
+]
+PAPER = Paper(
+    'DCD: Revisiting Dynamic Convolution via Matrix Decomposition (ICLR 2021)',
+    '''\
+[arxiv.org/abs/2103.08756](https://arxiv.org/abs/2103.08756). The paper cuts digits off, and counts ResNets without the
+classifier. Tables 1 to 3 are of `DCDMobileNetV2(widen_factor=0.5)` and `DCDResNet(depth=18)` in the released build (the
+default), and beside it in the paper's own (`variant='paper'`, Eq. 5 to 9 as printed). Unless CLS is named, the
+classifier is static there.
+
+Left out: ResNet-10 of Table 4, which the paper does not describe: one block a stage has 4.9M without the classifier,
+where it prints 5.2M.
+''',
+    TABLES,
+    {
+        'digits': 'the paper prints so few digits that what it rounds or cuts off is over 1%',
+        'quoted': 'the figure is quoted from the paper of that method, which builds another network than the ODConv '
+                  "paper's, which is the one here",
+        'released': 'the released code and the ODConv paper have 5.72M (MobileNetV2) and 29.84M with 2.05M of the '
+                    'classifier (ResNet50)',
+        'MAdds': 'the rows with Λ alone or in depthwise convolutions grow in the paper by no more than the FCs of the '
+                 "branch, so it counts neither the pooling nor Λ's products; ours does, as the ODConv paper does. "
+                 'Whether W(x) is built or the features go through Q, Φ and P, the paper does not say; ours takes the '
+                 'cheaper',
+        'DW': 'Eq. 8 with the branch of 3.4 adds 0.31M, the paper 0.4M; the sizes of this branch are not given and '
+              'were not released',
+        'CLS': 'the released classifier adds 0.18M (2.15M in all), the paper 0.2M',
+        'ResNet18': 'the full model agrees with the released one. With Λ or Φ alone the paper adds 0.6M and 2.5M, ours '
+                    '1.5M and 2.6M: the released branch sees four pixels and is 4·C_in / 16 wide; alone, Λ may have '
+                    'had a smaller one',
+    },
+    '''\
+What the paper leaves open, and what its own figures say:
+
+- **The build.** The released build's sizes (four pooled pixels where a convolution expands, a gate in the branch, the
+  released L) give the parameters of every row of Tables 1a, 2 and 3a to the printed digit, if the width s of the
+  branch follows the multiplied L, but neither B nor the absence of Φ, and each block has the L of C / B channels. The
+  text's own rules (3.2, 3.4: L from C, r = 8, one pooled pixel) do not; so the tables were counted with the released
+  build.
+- **L.** 3.2 gives L as ⌊C / 2^⌊log₂ √C⌋⌋ and as "dividing C by 2 repeatedly until it is less than √C", which differ
+  (C = 96: 12 and 6), and does not say which C where C_in ≠ C_out. `variant='paper'` takes the formula, with C_in.
+- **Norms around Φ.** The released ones cannot be part of W(x); as in the paper, their residual is counted as if it were
+  PΦQᵀ.
+- **Joint fusion** (Eq. 9): the paper gives its accuracy (71.3, against 73.1 of channel fusion alone), but no size.
+''')
