@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'explains (default: backbone)')
     parser.add_argument('--batch-size', type=int, metavar='N', help="images run at once (default: the config's)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 … (default: cpu)')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # images after options too
     for name in ('max_images', 'drawn', 'batch_size'):
         value = getattr(args, name)
         if value is not None and value < 1:

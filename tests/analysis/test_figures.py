@@ -75,8 +75,8 @@ def test_kernel_maps_of_images_of_several_sizes():
     quiet = torch.zeros(3, 8, 9)
     quiet[1] = torch.arange(72.).view(8, 9)
     maps = {'layer1.lsa': [quiet, torch.rand(3, 6, 4) / 100]}
-    figure = figures.kernel_maps_figure(images, maps, {'layer1.gsi': [torch.eye(4), -2 * torch.eye(4)]})
-    assert titles(figure) == ['image', 'layer1.lsa\ngroup 2 of 3', 'layer1.gsi\n4 channels → 4']
+    figure = figures.kernel_maps_figure(images, maps, {'layer2.gsi': [torch.eye(4), -2 * torch.eye(4)]})
+    assert titles(figure) == ['image', 'layer1.lsa\ngroup 2 of 3', 'layer2.gsi\n4 channels → 4']
     shown = [axis.images[0] for axis in figure.axes if axis.images]
     assert [image.get_array().shape for image in shown] == [(8, 9, 3), (8, 9), (4, 4), (6, 4, 3), (6, 4), (4, 4)]
     assert shown[2].get_clim() == shown[5].get_clim() == (-2, 2)  # one scale for all images

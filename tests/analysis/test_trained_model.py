@@ -54,7 +54,7 @@ def test_weights_without_temperature(tiny_classifier):
 
 def test_misfit(tiny_classifier):
     config, checkpoint = tiny_classifier('ODConvResNet')
-    with pytest.raises(CheckpointError, match='do not fit the ImageClassifier of .*unexpected'):
+    with pytest.raises(CheckpointError, match='(?s)do not fit the ImageClassifier of .*unexpected'):
         load_trained_model(tiny_classifier('DCDResNet')[0], checkpoint)
     with pytest.raises(FileNotFoundError, match='none.py'):
         load_trained_model('none.py', checkpoint)

@@ -83,7 +83,7 @@ def test_detector(tool, root, digits, tmp_path):
     write_checkpoint(tmp_path / 'detector.pth', MODELS.build(config.model).state_dict())
     arguments = [str(tmp_path / 'detector.py'), str(tmp_path / 'detector.pth'), '--out', str(tmp_path / 'out'),
                  '--drawn', '1', '--batch-size', '2']
-    tool.main([*arguments, '--dataset', '--layers', 'neck.fpn_convs.0.conv.lsa', 'backbone.layer1.1.conv2.gsi'])
+    tool.main([*arguments, '--dataset', '--layers', 'neck.fpn_convs.0.conv.lsa', 'backbone.layer1.0.conv2.gsi'])
     names, content, page = written(tmp_path / 'out')
     assert names == {'kernel_maps'} and content['images'] == 4
     assert any(name.startswith('neck.') for name in content['kernels'])
