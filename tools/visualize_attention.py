@@ -12,6 +12,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dynconv_mm.analysis.trained_model import TrainedModel
 
 PAGE, NUMBERS = 'report.html', 'report.json'
 FIGURES = ('attention_means', 'attention_histograms', 'phi_variance', 'kernel_maps', 'grad_cam')
@@ -65,12 +69,14 @@ class Spread(Sequence):
         return self.images[self.indices[index]]
 
 
-def load(args: argparse.Namespace, config: str, checkpoint: str):
+def load(args: argparse.Namespace, config: str, checkpoint: str) -> tuple[TrainedModel, Spread]:
     """A network, and the images as its own pipeline puts them out."""
     from dynconv_mm.analysis import trained_model
     trained = trained_model.load_trained_model(config, checkpoint, args.device)
     images = (trained_model.validation_set(trained.config) if args.dataset
               else trained_model.ImageFiles(trained.config, trained_model.find_images(args.images)))
+    if not len(images):
+        raise ValueError(f'the validation set of {config} is empty')
     return trained, Spread(images, args.max_images)
 
 
@@ -108,7 +114,9 @@ def analyse(args: argparse.Namespace, command: str) -> tuple[str, dict, dict[str
     if trained.is_classifier:
         networks = {name: (trained, Spread(images, args.drawn))}
         if static:
-            networks = {Path(args.static[0]).stem: (static[0], Spread(static[1], args.drawn)), **networks}
+            title = Path(args.static[0]).stem
+            title += ' (static)' if title == name else ''
+            networks = {title: (static[0], Spread(static[1], args.drawn)), **networks}
         section, numbers['grad_cam'] = report.cam_section(networks, args.cam_layer)
         sections.append(section)
     else:

@@ -56,6 +56,13 @@ def test_beside_a_static_network(tool, tiny_classifier, tmp_path):
     assert 'visualize_attention.py' in page
 
 
+def test_beside_the_same_config(tool, tiny_classifier, tmp_path):
+    config, checkpoint = map(str, tiny_classifier('ResNet'))
+    tool.main([config, checkpoint, '--dataset', '--static', config, checkpoint, '--out', str(tmp_path / 'out')])
+    cams = written(tmp_path / 'out')[1]['grad_cam']
+    assert list(cams) == ['ResNet (static)', 'ResNet'] and cams['ResNet'] == cams['ResNet (static)']
+
+
 def test_batch_size_and_selection(tool, tiny_classifier, tmp_path):
     """The numbers are the same whatever the batch size; of some images they are others."""
     config, checkpoint = tiny_classifier('ODConvResNet')
