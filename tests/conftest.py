@@ -85,6 +85,46 @@ def digits(tmp_path_factory, load_tool) -> Path:
     return folder
 
 
+@pytest.fixture
+def tiny_classifier(tmp_path):
+    """A classifier's config on disk and a checkpoint as a training leaves it, by the type of the backbone; its data
+    set, six images of random numbers to validate on, is below ``tmp_path / 'digits'``."""
+    import numpy as np
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+    from PIL import Image
+
+    from dynconv_mm.conversion import write_checkpoint
+    data = tmp_path / 'digits'
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for name in ('one', 'zero'):
+            (data / split / name).mkdir(parents=True)
+            for index in range(3):
+                Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(data / split / name / f'{index}.png')
+
+    def make(backbone: str) -> tuple[Path, Path]:
+        config = Config.fromfile(ROOT / 'configs/demo/resnet18-thin_digits.py')
+        init_default_scope(config.default_scope)
+        config.model.backbone.update(type=backbone, base_channels=4, stem_channels=16)
+        config.model.head.update(in_channels=32, num_classes=3)
+        if backbone in ('DCDCResNet', 'RedNet'):
+            config.model.backbone.update(base_channels=8, group_channels=4, depth=26)
+            config.model.head.in_channels = 256
+        for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+            loader.dataset.data_root = str(data)
+            loader.dataset.pipeline[1].scale = (32, 32)
+        torch.manual_seed(0)
+        model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+        path, checkpoint = tmp_path / f'{backbone}.py', tmp_path / f'{backbone}.pth'
+        config.dump(path)
+        write_checkpoint(checkpoint, dict(state_dict=model.state_dict(),
+                                          meta=dict(dataset_meta=dict(classes=('zero', 'one', 'two')))))
+        return path, checkpoint
+
+    return make
+
+
 @pytest.fixture(scope='session')
 def run():
     """Run a command as a user would, from the project's folder; returns the finished process with its output."""

@@ -20,27 +20,6 @@ if TYPE_CHECKING:
 METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75', 'bbox_mAP_s': 'AP small',
            'bbox_mAP_m': 'AP medium', 'bbox_mAP_l': 'AP large'}
 RATIOS = ('PQ', 'SQ', 'RQ')
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; }}
-.pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(36rem, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} img {{ width: 100%; }} figcaption {{ font-size: .85rem; color: #555; }}
-.classes span {{ border-left: 1.2em solid; padding: 0 1rem 0 .4em; white-space: nowrap; }} .classes b {{ color: #222; }}
-</style></head><body>
-<h1>{title}</h1>
-<table>
-{table}
-</table>
-<p>COCO metrics of the whole test set. Below, {count} of its images, {meaning}</p>
-<p class="classes">
-{classes}
-</p>
-<div class="pictures">
-{figures}
-</div></body></html>
-"""
-
 BOXES = 'annotated boxes on the left, boxes found with a score of at least {score_thr} on the right.'
 SEGMENTS = """annotated segments on the left, segments found on the right; what shows the bare photograph there belongs
 to none. Under each its own PQ, the mean over the categories annotated or found in it."""
@@ -182,6 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists() and not (args.out / 'index.html').is_file():
         parser.error(f'--out {args.out} exists and is no report of this tool; name another folder')
     titles, *rows = read_metrics(args.test_dir)
+    from dynconv_mm.analysis.html_page import figure, page, table
     from dynconv_mm.conversion import CheckpointError, read_state_dict
     try:
         read_state_dict(args.checkpoint)  # before mmdet loads it
@@ -192,16 +172,15 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as made:
         made = Path(made)
         captions, colours = draw(args.config, args.checkpoint, made, args.images, args.score_thr, args.scale)
-        figures = '\n'.join(f'<figure><img src="{name}" alt="annotations and detections of image {name}">'
-                            f'<figcaption>{caption}</figcaption></figure>' for name, caption in captions.items())
-        table = '\n'.join('<tr>' + ''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in row) + '</tr>'
-                          for tag, row in (('th', titles), *(('td', row) for row in rows)))
+        figures = '\n'.join(figure(name, f'annotations and detections of image {name}', caption)
+                            for name, caption in captions.items())
         classes = '\n'.join(f'<span style="color: rgb{tuple(map(int, colour))}"><b>{html.escape(name)}</b></span>'
                             for name, colour in colours.items())
         meaning = SEGMENTS if 'PQ' in titles else BOXES.format(score_thr=args.score_thr)
-        (made / 'index.html').write_text(
-            PAGE.format(title=html.escape(Path(args.config).stem), table=table, count=len(captions), meaning=meaning,
-                        classes=classes, figures=figures), encoding='utf-8')
+        (made / 'index.html').write_text(page(
+            Path(args.config).stem, table(titles, rows),
+            f'<p>COCO metrics of the whole test set. Below, {len(captions)} of its images, {meaning}</p>',
+            f'<p class="classes">\n{classes}\n</p>', f'<div class="pictures">\n{figures}\n</div>'), encoding='utf-8')
         (made / 'summary.txt').write_text(headline(titles, rows) + '\n')
         if args.out.exists():
             shutil.rmtree(args.out)
@@ -210,11 +189,11 @@ def main(argv: list[str] | None = None) -> None:
 
     from rich.console import Console
     from rich.table import Table
-    table = Table(*titles)
+    shown = Table(*titles)
     for row in rows:
-        table.add_row(*row)
+        shown.add_row(*row)
     print(Path(args.config).stem)
-    Console().print(table)
+    Console().print(shown)
     print(f'{len(captions)} pictures: {args.out / "index.html"}')
 
 

@@ -96,6 +96,24 @@ def panoptic_quality(statistics: np.ndarray) -> np.ndarray:
     return np.stack(ratios, axis=1)
 
 
+def mean_quality(quality: np.ndarray, things: np.ndarray) -> dict[str, tuple[float, float, float, int]]:
+    """Means over the categories of which there was a segment.
+
+    Args:
+        quality (np.ndarray): ``float64[num_categories, 3]``, of :func:`panoptic_quality`.
+        things (np.ndarray): ``bool[num_categories]``, whether a category is a thing.
+
+    Returns:
+        dict[str, tuple[float, float, float, int]]: PQ, SQ and RQ, NaN where there was no segment at all, and the number
+        of categories; of all under '', of things under '_th' and of stuff under '_st'.
+    """
+    rows = {}
+    for ending, members in {'': np.ones_like(things), '_th': things, '_st': ~things}.items():
+        present = quality[members & ~np.isnan(quality[:, 0])]
+        rows[ending] = (*(present.mean(axis=0) if len(present) else np.full(3, np.nan)), len(present))
+    return rows
+
+
 def split_segments(panoptic: np.ndarray, num_classes: int, ignore_index: int) -> tuple[np.ndarray, list[int]]:
     """The segments of a panoptic prediction of mmdet.
 
@@ -257,12 +275,7 @@ class PanopticQualityMetric(BaseMetric):
             return {}
         quality = 100 * panoptic_quality(sum(result['statistics'] for result in results))
         things = np.array([bool(category['isthing']) for category in self.categories])
-        groups = {'': np.ones_like(things), '_th': things, '_st': ~things}
-        rows = {}
-        for ending, members in groups.items():
-            present = quality[members & ~np.isnan(quality[:, 0])]
-            # where there is no segment at all, there is no mean either
-            rows[ending] = (*(present.mean(axis=0) if len(present) else np.full(3, np.nan)), len(present))
+        rows = mean_quality(quality, things)
         table = Table('', 'PQ', 'SQ', 'RQ', 'categories', title='Panoptic quality')
         for title, (*ratios, count) in zip(('all', 'things', 'stuff'), rows.values()):
             table.add_row(title, *(f'{ratio:.2f}' for ratio in ratios), str(count))

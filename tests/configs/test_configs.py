@@ -23,8 +23,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 RUNNABLE = sorted(path for path in CONFIGS.rglob('*.py')
                   if path.parent.name != '_base_' or path.name.endswith('_coco.py'))
 NAMES = [path.relative_to(CONFIGS).as_posix() for path in RUNNABLE]
-CLASSIFIERS = [name for name in NAMES if name.endswith('_in1k.py')]
-DETECTORS = [name for name in NAMES if not name.endswith('_in1k.py')]
+CLASSIFIERS = [name for name in NAMES if name.endswith(('_in1k.py', '-thin_digits.py'))]
+DETECTORS = [name for name in NAMES if name not in CLASSIFIERS]
 ODCONV = {f'odconv/{name}.py' for name in [
     *(f'odconv{n}x-resnet18_8xb32_in1k' for n in (1, 2, 3, 4, 8)),
     *(f'odconv{n}x-resnet50_8xb32_in1k' for n in (1, 4)),
@@ -145,7 +145,7 @@ def test_forward_and_training_step(name):
     with torch.no_grad():
         results = model.test_step(batch)
     if name in CLASSIFIERS:
-        assert results[0].pred_score.shape == (1000, )
+        assert results[0].pred_score.shape == (config.model.head.num_classes, )
     elif 'panoptic' in name:
         assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 64, 64)
     else:

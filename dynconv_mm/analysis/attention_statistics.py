@@ -1,0 +1,71 @@
+"""Statistics of attentions by layer over many images (ODConv, A.6, Fig. 6)."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from ..layers.condconv import CondConv2d, CondConvRouting
+from ..layers.mixture_conv import MixtureConv2d
+from .observe import find_layers, observe
+from .running_statistics import RunningStatistics
+
+
+class AttentionStatistics:
+    """Collects the attentions of ODConv and DyConv layers and the routing weights of CondConv.
+
+    CondConv's are collected where they are computed, once for all convolutions that share them.
+
+    Args:
+        model (nn.Module): has any number of such layers.
+        bins (int): of the histograms from 0 to 1. Default: 100.
+
+    Attributes:
+        layers (dict[str, dict[str, RunningStatistics]]): by layer and attention ('spatial', 'channel', 'filter',
+            'kernel'); an entry is an element of the attention. Filled within :meth:`collect`.
+
+    Example:
+        >>> from dynconv_mm import ODConv2d
+        >>> model = nn.Sequential(ODConv2d(3, 4, 3)).eval()
+        >>> statistics = AttentionStatistics(model)
+        >>> with statistics.collect():
+        ...     y = model(torch.randn(2, 3, 8, 8))
+        >>> statistics.layers['0']['spatial'].mean.shape
+        torch.Size([9])
+    """
+
+    def __init__(self, model: nn.Module, bins: int = 100) -> None:
+        self.bins = bins
+        self.layers: dict[str, dict[str, RunningStatistics]] = {}
+        self._routings = find_layers(model, CondConvRouting)
+        self._mixtures = {name: layer for name, layer in find_layers(model, MixtureConv2d).items()
+                          if not isinstance(layer, CondConv2d)}
+
+    def __bool__(self) -> bool:
+        """Whether the model has anything to collect."""
+        return bool(self._routings or self._mixtures)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Within the block, what the model runs on is counted."""
+        with ExitStack() as stack:
+            stack.enter_context(observe(self._routings, 'forward', self._add_routing))
+            stack.enter_context(observe(self._mixtures, 'compute_attentions', self._add))
+            yield
+
+    def _add_routing(self, name: str, args: tuple, weights: Tensor) -> None:
+        self._add(name, args, dict(kernel=weights))
+
+    def _add(self, name: str, args: tuple, attentions: dict[str, Tensor]) -> None:
+        layer = self.layers.setdefault(name, {})
+        for kind, values in attentions.items():
+            layer.setdefault(kind, RunningStatistics(self.bins)).update(values)
+
+    def to_json(self) -> dict[str, dict[str, dict]]:
+        """Plain numbers: for each layer and attention, over all values and for each element."""
+        return {name: {kind: dict(statistics.summary(), samples=statistics.count,
+                                  histogram=statistics.histogram.tolist(),
+                                  element_mean=statistics.mean.tolist(),
+                                  element_std=statistics.variance.sqrt().tolist())
+                       for kind, statistics in attentions.items()} for name, attentions in self.layers.items()}

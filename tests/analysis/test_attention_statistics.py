@@ -1,0 +1,84 @@
+"""Statistics of attentions against two passes in float64 over the attentions of all images."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, ODConv2d, ODConvResNet
+from dynconv_mm.analysis.attention_statistics import AttentionStatistics
+
+
+def run(model, images, batch_size):
+    statistics = AttentionStatistics(model)
+    assert statistics
+    with statistics.collect(), torch.no_grad():
+        for batch in images.split(batch_size):
+            model(batch)
+    return statistics
+
+
+@pytest.mark.parametrize('share', [True, False])
+@pytest.mark.parametrize('batch_size', [1, 4, 11])
+def test_two_passes(share, batch_size):
+    torch.manual_seed(0)
+    first = ODConv2d(3, 5, 3, padding=1, kernel_num=2, share_attention=share)
+    second = ODConv2d(5, 4, 1, kernel_num=3)
+    model = nn.Sequential(first, nn.ReLU(), second).double().eval()
+    images = 9 * torch.randn(11, 3, 6, 7, dtype=torch.float64)
+    statistics = run(model, images, batch_size)
+    with torch.no_grad():
+        expected = {'0': first.compute_attentions(images), '2': second.compute_attentions(model[:2](images))}
+    assert list(statistics.layers) == ['0', '2']
+    assert set(statistics.layers['2']) == {'channel', 'filter', 'kernel'}  # no α_s for 1 × 1
+    for layer, attentions in expected.items():
+        assert set(statistics.layers[layer]) == set(attentions)
+        for kind, values in attentions.items():
+            found, values = statistics.layers[layer][kind], values.numpy()
+            mean = values.sum(0) / len(values)
+            np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
+            np.testing.assert_allclose(found.variance, ((values - mean)**2).sum(0) / 11, rtol=1e-9)
+            np.testing.assert_array_equal(found.minimum, values.min(0))
+            np.testing.assert_array_equal(found.maximum, values.max(0))
+            np.testing.assert_array_equal(found.histogram, np.histogram(values, 100, (0, 1))[0])
+            assert found.summary()['std'] == pytest.approx(values.std(), rel=1e-9)
+
+
+def test_network_with_folded_norms():
+    """In eval mode a block's norms are folded into its convolutions, and all layers are seen all the same."""
+    model = ODConvResNet(depth=18, kernel_num=2, stem_channels=4, base_channels=4).eval()
+    statistics = run(model, torch.randn(3, 3, 32, 32), 2)
+    assert list(statistics.layers) == [name for name, module in model.named_modules() if isinstance(module, ODConv2d)]
+    assert {found.count for layer in statistics.layers.values() for found in layer.values()} == {3}
+
+
+def test_dyconv_and_condconv():
+    torch.manual_seed(0)
+    model = nn.Sequential(DyConv2d(3, 4, 3), CondConv2d(4, 2, 3)).double().eval()
+    images = 9 * torch.randn(5, 3, 8, 8, dtype=torch.float64)
+    statistics = run(model, images, 2)
+    assert {name: set(kinds) for name, kinds in statistics.layers.items()} == {'0': {'kernel'},
+                                                                               '1.routing': {'kernel'}}
+    with torch.no_grad():
+        routing = model[1].routing(model[0](images))
+    np.testing.assert_allclose(statistics.layers['1.routing']['kernel'].mean, routing.mean(0), rtol=1e-12)
+    assert statistics.layers['1.routing']['kernel'].mean.shape == (8, )
+
+
+def test_shared_routing_counts_once():
+    model = CondConvResNet(depth=18, kernel_num=2, stem_channels=4, base_channels=4).eval()
+    statistics = run(model, torch.randn(2, 3, 32, 32), 2)
+    assert len(statistics.layers) == 3  # blocks
+    assert {found['kernel'].count for found in statistics.layers.values()} == {2}
+
+
+def test_nothing_to_collect():
+    assert not AttentionStatistics(nn.Conv2d(2, 3, 1))
+
+
+def test_json():
+    statistics = run(nn.Sequential(ODConv2d(3, 2, 3)).eval(), torch.randn(2, 3, 5, 5), 2)
+    numbers = json.loads(json.dumps(statistics.to_json()))['0']['spatial']
+    assert len(numbers['element_mean']) == len(numbers['element_std']) == 9
+    assert (numbers['samples'], sum(numbers['histogram'])) == (2, 18)
