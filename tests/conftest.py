@@ -65,7 +65,7 @@ def digits(tmp_path_factory, load_tool) -> Path:
     return folder
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture
 def run():
     """Run a command as a user would, from the project's folder; returns the finished process with its output."""
 

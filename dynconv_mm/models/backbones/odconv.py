@@ -42,7 +42,6 @@ class ODConvRule:
         super().__init__(*args, **kwargs)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """ODConv everywhere but at the first convolution and the 1×1 ones of shortcuts."""
         if place.role in ('stem', 'downsample'):
             return self.conv_cfg
         norm_cfg = batch_norm_cfg(self.norm_cfg) if self.attention_norm_cfg is None else self.attention_norm_cfg
