@@ -1,5 +1,6 @@
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,52 @@ def test_compiling_needs(tool, tmp_path, monkeypatch, missing, message):
     monkeypatch.setattr(tool.sysconfig, 'get_paths', lambda: dict(include=str(include)))
     with pytest.raises(SystemExit, match=message):
         tool.mmcv_wheel(sys.executable, 'mmcv==2.1.0', '2.12.1')
+
+
+def test_a_compiled_wheel_is_kept(tool, tmp_path, monkeypatch):
+    """With its operators, in the folder where the next installation looks."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(tool.shutil, 'which', lambda _: '/usr/bin/c++')
+    (tmp_path / 'Python.h').touch()
+    monkeypatch.setattr(tool.sysconfig, 'get_paths', lambda: dict(include=str(tmp_path)))
+
+    def compile_wheel(python, *arguments, env):
+        assert env['MMCV_WITH_OPS'] == '1' and arguments[-1] == 'mmcv==2.1.0'
+        (Path(arguments[arguments.index('-w') + 1]) / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl').write_text('wheel')
+
+    monkeypatch.setattr(tool, 'run', compile_wheel)
+    wheel = tool.mmcv_wheel(sys.executable, 'mmcv==2.1.0', '2.12.1')
+    assert wheel.read_text() == 'wheel' and wheel.parent == tool.wheel_folder('2.12.1')
+    assert list(wheel.parent.iterdir()) == [wheel]
+    monkeypatch.setattr(tool, 'run', lambda *_, **__: pytest.fail('compiles again'))
+    assert tool.mmcv_wheel(sys.executable, 'mmcv==2.1.0', '2.12.1') == wheel
+
+
+def test_what_is_installed_is_not_installed_again(tool, tmp_path, monkeypatch):
+    """Everything is pinned, mmcv comes before what asks for it, and each half is done once."""
+    commands = []
+    monkeypatch.setattr(tool, 'run', lambda python, *arguments, **_: commands.append(arguments))
+    monkeypatch.setattr(tool, 'mmcv_wheel', lambda *_: tmp_path / 'mmcv.whl')
+    monkeypatch.setattr(tool.venv, 'create', lambda folder, with_pip: (folder / 'bin').mkdir(parents=True))
+    monkeypatch.setattr(sys, 'argv', ['install_stack.py', '--stack', 'onedl', '--venv', str(tmp_path / 'venv')])
+    monkeypatch.setattr(tool, 'PYTHON', sys.version_info[:2])
+    tool.main()
+    assert [arguments[:3] for arguments in commands[:-1]] == [tool.INSTALL[:3]] * 6
+    torch, mmcv, packages, package = (commands[number] for number in (1, 3, 4, 5))
+    assert {'torch', 'torchvision'} < set(torch)
+    assert mmcv[-1] == str(tmp_path / 'mmcv.whl') and '--no-deps' in mmcv
+    assert package[-1] == str(tool.ROOT) and '--no-deps' in package
+    assert commands[-1][-1] == 'check'
+    named = {Path(argument).name for argument in packages if argument.endswith('.txt')}
+    assert named == {'constraints-onedl.txt', 'openmmlab-onedl.txt', *tool.DEVELOPMENT}
+    for arguments in (torch, packages):
+        assert arguments[arguments.index('-c') + 1].endswith('constraints-onedl.txt')
+    commands.clear()
+    tool.main()
+    assert not commands
+
+
+def test_a_command_that_fails_ends_the_installation(tool):
+    tool.run(sys.executable, '-c', 'import os; assert os.environ["GIVEN"] == "1"', env={'GIVEN': '1'})
+    with pytest.raises(SystemExit, match='failed with exit code 3'):
+        tool.run(sys.executable, '-c', 'raise SystemExit(3)')

@@ -65,7 +65,6 @@ class ODConvRule:
         return size is None or size == (place.kernel_size, place.kernel_size)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """ODConv where :meth:`is_dynamic` says so."""
         if not self.is_dynamic(place):
             return self.conv_cfg
         norm_cfg = batch_norm_cfg(self.norm_cfg) if self.attention_norm_cfg is None else self.attention_norm_cfg
