@@ -27,8 +27,9 @@ On torch {torch}: {tests} tests, {failed} failed.{skipped}
 
 What the table does not say:
 
-- torch has `SyncBatchNorm` for GPUs alone. Between two processes on the CPU its equations stand in for it, so that what
-  is shown is how layers and networks use it; its names, its conversion and its results in eval mode are torch's own.
+- torch has `SyncBatchNorm` for GPUs alone, and `DistributedDataParallel` refuses it elsewhere. Between two processes on
+  the CPU its equations stand in for it, so that what is shown is how layers and networks use it; its names, its
+  conversion and its results in eval mode are torch's own.
 - mmengine's `launcher='pytorch'` asks for a GPU when it opens the connection between processes, and names one when it
   wraps the model: on a CPU, open it yourself with gloo and set `model_wrapper_cfg=dict(device_ids=None, …)`, as
   [`distributed_training.py`](../tests/stress/distributed_training.py) does.

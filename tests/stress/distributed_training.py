@@ -59,13 +59,25 @@ def gradients(model: nn.Module, image: Tensor, steps: int = 2) -> dict[str, Tens
     return {name.removeprefix('module.'): parameter.grad for name, parameter in model.named_parameters()}
 
 
+def averaged_gradients(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """As DistributedDataParallel averages them, which refuses synchronised norms on a CPU."""
+    averaged = gradients(model, image)
+    for gradient in averaged.values():
+        distributed.all_reduce(gradient)
+        gradient /= distributed.get_world_size()
+    return averaged
+
+
 def compare(what: str, method: str, distributed_model: nn.Module, single: nn.Module, per_process: int) -> None:
     """Print how far gradients and running statistics are from those of one process with all images."""
     images = torch.randn(per_process * distributed.get_world_size(), 3, 64, 48, dtype=torch.float64,
                          generator=torch.Generator().manual_seed(1))
     rank = distributed.get_rank()
-    ours = gradients(MMDistributedDataParallel(distributed_model, find_unused_parameters=False),
-                     images[rank * per_process:(rank + 1) * per_process])
+    own = images[rank * per_process:(rank + 1) * per_process]
+    if any(isinstance(module, nn.SyncBatchNorm) for module in distributed_model.modules()):
+        ours = averaged_gradients(distributed_model, own)
+    else:
+        ours = gradients(MMDistributedDataParallel(distributed_model, find_unused_parameters=False), own)
     theirs = gradients(single, images)
     say(dict(what=what, method=method, gradients=difference(ours, theirs),
              buffers=difference(*({name: value.double() for name, value in model.named_buffers()}
