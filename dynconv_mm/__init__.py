@@ -47,6 +47,5 @@ __all__ = [
     'DCDConv2d', 'DCDLinearClsHead', 'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConv2d',
     'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d',
     'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet',
-    'SELayer', 'TemperatureAnnealingHook', '__version__', 'dynamicize',
-    'registry'
+    'SELayer', 'TemperatureAnnealingHook', '__version__', 'dynamicize', 'registry'
 ]
