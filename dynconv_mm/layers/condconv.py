@@ -32,6 +32,16 @@ class CondConvRouting(nn.Module):
         nn.init.xavier_uniform_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)
 
+    def attention_modules(self) -> list[nn.Module]:
+        """As of a layer: a backbone finds here what its blocks share."""
+        return [self]
+
+    def neutralize_attention(self) -> float:
+        """Let the routing weights be 1/2 for every input, and yet learn; returns their sum, n / 2."""
+        nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+        return len(self.fc.weight) / 2
+
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.adaptive_avg_pool2d(x, 1)).sigmoid()
 
@@ -117,6 +127,14 @@ class CondConv2d(MixtureConv2d):
     def forward(self, x: Tensor, routing_weights: Tensor | None = None) -> Tensor:
         return self._convolve(x, self.bias, self.compute_attentions(x, routing_weights))
 
+    def attention_modules(self) -> list[nn.Module]:
+        return [] if self.routing is None else [self.routing]
+
+    def neutralize_attention(self) -> float:
+        """Routing weights of 1/2, see :meth:`MixtureConv2d.neutralize_attention`; without a routing of its own the
+        layer must get such from the :class:`CondConvRouting` that serves it, to be neutralised too."""
+        return self.kernel_num / 2 if self.routing is None else self.routing.neutralize_attention()
+
     def extra_repr(self) -> str:
         return super().extra_repr() + (', routing=False' if self.routing is None else '')
 
@@ -156,6 +174,10 @@ class CondConvLinear(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
         self.routing.init_weights()
+
+    def neutralize_attention(self) -> float:
+        """Routing weights of 1/2, see :meth:`MixtureConv2d.neutralize_attention`."""
+        return self.routing.neutralize_attention()
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = F.linear(x, self.weight.flatten(0, 1)).unflatten(1, self.weight.shape[:2])

@@ -222,6 +222,16 @@ class DCDConv2d(ConvArguments, DynamicFusion):
         """
         return self._coefficients(F.adaptive_avg_pool2d(x, self.pool_size).flatten(1))
 
+    def attention_modules(self) -> list[nn.Module]:
+        """The dynamic branch and the residual: all modules but W₀."""
+        return [module for module in self.children() if module is not self.conv]
+
+    def static_matrix(self) -> StaticMatrix:
+        return self.conv
+
+    def expansion(self) -> StaticMatrix | None:
+        return getattr(self, f'{self._prefix}p', None)
+
     def forward(self, x: Tensor) -> Tensor:
         scale, phi = self.compute_coefficients(x)
         x, padding = self._pad(x)
@@ -232,8 +242,7 @@ class DCDConv2d(ConvArguments, DynamicFusion):
         if phi is None:
             return static if scale is None else self._add_bias(static * scale[:, :, None, None])
         latent = self._squeeze_jointly(x, padding) if self.fusion == 'joint' else self._squeeze(x, padding)
-        residual = F.conv2d(self._fuse(latent, phi), getattr(self, f'{self._prefix}p').weight, self.bias,
-                            groups=self.blocks)
+        residual = F.conv2d(self._fuse(latent, phi), self.expansion().weight, self.bias, groups=self.blocks)
         if scale is None:
             return residual + static
         return torch.addcmul(residual, scale[:, :, None, None], static)  # one pass over the maps for both

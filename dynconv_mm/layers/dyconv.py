@@ -97,3 +97,12 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
         """'kernel': π, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]."""
         return dict(kernel=(self.attention(x) / self.temperature).softmax(-1))
+
+    def attention_modules(self) -> list[nn.Module]:
+        return [self.attention]
+
+    def neutralize_attention(self) -> float:
+        """All logits 0, see :meth:`MixtureConv2d.neutralize_attention`."""
+        nn.init.zeros_(self.attention.fc2.weight)
+        nn.init.zeros_(self.attention.fc2.bias)
+        return 1.

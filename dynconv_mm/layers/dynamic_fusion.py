@@ -101,6 +101,28 @@ class DynamicFusion(nn.Module):
             if isinstance(module, StaticMatrix):
                 module.init_weights()
 
+    def static_matrix(self) -> nn.Module:
+        """What holds W₀."""
+        raise NotImplementedError
+
+    def expansion(self) -> StaticMatrix | None:
+        """What holds P; None without a residual."""
+        raise NotImplementedError
+
+    def neutralize_attention(self) -> float:
+        """Let W(x) be W₀ for every input, and yet all parts learn.
+
+        Λ is 1, as the FC before hsig is 0; P is 0, so that there is no residual. Φ and Q stay as they are: with Φ = 0
+        the shortcut past it would leave PQᵀ, and Q = 0 would give batch norm a constant, whose gradients it blows up.
+
+        Returns:
+            float: 1, as of :meth:`MixtureConv2d.neutralize_attention`.
+        """
+        for matrix in (self.fc_scale, self.expansion()):
+            if matrix is not None:
+                nn.init.zeros_(matrix.weight)
+        return 1.
+
     def _coefficients(self, pooled: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The diagonal of Λ, Tensor[batch, out_channels], and Φ, Tensor[batch, blocks, L, L·taps], of pooled
         features Tensor[batch, pooled_features]."""

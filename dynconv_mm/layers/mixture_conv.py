@@ -55,6 +55,18 @@ class MixtureConv2d(ConvArguments):
         """
         raise NotImplementedError
 
+    def attention_modules(self) -> list[nn.Module]:
+        """The modules that compute the attentions: all that is not static."""
+        raise NotImplementedError
+
+    def neutralize_attention(self) -> float:
+        """Let the attentions be the same for every input, at any temperature, and yet learn.
+
+        Returns:
+            float: their sum over the kernels, Σ_i α_wi α_f α_c α_s; kernels W / that compute the convolution by W.
+        """
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.bias, self.compute_attentions(x))
 

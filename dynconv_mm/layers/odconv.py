@@ -248,6 +248,23 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
             attentions['spatial'] = spatial.view_as(attentions['spatial']).softmax(-1)
         return attentions
 
+    def attention_modules(self) -> list[nn.Module]:
+        return [] if self.attention is None else [self.attention]
+
+    def neutralize_attention(self) -> float:
+        """All logits 0, see :meth:`MixtureConv2d.neutralize_attention`."""
+        heads = [] if self.attention is None else list(self.attention.head_channels)
+        if heads:
+            nn.init.zeros_(self.attention.heads.weight)
+            nn.init.zeros_(self.attention.heads.bias)
+        total = 1. if 'kernel' in heads else float(self.kernel_num)
+        for head in heads:
+            if head == 'spatial' and self.spatial_activation == 'softmax':
+                total /= self.kernel_size[0] * self.kernel_size[1]
+            elif head != 'kernel':
+                total /= 2  # sigmoid(0)
+        return total
+
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]
         if not self.share_attention:

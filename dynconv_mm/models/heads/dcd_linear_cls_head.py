@@ -64,6 +64,12 @@ def _head_class(base: type[ClsHead]) -> type[ClsHead]:
             """The features that the classifier gets, Tensor[batch, in_channels]."""
             return self.dropout(super().pre_logits(feats))
 
+        def static_matrix(self) -> nn.Linear:
+            return self.cls
+
+        def expansion(self) -> StaticMatrix:
+            return self.cls_p
+
         def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
             """Logits, Tensor[batch, num_classes]."""
             x = self.pre_logits(feats)
