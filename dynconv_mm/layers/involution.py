@@ -146,6 +146,10 @@ class Involution2d(SizeKeepingConv):
         kernels = getattr(self, self.branch[-1])(hidden)
         return kernels.unflatten(1, (self.in_channels // self.group_channels, *self.kernel_size))
 
+    def attention_modules(self) -> list[nn.Module]:
+        """The modules that predict the kernels: all there are."""
+        return [getattr(self, name) for name in self.branch]
+
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.compute_kernels(x)
         x, padding = self._pad(x.to(kernels.dtype))  # autocast leaves norms, which come before, in float32
