@@ -76,7 +76,7 @@ def build(config: Config) -> nn.Module:
     if 'model' not in config:
         raise ValueError(f'the config {config.filename} has no model')
     init_default_scope(config.get('default_scope', 'mmengine'))
-    MMLogger.get_instance('warm_start', log_level='ERROR')  # else every fresh parameter is reported
+    MMLogger.get_instance('warm_start').setLevel('ERROR')  # else every fresh parameter is reported
     model = MODELS.build(ConfigDict(without_checkpoints(config.model)))
     model.init_weights()
     return model

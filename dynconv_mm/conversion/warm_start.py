@@ -153,17 +153,17 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
     own_temperatures = [module.temperature.item() for module in tempered]
     static.eval(), dynamic.eval()
     expected = list(_outputs(static, image, with_head))
-    worst = 0.
+    differences = []
     for temperature in temperatures:
         for module in tempered:
             module.set_temperature(temperature)
         for theirs, ours in zip(expected, _outputs(dynamic, image, with_head), strict=True):
-            worst = max(worst, ((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30)).item())
+            differences.append((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
     for module, temperature in zip(tempered, own_temperatures):
         module.set_temperature(temperature)
     for model, training in before:
         model.train(training)
-    return worst
+    return torch.stack(differences).max().item()  # NaN if one is
 
 
 def _outputs(model: nn.Module, image: Tensor, with_head: bool) -> Iterator[Tensor]:
