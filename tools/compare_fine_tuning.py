@@ -2,8 +2,9 @@
 """Fine-tune dynamic networks from a warm start, and the static network that they start as, on handwritten digits.
 
 A static ResNet18 without its last stage, of a quarter of the width, is trained on scikit-learn's digits 0 to 4. All
-networks then start from it and learn 5 to 9, turned, scaled and noisy, from few images, each with the same steps, images
-and schedule. Results are kept in docs/fine_tuning.json, run by run, and the table in docs/warm_start.md is made of them.
+networks then start from it and learn 5 to 9, turned, scaled and noisy, from few images, each with the same steps,
+images and schedule. Results are kept in docs/fine_tuning.json, run by run, and the table in docs/warm_start.md is made
+of them.
 """
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ class Method(NamedTuple):
     kind: str
     arguments: dict = {}
     warm: bool = True  # from the static network trained on 0 to 4
-    scaled: bool = False  # whether its kernels learn as fast as those of the static network, see kernel_rates
+    scaled: bool = False  # whether its kernels learn as fast as static ones, by dynconv_mm.conversion.kernel_rates
 
 
 METHODS = {
@@ -116,22 +117,6 @@ def view(images: Tensor, hard: bool) -> Tensor:
     return ((seen - 0.3) / 0.4).expand(-1, 3, -1, -1)
 
 
-def kernel_rates(network: nn.Module) -> dict[str, float]:
-    """By which factor kernels have to learn faster for SGD to move their sum as it moves a static kernel.
-
-    Of n kernels with an attention of a each, a step moves Σ a·W_i by n·a² times as much.
-    """
-    from dynconv_mm.conversion.static_twin import dynamic_layers
-    from dynconv_mm.layers.mixture_conv import MixtureConv2d
-
-    rates = {}
-    for name, layer in dynamic_layers(network).items():
-        if isinstance(layer, MixtureConv2d):
-            attention = layer.neutralize_attention() / layer.kernel_num  # which it is already
-            rates[f'{name}.weight'] = 1 / (layer.kernel_num * attention**2)
-    return rates
-
-
 def train(network: nn.Module, images: Tensor, labels: Tensor, steps: int, hard: bool, rates: dict[str, float],
           about: str) -> None:
     """SGD with a cosine schedule; parameters with a rate learn that many times as fast, and decay as others do."""
@@ -183,7 +168,7 @@ def run(method: Method, seed: int, pretrain_steps: int, steps: int, folder: Path
     """Accuracy on 5 to 9 after fine-tuning, in percent."""
     import torch
 
-    from dynconv_mm.conversion import warm_start
+    from dynconv_mm.conversion import kernel_rates, warm_start
 
     static = pretrained(seed, pretrain_steps, folder) if method.warm else None
     torch.manual_seed(seed)

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from dynconv_mm.conversion import WarmStart
 
 IMAGE_SIZE = 96  # pixels, of the random images for the check
+DOCS = 'docs/warm_start.md'
+REASONS = {  # of what is changed
+    'freeze_attention': "With CONFIG's frozen_stages or norm_eval alone, attentions or their norms would stay as they "
+                        'are, which have learned nothing yet.',
+    'frozen_stages': "CONFIG's frozen_stages or norm_eval would keep attentions as they are, which have learned nothing "
+                     'yet; a backbone of this package can freeze the rest of its stages alone.',
+}
 TOLERANCE = 1e-5  # of outputs in float64, relative to the largest; the weights are of float32
 
 
@@ -30,6 +37,9 @@ def main(argv: list[str] | None = None) -> None:
                              'which they would stay alike for ever; the function does not change (%(default)s)')
     parser.add_argument('--parts', nargs='+', metavar='PART',
                         help='parts of the model to carry, such as backbone neck (all that STATIC has)')
+    parser.add_argument('--train-config', metavar='FILE', type=Path,
+                        help='config to write that inherits CONFIG, starts from DST and lets attentions and kernels '
+                             'learn as they should')
     parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
     args = parser.parse_args(argv)
     if not Path(args.config).is_file():
@@ -132,32 +142,72 @@ def report(args: argparse.Namespace, config: Config, model: nn.Module, made: War
     else:
         print(f'the same function: on random images the outputs differ by at most {difference:.1e} of the largest, at '
               'temperatures 1 and 30')
-    options, why = advice(args.dst, config.model.backbone, model.backbone, made.carried == ['backbone'])
-    print(f'wrote {args.dst}; to use it, add to the command that trains')
-    print('  --cfg-options', *options)
-    if why:
-        print(why)
+    changes = training(args.dst, config, model, made.carried == ['backbone'])
+    print(f'wrote {args.dst}')
+    if args.train_config is None:
+        print('To train from it, let --train-config write a config, or add to your own:')
+        print('  --cfg-options', *options(changes))
+        print(f'and multiply the learning rate of kernels as {DOCS} says')
+    else:
+        write_config(args.train_config, args.config, changes, kernel_keys(config, model))
+        print(f'wrote {args.train_config}; train with it: it starts from {args.dst}, and kernels learn at the rates that '
+              f'{DOCS} explains')
+    for name, why in REASONS.items():
+        if name in changes['model']['backbone']:
+            print(f'({why})')
 
 
-def advice(dst: Path, cfg: dict, backbone: nn.Module, backbone_alone: bool) -> tuple[list[str], str]:
-    """The options that make a training start from DST and attentions learn, and why the latter needs some."""
-    init_cfg = cfg.get('init_cfg')
+def training(dst: Path, config: Config, model: nn.Module, backbone_alone: bool) -> dict:
+    """What to change in a config so that a training starts from DST and attentions learn."""
+    init_cfg, backbone = config.model.backbone.get('init_cfg'), model.backbone
+    changes: dict = dict(model=dict(backbone={}))
+    ours = changes['model']['backbone']
     if backbone_alone and isinstance(init_cfg, dict) and 'checkpoint' in init_cfg:
-        options = [f'model.backbone.init_cfg.checkpoint={dst}']
-        if init_cfg.get('prefix') != 'backbone.':
-            options.append('model.backbone.init_cfg.prefix=backbone.')
+        ours['init_cfg'] = dict(checkpoint=str(dst), prefix='backbone.')
     else:
-        options = [f'load_from={dst}'] + ['model.backbone.init_cfg=None'] * (init_cfg is not None)
-    frozen, norm_eval = getattr(backbone, 'frozen_stages', -1), getattr(backbone, 'norm_eval', False)
-    if (frozen < 1 and not norm_eval) or not getattr(backbone, 'freeze_attention', True):
-        return options, ''
-    if hasattr(backbone, 'freeze_attention'):
-        options.append('model.backbone.freeze_attention=False')
-    else:
-        options += ['model.backbone.frozen_stages=-1', 'model.backbone.norm_eval=False']
-    settings = ' and '.join([f'frozen_stages={frozen}'] * (frozen >= 1) + ['norm_eval=True'] * bool(norm_eval))
-    return options, f'(With {settings} alone, attentions or their norms would stay as they are, which have learned ' \
-                    'nothing yet.)'
+        changes['load_from'] = str(dst)
+        if init_cfg is not None:
+            ours['init_cfg'] = None
+    if getattr(backbone, 'frozen_stages', -1) > 0 or getattr(backbone, 'norm_eval', False):
+        if not hasattr(backbone, 'freeze_attention'):
+            ours.update(frozen_stages=-1, norm_eval=False)
+        elif backbone.freeze_attention:
+            ours['freeze_attention'] = False
+    return changes
+
+
+def options(changes: dict, prefix: str = '') -> list[str]:
+    """As of --cfg-options."""
+    found = []
+    for name, value in changes.items():
+        found += options(value, f'{prefix}{name}.') if isinstance(value, dict) else [f'{prefix}{name}={value}']
+    return found
+
+
+def kernel_keys(config: Config, model: nn.Module) -> dict[str, dict[str, float]]:
+    """``paramwise_cfg.custom_keys`` by which kernels learn as fast as static ones."""
+    from dynconv_mm.conversion import kernel_rates
+
+    optimizer = config.get('optim_wrapper', {}).get('optimizer', {}).get('type', 'SGD')
+    rates = kernel_rates(model, adaptive=str(optimizer).startswith('Adam'))
+    return {name: dict(lr_mult=rate, decay_mult=1 / rate) for name, rate in rates.items() if rate != 1}
+
+
+def write_config(path: Path, base: str, changes: dict, keys: dict[str, dict[str, float]]) -> None:
+    """A config that inherits another one."""
+    import os
+
+    from mmengine.config import Config
+
+    from dynconv_mm.whole_file import whole_file
+
+    settings = dict(changes)
+    if keys:
+        settings['optim_wrapper'] = dict(paramwise_cfg=dict(custom_keys=keys))
+    relative = os.path.relpath(Path(base).resolve(), path.resolve().parent)
+    with whole_file(path) as partial:
+        partial.write_text(f'# written by tools/warm_start.py: how to train from a warm start, see {DOCS}\n'
+                           f'_base_ = [{relative!r}]\n{Config(settings).pretty_text}', encoding='utf-8')
 
 
 def shown(names: list[str], at_most: int = 6) -> str:

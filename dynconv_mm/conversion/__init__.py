@@ -1,10 +1,11 @@
 """Weights and models from elsewhere: official checkpoints, static networks, any model's convolutions."""
 from .carry_over import carry_over
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
+from .kernel_rates import kernel_rates
 from .static_twin import static_layer, static_twin
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'WarmStart', 'carry_over', 'check_fit', 'max_difference', 'read_checkpoint', 'read_state_dict',
-    'static_layer', 'static_twin', 'warm_start', 'write_checkpoint'
+    'CheckpointError', 'WarmStart', 'carry_over', 'check_fit', 'kernel_rates', 'max_difference', 'read_checkpoint',
+    'read_state_dict', 'static_layer', 'static_twin', 'warm_start', 'write_checkpoint'
 ]
