@@ -21,8 +21,8 @@ DOCS = 'docs/warm_start.md'
 REASONS = {  # of what is changed
     'freeze_attention': "With CONFIG's frozen_stages or norm_eval alone, attentions or their norms would stay as they "
                         'are, which have learned nothing yet.',
-    'frozen_stages': "CONFIG's frozen_stages or norm_eval would keep attentions as they are, which have learned nothing "
-                     'yet; a backbone of this package can freeze the rest of its stages alone.',
+    'frozen_stages': "CONFIG's frozen_stages or norm_eval would keep attentions as they are, which have learned "
+                     'nothing yet; a backbone of this package can freeze the rest of its stages alone.',
 }
 TOLERANCE = 1e-5  # of outputs in float64, relative to the largest; the weights are of float32
 
@@ -149,9 +149,9 @@ def report(args: argparse.Namespace, config: Config, model: nn.Module, made: War
         print('  --cfg-options', *options(changes))
         print(f'and multiply the learning rate of kernels as {DOCS} says')
     else:
-        write_config(args.train_config, args.config, changes, kernel_keys(config, model))
-        print(f'wrote {args.train_config}; train with it: it starts from {args.dst}, and kernels learn at the rates that '
-              f'{DOCS} explains')
+        write_config(args.train_config, args.config, changes, kernel_keys(config, model, made.carried))
+        print(f'wrote {args.train_config}; train with it: it starts from {args.dst}, and kernels learn at the rates '
+              f'that {DOCS} explains')
     for name, why in REASONS.items():
         if name in changes['model']['backbone']:
             print(f'({why})')
@@ -184,13 +184,14 @@ def options(changes: dict, prefix: str = '') -> list[str]:
     return found
 
 
-def kernel_keys(config: Config, model: nn.Module) -> dict[str, dict[str, float]]:
-    """``paramwise_cfg.custom_keys`` by which kernels learn as fast as static ones."""
+def kernel_keys(config: Config, model: nn.Module, parts: list[str]) -> dict[str, dict[str, float]]:
+    """``paramwise_cfg.custom_keys`` by which the kernels of the parts carried learn as fast as static ones."""
     from dynconv_mm.conversion import kernel_rates
 
     optimizer = config.get('optim_wrapper', {}).get('optimizer', {}).get('type', 'SGD')
     rates = kernel_rates(model, adaptive=str(optimizer).startswith('Adam'))
-    return {name: dict(lr_mult=rate, decay_mult=1 / rate) for name, rate in rates.items() if rate != 1}
+    return {name: dict(lr_mult=rate, decay_mult=1 / rate) for name, rate in rates.items()
+            if rate != 1 and name.partition('.')[0] in parts}
 
 
 def write_config(path: Path, base: str, changes: dict, keys: dict[str, dict[str, float]]) -> None:

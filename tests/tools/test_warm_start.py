@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -24,6 +25,7 @@ model = dict(
     backbone=dict(type='ODConvResNet', kernel_num=2, {THIN}),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=7, in_channels=64))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01))
 """
 
 
@@ -80,6 +82,26 @@ def test_a_classifier(tool, files, capsys):
     kernels = model.backbone.layer1[0].conv1.weight
     assert not kernels[0].equal(kernels[1])
     assert read_checkpoint(files[2])['meta'] == dict(dataset_meta=dict(classes=list('abcdefg')))
+
+
+@pytest.mark.parametrize(('optimizer', 'rate'), [('SGD', 128.), ('AdamW', 8.)])
+def test_a_config_to_train_with(tool, files, write_config, tmp_path, optimizer, rate):
+    """It inherits the other one, and mmengine's optimizers follow it."""
+    config = write_config(CLASSIFIER.replace("'SGD'", f"'{optimizer}'").replace(THIN, f'{THIN}, frozen_stages=1'))
+    (tmp_path / 'made').mkdir()
+    tool.main([config, *files[1:], '--train-config', str(tmp_path / 'made' / 'train.py')])
+    cfg = Config.fromfile(tmp_path / 'made' / 'train.py')
+    assert cfg.load_from == files[2] and cfg.model.backbone.kernel_num == 2
+    model = MODELS.build(cfg.model)
+    assert model.backbone.freeze_attention is False
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    settings = {id(parameter): (group['lr'], group['weight_decay'])
+                for group in optimizer.param_groups for parameter in group['params']}
+    for layer in model.backbone.modules():
+        if hasattr(layer, 'neutralize_attention'):
+            assert settings[id(layer.weight)] == pytest.approx((.1 * rate, .01 / rate))
+            assert settings[id(layer.attention.heads.weight)] == (.1, .01)
+    assert settings[id(model.backbone.conv1.weight)] == settings[id(model.head.fc.weight)] == (.1, .01)
 
 
 def test_noise_and_seed(tool, files):
