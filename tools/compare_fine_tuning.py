@@ -193,12 +193,14 @@ def count_params(method: Method) -> float:
 
 
 def render(results: dict[str, dict[str, float]]) -> str:
-    """The table of the page."""
+    """The table of the page; a run that is not done is a dash."""
     rows = []
     for name, method in METHODS.items():
-        values = [results[name][str(seed)] for seed in SEEDS]
-        rows.append([name, f'{count_params(method):.2f}', *(f'{value:.1f}' for value in values),
-                     f'**{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}**'])
+        values = results.get(name, {})
+        spread = f' ± {statistics.stdev(values.values()):.1f}' if len(values) > 1 else ''
+        rows.append([name, f'{count_params(method):.2f}',
+                     *(f'{values[str(seed)]:.1f}' if str(seed) in values else '–' for seed in SEEDS),
+                     f'**{statistics.mean(values.values()):.1f}{spread}**' if values else '–'])
     return table(['network', 'Params (M)', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
 
 
@@ -226,9 +228,6 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{about}: {value:.1f}%', flush=True)
         results.setdefault(name, {})[str(seed)] = round(value, 2)
         write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + '\n')
-    if any(str(seed) not in results.get(name, {}) for name in METHODS for seed in SEEDS):
-        print('not all runs are done: the page is left as it is')
-        return
     write(PAGE, page_with(PAGE.read_text(encoding='utf-8'), render(results)))
     print(render(results))
 
