@@ -3,9 +3,13 @@ from .carry_over import carry_over
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized import Dynamicized
+from .kernel_rates import kernel_rates
 from .official import from_official, to_official
+from .static_twin import static_layer, static_twin
+from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'Dynamicized', 'DynamicizeReport', 'carry_over', 'check_fit', 'dynamicize', 'from_official',
-    'read_checkpoint', 'read_state_dict', 'to_official', 'write_checkpoint'
+    'CheckpointError', 'Dynamicized', 'DynamicizeReport', 'WarmStart', 'carry_over', 'check_fit', 'dynamicize',
+    'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
+    'static_twin', 'to_official', 'warm_start', 'write_checkpoint'
 ]

@@ -89,6 +89,10 @@ class GSI(nn.Module):
         kernel = self.fc(F.adaptive_avg_pool2d(hidden, 1))
         return kernel.reshape(kernel.shape[0], channels, channels, self.kernel_size, self.kernel_size)
 
+    def attention_modules(self) -> list[nn.Module]:
+        """The FC that predicts the kernel."""
+        return [] if self.fc is None else [self.fc]
+
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(x)
         if self.conv is not None:

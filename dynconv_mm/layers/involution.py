@@ -146,6 +146,10 @@ class Involution2d(SizeKeepingConv):
         groups = self.in_channels // self.group_channels
         return kernels.reshape(kernels.shape[0], groups, *self.kernel_size, *kernels.shape[2:])
 
+    def attention_modules(self) -> list[nn.Module]:
+        """The modules that predict the kernels: all there are."""
+        return [getattr(self, name) for name in self.branch]
+
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.compute_kernels(x)
         x, padding = self._pad(x.to(kernels.dtype))  # autocast leaves norms, which come before, in float32

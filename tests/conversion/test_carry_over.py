@@ -136,7 +136,8 @@ def test_dcd_classifier():
 @pytest.mark.parametrize(('options', 'named'), [
     (dict(in_channels=12), 'in_channels'), (dict(out_channels=8), 'out_channels'),
     (dict(kernel_size=5), 'kernel_size'), (dict(stride=2), 'stride'), (dict(padding=1), 'padding'),
-    (dict(dilation=2), 'dilation'), (dict(groups=2), 'groups'), (dict(padding_mode='reflect'), 'padding_mode'), (dict(bias=False), 'bias')], ids=str)
+    (dict(dilation=2), 'dilation'), (dict(groups=2), 'groups'),
+    (dict(padding_mode='reflect'), 'padding_mode'), (dict(bias=False), 'bias')], ids=str)
 def test_a_mismatch_is_named(options, named):
     dynamic = ODConv2d(**{**SMALL, **options})
     before = {key: value.clone() for key, value in dynamic.state_dict().items()}

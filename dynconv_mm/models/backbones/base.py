@@ -32,6 +32,12 @@ class ConvPlace(NamedTuple):
         return self.role not in ('stem', 'downsample', 'last')
 
 
+def attention_modules(module: nn.Module) -> list[nn.Module]:
+    """What the dynamic layers within compute their attentions by, as each layer says in a method of this name."""
+    return [attention for layer in module.modules() if hasattr(layer, 'attention_modules')
+            for attention in layer.attention_modules()]
+
+
 def batch_norm_cfg(norm_cfg: dict) -> dict:
     """``norm_cfg`` where it is a batch norm, else BN: for norms inside a dynamic convolution."""
     return norm_cfg if norm_cfg['type'] in ('BN', 'SyncBN') else dict(type='BN')
@@ -48,7 +54,8 @@ class StagedBackbone(BaseModule):
     stage_blocks: tuple[int, ...]  # number of blocks of each stage
 
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, conv_cfg: dict | None, norm_cfg: dict,
-                 norm_eval: bool, with_cp: bool, init_cfg: dict | list[dict] | None, num_stages: int) -> None:
+                 norm_eval: bool, freeze_attention: bool, with_cp: bool, init_cfg: dict | list[dict] | None,
+                 num_stages: int) -> None:
         super().__init__(list(INIT_CFG) if init_cfg is None else init_cfg)
         if not isinstance(out_indices, Sequence) or not out_indices \
                 or any(not isinstance(index, int) or index not in range(num_stages) for index in out_indices) \
@@ -61,11 +68,14 @@ class StagedBackbone(BaseModule):
                              f'{frozen_stages!r}')
         check_module_cfg('conv_cfg', conv_cfg, "dict(type='Conv2d')", optional=True)
         check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')")
+        if not isinstance(freeze_attention, bool):
+            raise ValueError(f'freeze_attention must be True or False, but is {freeze_attention!r}')
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
         self.norm_eval = norm_eval
+        self.freeze_attention = freeze_attention
         self.with_cp = with_cp
         self.stages: list[str] = []
 
@@ -116,7 +126,8 @@ class StagedBackbone(BaseModule):
                 raise RuntimeError(
                     f'the checkpoint does not fit this {type(self).__name__}: {len(misfits)} of its '
                     f'{len(parameters)} parameters are missing or of another shape ({shown}). It is '
-                    'of another architecture: use the config that it was trained with.')
+                    'of another architecture: use the config that it was trained with, or, if it is a static network, '
+                    'tools/warm_start.py.')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def stem_modules(self) -> Iterable[nn.Module]:
@@ -132,22 +143,30 @@ class StagedBackbone(BaseModule):
         return tuple(outputs)
 
     def _freeze_stages(self) -> None:
-        """Frozen stages get no gradients and stay in eval mode; 0 is the stem alone."""
+        """Frozen stages get no gradients and stay in eval mode, but for attentions that are not to be frozen; 0 is the
+        stem alone."""
         if self.frozen_stages < 0:
             return
         for module in (*self.stem_modules(), *(getattr(self, name) for name in self.stages[:self.frozen_stages])):
             module.eval()
+            spared = [] if self.freeze_attention else attention_modules(module)
+            for attention in spared:
+                attention.train(self.training)
+            learning = {parameter for attention in spared for parameter in attention.parameters()}
             for parameter in module.parameters():
-                parameter.requires_grad = False
+                if parameter not in learning:
+                    parameter.requires_grad = False
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, those in attentions too, stay in
-        eval mode."""
+        """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval mode: those in attentions
+        too, unless ``freeze_attention`` is False."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
+            spared = [] if self.freeze_attention else attention_modules(self)
+            learning = {norm for attention in spared for norm in attention.modules()}
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, _BatchNorm) and module not in learning:
                     module.eval()
         return self
 

@@ -74,6 +74,9 @@ class MobileNetV2(StagedBackbone):
         norm_cfg (dict): of the norms. Default: BN.
         act_cfg (dict): of the activations. Default: ReLU6.
         norm_eval (bool): keep batch norms, those in attentions too, in eval mode. Default: False.
+        freeze_attention (bool): whether ``frozen_stages`` freezes the attentions of its dynamic convolutions, as in
+            the papers' detectors. With False, all attentions and their norms train, whatever ``frozen_stages`` and
+            ``norm_eval`` say: those that ``tools/warm_start.py`` made have learned nothing yet. Default: True.
         with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
         init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
 
@@ -98,6 +101,7 @@ class MobileNetV2(StagedBackbone):
                  norm_cfg: dict = dict(type='BN', requires_grad=True),
                  act_cfg: dict = dict(type='ReLU6'),
                  norm_eval: bool = False,
+                 freeze_attention: bool = True,
                  with_cp: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
         if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) \
@@ -105,7 +109,7 @@ class MobileNetV2(StagedBackbone):
             raise ValueError(f'widen_factor must be a positive number, but is {widen_factor!r}')
         check_positive_int('in_channels', in_channels)
         check_module_cfg('act_cfg', act_cfg, "dict(type='ReLU6')", optional=True)
-        super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, with_cp, init_cfg,
+        super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, freeze_attention, with_cp, init_cfg,
                          len(self.arch_settings) + 1)
         self.widen_factor = widen_factor
         self.act_cfg = act_cfg

@@ -120,6 +120,9 @@ class ResNet(StagedBackbone):
         conv_cfg (dict, optional): of the static convolutions.
         norm_cfg (dict): of the norms. Default: BN.
         norm_eval (bool): keep batch norms, those in attentions too, in eval mode. Default: False.
+        freeze_attention (bool): whether ``frozen_stages`` freezes the attentions of its dynamic convolutions, as in
+            the papers' detectors. With False, all attentions and their norms train, whatever ``frozen_stages`` and
+            ``norm_eval`` say: those that ``tools/warm_start.py`` made have learned nothing yet. Default: True.
         with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
         zero_init_residual (bool): start with the last norm of each block at 0. Default: True.
         drop_path_rate (float): stochastic depth rate of the last block, rising linearly. Default: 0.
@@ -162,6 +165,7 @@ class ResNet(StagedBackbone):
                  conv_cfg: dict | None = None,
                  norm_cfg: dict = dict(type='BN', requires_grad=True),
                  norm_eval: bool = False,
+                 freeze_attention: bool = True,
                  with_cp: bool = False,
                  zero_init_residual: bool = True,
                  drop_path_rate: float = 0.,
@@ -169,7 +173,8 @@ class ResNet(StagedBackbone):
                  init_cfg: dict | list[dict] | None = None) -> None:
         if not isinstance(num_stages, int) or num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
-        super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, with_cp, init_cfg, num_stages)
+        super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, freeze_attention, with_cp, init_cfg,
+                         num_stages)
         if not isinstance(depth, int) or depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
         for name, value in (('in_channels', in_channels), ('stem_channels', stem_channels),

@@ -1,0 +1,31 @@
+"""How much faster the kernels of a warm-started network have to learn."""
+from __future__ import annotations
+
+from torch import nn
+
+from ..layers.condconv import CondConvLinear
+from ..layers.mixture_conv import MixtureConv2d
+
+
+def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
+    """By which factor the learning rate of each layer's kernels is to be multiplied after a warm start.
+
+    Of n kernels with an attention of a each, a step of SGD moves Σ a·W_i, the kernel in effect, n·a² times as far as it
+    moves the one kernel of a static layer: 1/64 as far in a 3×3 ``ODConv2d`` of one kernel, whose three sigmoids are
+    1/2, and 1/256 with four. A step of Adam, whose length does not depend on gradients, moves it n·a times as far.
+    With the learning rate multiplied by the inverse, and the weight decay divided by that, the network first learns
+    as the static one does.
+
+    Args:
+        model (Module): just made by :func:`warm_start`; its attentions are made neutral, as they are then.
+        adaptive (bool): whether the optimizer is Adam or one of its kind. Default: False, SGD.
+
+    Returns:
+        dict[str, float]: by the name of the parameter; what is not here learns as it is.
+    """
+    rates = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, (MixtureConv2d, CondConvLinear)):
+            total = layer.neutralize_attention()  # n·a
+            rates[f'{name}.weight'] = 1 / total if adaptive else len(layer.weight) / total**2
+    return rates

@@ -1,0 +1,59 @@
+"""The static network beside a dynamic one."""
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from ..compat.optional import import_optional
+from ..layers import DCDC2d, DCDConv2d, Involution2d
+from ..layers.condconv import CondConvLinear, CondConvRouting
+from ..layers.dynamic_fusion import DynamicFusion
+from ..layers.mixture_conv import MixtureConv2d
+
+
+def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """By name, the layers of a model that can start as static ones, see :func:`static_layer`."""
+    return {name: layer for name, layer in model.named_modules()
+            if isinstance(layer, (MixtureConv2d, CondConvLinear, DynamicFusion))}
+
+
+def layers_without_static(model: nn.Module) -> dict[str, nn.Module]:
+    """By name, the layers of a model that no static convolution can be carried over to."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, (DCDC2d, Involution2d))}
+    return {name: layer for name, layer in found.items() if name.rpartition('.')[0] not in found}  # DCDC's own
+
+
+def static_layer(layer: nn.Module) -> nn.Module:
+    """The static layer, with fresh weights, whose place a dynamic one takes.
+
+    Returns:
+        Module: a ``Conv2d``; for a ``CondConvLinear`` a ``Linear``; for a ``DCDLinearClsHead`` mmpretrain's
+        ``LinearClsHead``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(layer, (MixtureConv2d, DCDConv2d)):
+        return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+                         layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
+    if isinstance(layer, CondConvLinear):
+        return nn.Linear(*reversed(layer.weight.shape[1:]))
+    if isinstance(layer, DynamicFusion):
+        heads = import_optional('mmpretrain.models.heads', 'DCDLinearClsHead')
+        return heads.LinearClsHead(layer.num_classes, layer.in_channels)
+    raise ValueError(f'layer must be one that has a static counterpart, but is a {type(layer).__name__}')
+
+
+def static_twin(model: nn.Module) -> nn.Module:
+    """A copy of a model in which each dynamic layer is a static one with fresh weights.
+
+    Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
+    ``DCDC2d``) are copied as they are.
+    """
+    # deepcopy takes a replacement for a copy that it has already made
+    twin = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
+    for block in twin.modules():
+        if isinstance(getattr(block, 'routing', None), CondConvRouting):
+            block.routing = None
+    return twin.train(model.training)
