@@ -16,7 +16,7 @@ What the tests in [`tests/stress`](../tests/stress) did in one run: how often, a
 They are a part of the test suite. The tests count themselves; this writes the page anew:
 
 ```bash
-pytest tests/stress --stress-report docs/stress.md
+python -m pytest tests/stress --stress-report docs/stress.md
 ```
 
 On torch {torch}: {tests} tests, {failed} failed.{skipped}
