@@ -15,7 +15,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dynconv_mm import ODConv2d
-from dynconv_mm.conversion import read_checkpoint
 
 pytest.importorskip('mmpretrain.models')
 OP = dict(type='ODConv2d', kernel_num=2)
@@ -118,7 +117,7 @@ def test_training_from_static_weights(run, static):
     assert start.optimized == start.parameters == {id(parameter) for parameter in trained.parameters()}
     assert all(layer.weight is weight for layer, weight in zip(layers, before))
 
-    checkpoint = read_checkpoint(Path(runner.work_dir, 'epoch_2.pth'))
+    checkpoint = torch.load(Path(runner.work_dir, 'epoch_2.pth'))
     assert set(reference.state_dict()) <= set(checkpoint['state_dict'])  # the static model's names
     trained.load_state_dict(checkpoint['state_dict'], strict=True)
     copied = {name[len('module.'):]: value for name, value in checkpoint['ema_state_dict'].items()
@@ -130,7 +129,7 @@ def test_training_from_static_weights(run, static):
 
     resumed = run(cfg, 'resumed', (ema, ), load_from=f'{runner.work_dir}/epoch_1.pth', resume=True)
     resumed.train()
-    repeated = read_checkpoint(Path(resumed.work_dir, 'epoch_2.pth'))
+    repeated = torch.load(Path(resumed.work_dir, 'epoch_2.pth'))
     for part in ('state_dict', 'ema_state_dict'):
         torch.testing.assert_close(repeated[part], checkpoint[part])
 
