@@ -103,8 +103,6 @@ def get_model(model: str | PathLike | Config, pretrained: bool | str | PathLike 
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         network = MODELS.build(config.model)
-        dataset = config.get('test_dataloader', {}).get('dataset')
-        dataset_meta = {} if dataset is None else getattr(DATASETS.get(dataset.type), 'METAINFO', {})
     if pretrained:
         state_dict = read_state_dict(pretrained)
         expected = {name: value for name, value in network.state_dict().items()
@@ -113,8 +111,17 @@ def get_model(model: str | PathLike | Config, pretrained: bool | str | PathLike 
         network.load_state_dict(state_dict, strict=False)
     # names under which mmdet's and mmpretrain's APIs look for these
     network.cfg = network._config = config
-    network.dataset_meta = network._dataset_meta = dataset_meta
+    network.dataset_meta = network._dataset_meta = _dataset_meta(config)
     return network.to(device).eval()
+
+
+def _dataset_meta(config: Config) -> dict:
+    """The names of the classes and the like of the data set that a config tests on."""
+    dataset = config.get('test_dataloader', {}).get('dataset')
+    if dataset is None:
+        return {}
+    with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
+        return {**getattr(registry.get(dataset.type), 'METAINFO', {}), **dataset.get('metainfo', {})}
 
 
 def _load_config(model: str | PathLike | Config) -> Config:

@@ -77,7 +77,7 @@ def test_openmim_and_mmpretrain_read_the_index(root):
     index.build_models_with_collections()
     assert {model.name for model in index.models} == set(list_models())
     model, = (model for model in index.models if model.name == 'odconv4x-resnet50_8xb32_in1k')
-    assert model.results[0].metrics.data == {'Top 1 Accuracy (ODConv paper)': 78.52}
+    assert model.results[0].metrics == {'Top 1 Accuracy (ODConv paper)': 78.52}
     assert model.results[0].task == 'Image Classification' and model.weights is None
 
 

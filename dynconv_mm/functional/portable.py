@@ -28,8 +28,9 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: tuple[i
     rows = torch.stack(_views(_pad(x, padding), 2, kernel_height, stride[0], dilation[0]), 2)
     columns = torch.stack(_views(rows, 4, kernel_width, stride[1], dilation[1]), 3)
     height, width = columns.shape[4:]
-    y = torch.matmul(kernels.reshape(batch, groups, out_channels // groups, -1),
-                     columns.reshape(batch, groups, -1, height * width))
+    length = x.shape[1] // groups * kernel_height * kernel_width
+    y = torch.matmul(kernels.reshape(batch, groups, out_channels // groups, length),
+                     columns.reshape(batch, groups, length, height * width))
     y = y.reshape(batch, out_channels, height, width)
     return y if bias is None else y + bias[:, None, None]
 
@@ -37,13 +38,13 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: tuple[i
 def involution(input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int],
                dilation: tuple[int, int]) -> Tensor:
     """See :func:`~dynconv_mm.functional.involution2d`: for each row of the kernel a sum of shifted products."""
-    batch, (groups, kernel_height, kernel_width) = weight.shape[0], weight.shape[1:4]
-    height, width = weight.shape[4:]
+    batch, channels = input.shape[:2]
+    groups, kernel_height, kernel_width = weight.shape[1:4]
     columns = torch.stack(_views(_pad(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
     rows = _views(columns, 3, kernel_height, stride[0], dilation[0])
-    y = sum((row.reshape(batch, groups, -1, kernel_width, height, width) * weight[:, :, None, i]).sum(3)
-            for i, row in enumerate(rows))
-    return y.reshape(batch, input.shape[1], height, width)
+    shape = batch, groups, channels // groups, kernel_width, *rows[0].shape[3:]
+    y = sum((row.reshape(shape) * weight[:, :, None, i]).sum(3) for i, row in enumerate(rows))
+    return y.reshape(batch, channels, *y.shape[3:])
 
 
 def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
