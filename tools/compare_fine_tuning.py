@@ -185,23 +185,15 @@ def run(method: Method, seed: int, pretrain_steps: int, steps: int, folder: Path
     return accuracy(network, *images['test'])
 
 
-def count_params(method: Method) -> float:
-    """In millions."""
-    import torch
-    with torch.device('meta'):
-        return sum(parameter.numel() for parameter in make_network(method).parameters()) / 1e6
-
-
 def render(results: dict[str, dict[str, float]]) -> str:
     """The table of the page; a run that is not done is a dash."""
     rows = []
-    for name, method in METHODS.items():
+    for name in METHODS:
         values = results.get(name, {})
         spread = f' ± {statistics.stdev(values.values()):.1f}' if len(values) > 1 else ''
-        rows.append([name, f'{count_params(method):.2f}',
-                     *(f'{values[str(seed)]:.1f}' if str(seed) in values else '–' for seed in SEEDS),
+        rows.append([name, *(f'{values[str(seed)]:.1f}' if str(seed) in values else '–' for seed in SEEDS),
                      f'**{statistics.mean(values.values()):.1f}{spread}**' if values else '–'])
-    return table(['network', 'Params (M)', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
+    return table(['network', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
 
 
 def page_with(text: str, part: str) -> str:

@@ -99,7 +99,8 @@ def test_a_config_to_train_with(tool, files, write_config, tmp_path, optimizer, 
                 for group in optimizer.param_groups for parameter in group['params']}
     for layer in model.backbone.modules():
         if hasattr(layer, 'neutralize_attention'):
-            assert settings[id(layer.weight)] == pytest.approx((.1 * rate, .01 / rate))
+            if layer.weight.requires_grad:  # mmengine leaves frozen ones as they are
+                assert settings[id(layer.weight)] == pytest.approx((.1 * rate, .01 / rate))
             assert settings[id(layer.attention.heads.weight)] == (.1, .01)
     assert settings[id(model.backbone.conv1.weight)] == settings[id(model.head.fc.weight)] == (.1, .01)
 
@@ -121,7 +122,7 @@ def test_a_backbone_by_init_cfg(tool, files, write_config, capsys):
     printed = capsys.readouterr().out
     assert f'--cfg-options model.backbone.init_cfg.checkpoint={files[2]} model.backbone.init_cfg.prefix=backbone. ' \
            'model.backbone.freeze_attention=False' in printed
-    assert 'frozen_stages=1 and norm_eval=True' in printed and 'not carried: head, it was not asked for' in printed
+    assert 'frozen_stages or norm_eval alone' in printed and 'not carried: head, it was not asked for' in printed
     assert not any(name.startswith('head') for name in read_checkpoint(files[2])['state_dict'])
     cfg = Config.fromfile(config)
     cfg.merge_from_dict({option.partition('=')[0]: option.partition('=')[2] for option in
