@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from paper_tables import ROOT, table, write
+from pages import ROOT, markdown_table, write
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -193,7 +193,7 @@ def render(results: dict[str, dict[str, float]]) -> str:
         spread = f' ± {statistics.stdev(values.values()):.1f}' if len(values) > 1 else ''
         rows.append([name, *(f'{values[str(seed)]:.1f}' if str(seed) in values else '–' for seed in SEEDS),
                      f'**{statistics.mean(values.values()):.1f}{spread}**' if values else '–'])
-    return table(['network', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
+    return markdown_table(['network', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
 
 
 def page_with(text: str, part: str) -> str:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from paper_tables import ROOT, table, write
+from pages import ROOT, markdown_table, write
 
 PAGE = ROOT / 'docs' / 'export.md'
 TABLE = re.compile(r'(<!-- exported -->\n).*?(<!-- /exported -->)', re.DOTALL)
@@ -32,13 +32,16 @@ def exported(name: str, input_size: tuple[int, int], folder: Path) -> list[str]:
     from dynconv_mm.conversion.export import export
     torch.manual_seed(0)
     network = get_model(name, backbone=dict(frozen_stages=-1, norm_eval=False))
-    # Statistics of some images: DCD's initial features grow beyond all bounds. By half, since noise has almost the same
-    # averages, whose variance of nearly 0 would magnify rounding errors in each attention.
+    # Statistics of some images: DCD's initial features grow beyond all bounds. Of different brightness and contrast,
+    # since noise alone has almost the same averages, whose variance of nearly 0 would magnify rounding errors in each
+    # attention.
     for norm in network.modules():
         if isinstance(norm, _BatchNorm):
-            norm.momentum = 0.5
+            norm.reset_running_stats()
+            norm.momentum = None
     with torch.no_grad():
-        network.train().extract_feat(torch.randn(4, 3, 64, 64))
+        contrast, brightness = 2 * torch.rand(8, 1, 1, 1), torch.randn(8, 3, 1, 1)
+        network.train().extract_feat(contrast * torch.randn(8, 3, 64, 64) + brightness)
     written = export(network, folder / f'{name}.onnx', input_size=input_size, dynamic=True)
     outputs = dict.fromkeys(re.sub(r'_\d+$', '', output) for output in written.outputs)
     return [f'`{name}`', str(written.opset), f'{written.size / 2**20:.1f}', f'{written.difference:.0e}',
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     from rich.progress import track
     with tempfile.TemporaryDirectory() as folder:
         rows = [exported(name, size, Path(folder)) for name, size in track(NETWORKS.items(), 'export')]
-    text = table(['network', 'opset', 'MiB', 'difference', 'outputs'], rows)
+    text = markdown_table(['network', 'opset', 'MiB', 'difference', 'outputs'], rows)
     write(PAGE, TABLE.sub(lambda match: match[1] + text + match[2], PAGE.read_text(encoding='utf-8')))
     print(f'docs/{PAGE.name}: written')
 

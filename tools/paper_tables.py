@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import textwrap
-from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 import figures_dcd
 import figures_dcdc
 import figures_odconv
+from pages import ROOT, build, load_config, markdown_table, write
 from paper_rows import Network, Paper, Row, Table
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'paper_tables.md'
 PAPERS = (figures_odconv.PAPER, figures_dcd.PAPER, figures_dcdc.PAPER)
 TOLERANCE = 0.01  # relative; what is further off needs a reason
@@ -47,32 +44,6 @@ class Figure(NamedTuple):
 
     params: int
     madds: int
-
-
-def load_config(name: str):
-    """A config of configs/, or of another package as 'scope::path', to be changed at will."""
-    return copy.deepcopy(_read_config(name))
-
-
-@functools.cache
-def _read_config(name: str):
-    from mmengine.config import Config
-    if '::' in name:
-        return Config.fromstring(f'_base_ = {name!r}', '.py')
-    return Config.fromfile(ROOT / 'configs' / name)
-
-
-def build(cfg):
-    """The model of a config, on the meta device."""
-    from dynconv_mm.analysis.complexity import build_on_meta
-    return build_on_meta(cfg)
-
-
-def write(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
-    from dynconv_mm.whole_file import whole_file
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding='utf-8')
 
 
 def config_of(network: Network):
@@ -184,13 +155,7 @@ def table_section(table: Table, paper: Paper) -> str:
             cells += [params_cells(None, beside.params)[1],
                       madds_cells(row.madds, beside.madds)[1]] if beside else ['', '']
         lines.append([*cells, ', '.join(dict.fromkeys(why for why in (row.params_why, row.madds_why) if why))])
-    return f'### {table.title}\n\n{markdown([*header, "reason"], lines)}'
-
-
-def markdown(header: list[str], rows: Iterable[list[str]]) -> str:
-    """A table, numbers to the right."""
-    rule = ['---', *['---:'] * (len(header) - 2), '---']
-    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
+    return f'### {table.title}\n\n{markdown_table([*header, "reason"], lines, text_columns=(0, -1))}'
 
 
 def paper_section(paper: Paper) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from pages import ROOT, build, load_config, markdown_table, write
 from paper_results import CLASSIFICATION, METRICS, RESULTS, tasks
-from paper_tables import ROOT, build, load_config, table, write
 
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
@@ -103,7 +103,7 @@ def _table(costs: dict[Path, Costs], flops: str) -> str:
         results = RESULTS.get(config.stem, {})
         rows.append([f'[`{config.stem}`]({config.name})', f'{cost.params / 1e6:.2f}', f'{cost.madds / 1e9:.3f}',
                      *(str(results.get(metric, '')) for metric in metrics)])
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def render() -> dict[Path, str]:

@@ -76,7 +76,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
     """
     from mmengine.registry import MODELS, init_default_scope
 
-    import dynconv_mm  # noqa: F401  registers what configs name
+    from .. import conversion, models  # noqa: F401  register what configs name
     if not isinstance(cfg.get('model'), dict):
         raise ValueError("the config describes no model: it needs a dict 'model'")
     init_default_scope(cfg.get('default_scope') or 'mmengine')

@@ -11,6 +11,7 @@ from checkpoint_readers import COMMANDS
 from hostile_checkpoints import FORMATS, LIES, PAYLOADS, damaged
 from mmengine.runner import load_checkpoint
 from mmengine.utils import digit_version
+from PIL import Image
 from thin_networks import RESNET
 
 from dynconv_mm.conversion import CheckpointError, read_checkpoint, read_state_dict, write_checkpoint
@@ -103,8 +104,9 @@ def arguments(tmp_path, root) -> dict[str, str]:
     test_dir.mkdir(parents=True)
     (test_dir / '20260101_000000.json').write_text(json.dumps({
         f'coco/bbox_{name}': 0.5 for name in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')}))
+    Image.new('RGB', (32, 24)).save(tmp_path / 'image.png')
     return dict(config=str(root / 'configs/demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py'),
-                test_dir=str(tmp_path / 'test'), out=str(tmp_path / 'out'))
+                image=str(tmp_path / 'image.png'), test_dir=str(tmp_path / 'test'), out=str(tmp_path / 'out'))
 
 
 @pytest.mark.parametrize('tool', COMMANDS)

@@ -2,7 +2,12 @@
 from __future__ import annotations
 
 #: Of each tool in tools/, by its name, the arguments. ``{checkpoint}`` is the hostile file, ``{config}`` a config of a
-#: detector, ``{test_dir}`` what `mim test` left, ``{out}`` a path that is not there, and stays so.
+#: detector, ``{image}`` a picture, ``{test_dir}`` what `mim test` left, ``{out}`` a path that is not there, and stays
+#: so.
 COMMANDS: dict[str, list[str]] = {
+    'convert_checkpoint': ['{checkpoint}', '{out}'],
+    'export': ['{config}', '{checkpoint}', '--part', 'backbone', '--out', '{out}.onnx'],
     'report_detections': ['{config}', '{checkpoint}', '--test-dir', '{test_dir}', '--out', '{out}'],
+    'visualize_attention': ['{config}', '{checkpoint}', '{image}', '--out', '{out}'],
+    'warm_start': ['{config}', '{checkpoint}', '{out}'],
 }

@@ -1,0 +1,42 @@
+"""What the tools share that write pages from the models of configs."""
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_config(name: str):
+    """A config of configs/, or of another package as 'scope::path', to be changed at will."""
+    return copy.deepcopy(_read_config(name))
+
+
+@functools.cache
+def _read_config(name: str):
+    from mmengine.config import Config
+    if '::' in name:
+        return Config.fromstring(f'_base_ = {name!r}', '.py')
+    return Config.fromfile(ROOT / 'configs' / name)
+
+
+def build(cfg):
+    """The model of a config, on the meta device."""
+    from dynconv_mm.analysis.complexity import build_on_meta
+    return build_on_meta(cfg)
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    from dynconv_mm.whole_file import whole_file
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
+def markdown_table(header: list[str], rows: Iterable[list[str]], text_columns: Collection[int] = (0, )) -> str:
+    """A table, numbers to the right."""
+    texts = {index % len(header) for index in text_columns}
+    rule = ['---' if index in texts else '---:' for index in range(len(header))]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'
