@@ -2,21 +2,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from ..models.backbones.mobilenet_v2 import MobileNetV2
 from .checkpoint_file import CheckpointError
+from .mobilenet_names import mobilenet_modules
 
-# first and last convolution with their norms, and the classifier
-TORCHVISION_ENDS = {'features.0.0': 'backbone.conv1.conv', 'features.0.1': 'backbone.conv1.bn',
-                    'features.18.0': 'backbone.conv2.conv', 'features.18.1': 'backbone.conv2.bn',
-                    'classifier.1': 'head.fc'}
+# of timm's MobileNetV2: first and last convolution with their norms, and the classifier
 TIMM_ENDS = {'conv_stem': 'backbone.conv1.conv', 'bn1': 'backbone.conv1.bn', 'conv_head': 'backbone.conv2.conv',
              'bn2': 'backbone.conv2.bn', 'classifier': 'head.fc'}
 # the same of a block whose expand ratio is 1, and of the others
-TORCHVISION_BLOCKS = (('0.0', '0.1', '1', '2'), ('0.0', '0.1', '1.0', '1.1', '2', '3'))
 TIMM_BLOCKS = (('conv_dw', 'bn1', 'conv_pw', 'bn2'), ('conv_pw', 'bn1', 'conv_dw', 'bn2', 'conv_pwl', 'bn3'))
 
 RESNET = 'ResNet of torchvision or timm, or a backbone of OpenMMLab alone (they have the same names)'
@@ -43,9 +40,7 @@ def openmmlab_names(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Te
                           f'mmdet, nor of a detector on one: the names start with {", ".join(list(state_dict)[:3])}')
 
 
-def _mobilenet_renamer(ends: Mapping[str, str], blocks: Mapping[str, str]) -> Callable[[str], str]:
-    places = {**ends, **blocks}
-
+def _mobilenet_renamer(places: Mapping[str, str]) -> Callable[[str], str]:
     def rename(name: str) -> str:
         module, _, parameter = name.rpartition('.')
         return f'{places[module]}.{parameter}' if module in places else f'backbone.{name}'
@@ -53,22 +48,26 @@ def _mobilenet_renamer(ends: Mapping[str, str], blocks: Mapping[str, str]) -> Ca
     return rename
 
 
-def _block_names(prefixes: Iterable[str], parts: tuple[tuple[str, ...], tuple[str, ...]]) -> dict[str, str]:
-    """Of convolutions and norms in the blocks of MobileNetV2: our names by theirs, of which ``prefixes`` are the
-    blocks'."""
-    ours = [(f'backbone.layer{stage}.{block}', ratio > 1)
-            for stage, (ratio, _, blocks, _) in enumerate(MobileNetV2.arch_settings, 1) for block in range(blocks)]
-    return {f'{prefix}.{part}': f'{block}.conv.{index // 2}.{("conv", "bn")[index % 2]}'
-            for prefix, (block, expands) in zip(prefixes, ours) for index, part in enumerate(parts[expands])}
+def _torchvision_places() -> dict[str, str]:
+    """Convolutions, norms and the classifier of MobileNetV2: our names by torchvision's."""
+    modules = mobilenet_modules(activations_count=False)
+    return {**{theirs: f'backbone.{ours}' for theirs, ours in modules.items()}, 'classifier.1': 'head.fc'}
+
+
+def _timm_places() -> dict[str, str]:
+    """The same, by timm's names."""
+    places = dict(TIMM_ENDS)
+    for stage, (ratio, _, blocks, _) in enumerate(MobileNetV2.arch_settings):
+        for block in range(blocks):
+            for index, part in enumerate(TIMM_BLOCKS[ratio > 1]):
+                places[f'blocks.{stage}.{block}.{part}'] = \
+                    f'backbone.layer{stage + 1}.{block}.conv.{index // 2}.{("conv", "bn")[index % 2]}'
+    return places
 
 
 def _resnet_name(name: str) -> str:
     return f'head.{name}' if name.startswith('fc.') else f'backbone.{name}'
 
-
-TORCHVISION_PREFIXES = [f'features.{number}.conv' for number in range(1, 18)]
-TIMM_PREFIXES = [f'blocks.{stage}.{block}' for stage, (_, _, blocks, _) in enumerate(MobileNetV2.arch_settings)
-                 for block in range(blocks)]
 
 # whose names they are: by what they are told, and how they are renamed
 NAMINGS: dict[str, tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[str], str]]] = {
@@ -76,10 +75,10 @@ NAMINGS: dict[str, tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[str],
         lambda state_dict: any(name.startswith('backbone.') for name in state_dict), lambda name: name),
     'MobileNetV2 of torchvision': (
         lambda state_dict: 'features.0.0.weight' in state_dict,
-        _mobilenet_renamer(TORCHVISION_ENDS, _block_names(TORCHVISION_PREFIXES, TORCHVISION_BLOCKS))),
+        _mobilenet_renamer(_torchvision_places())),
     'MobileNetV2 of timm': (
         lambda state_dict: 'conv_stem.weight' in state_dict,
-        _mobilenet_renamer(TIMM_ENDS, _block_names(TIMM_PREFIXES, TIMM_BLOCKS))),
+        _mobilenet_renamer(_timm_places())),
     'MobileNetV2 backbone of OpenMMLab': (
         lambda state_dict: 'conv1.conv.weight' in state_dict, lambda name: f'backbone.{name}'),
     RESNET: (lambda state_dict: any(re.match(r'layer1\.0\.', name) for name in state_dict), _resnet_name),
