@@ -23,8 +23,15 @@ class Markdown(griffe.Extension):
         for module in (pkg, *modules(pkg)):
             for name in module.exports or ():
                 self.public[str(name)] = f'{module.path}.{name}'  # the deepest package comes last
-        for module in (pkg, *modules(pkg)):
+        found = (pkg, *modules(pkg))
+        for module in found:
             self.rewrite(module)
+        for module in found:
+            for name in map(str, module.exports or ()):
+                member = module.members.get(name)
+                if member is not None and member.is_module and name in member.members:
+                    # as in Python, where the import replaces the module of the same name
+                    module.members[name] = griffe.Alias(name, target=member.members[name], parent=module)
 
     def rewrite(self, item: griffe.Object) -> None:
         """``item`` and its members."""

@@ -12,7 +12,7 @@ from dynconv_mm.whole_file import whole_file
 
 PAGE = """# Under stress
 
-What the tests in [`tests/stress`](../tests/stress) did in one run: how often, and in how many tests a failure showed.
+What the tests in `tests/stress` did in one run: how often, and in how many tests a failure showed.
 They are a part of the test suite. The tests count themselves; this writes the page anew:
 
 ```bash
