@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from thin_networks import settle
 from torch import nn
 
 import dynconv_mm
@@ -68,16 +69,6 @@ def randomize(network: nn.Module) -> nn.Module:
     return network
 
 
-def with_statistics(network: nn.Module) -> nn.Module:
-    """Norms with the statistics of some images, without which DCD's features grow beyond all bounds."""
-    for norm in network.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            norm.momentum = 0.5  # half: a variance of nearly 0 would magnify rounding errors
-    with torch.no_grad():
-        network.train()(torch.randn(4, 3, 64, 64))
-    return network
-
-
 def run_onnx(path, images):
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     return session.run(None, {'images': images.numpy()})
@@ -112,7 +103,7 @@ def test_layer(name, tmp_path):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_network(name, tmp_path):
     torch.manual_seed(0)
-    network = with_statistics(getattr(dynconv_mm, name)(**NETWORKS[name]))
+    network = settle(getattr(dynconv_mm, name)(**NETWORKS[name]))
     path = tmp_path / 'network.onnx'
     written = export(network, path, input_size=(32, 40), dynamic=True)
     assert written.outputs == tuple(f'feature_{index}' for index in range(len(network.out_indices)))
