@@ -9,7 +9,7 @@ from .static_twin import static_layer, static_twin
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'Dynamicized', 'DynamicizeReport', 'WarmStart', 'carry_over', 'check_fit', 'dynamicize',
+    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'carry_over', 'check_fit', 'dynamicize',
     'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
     'static_twin', 'to_official', 'warm_start', 'write_checkpoint'
 ]

@@ -212,4 +212,7 @@ def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
 def test_search_finds_the_configs(run):
     done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv')
     assert done.returncode == 0, done.stdout[-3000:]
+    assert 'config id: odconv4x-resnet50_8xb32_in1k' in done.stdout
+    assert 'top_1_accuracy_(odconv_paper)' in done.stdout
+    done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv', '--field', 'config')  # wide columns cut it off
     assert 'configs/odconv/odconv4x-resnet50_8xb32_in1k.py' in done.stdout
