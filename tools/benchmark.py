@@ -13,13 +13,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from pages import write
+
 SECTION = re.compile(r'(<!-- benchmark -->\n).*?(<!-- /benchmark -->)', re.DOTALL)
-
-
-def write(path: Path, text: str) -> None:
-    from dynconv_mm.whole_file import whole_file
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding='utf-8')
 
 
 def calibrate(args: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pages import write
+
 if TYPE_CHECKING:
     from dynconv_mm.evaluation.saved_results import Evaluation
 
@@ -150,7 +152,6 @@ def main(argv: list[str] | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dynconv_mm.whole_file import whole_file
     made = tables(found, names, args.classwise)
     notes = [f'Note: {note}.' for evaluations in found.values() for evaluation in evaluations if evaluation
              for note in evaluation.notes]
@@ -164,8 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     for note in notes:
         print(note)
     if args.out:
-        with whole_file(args.out) as partial:
-            partial.write_text(markdown(made, notes), encoding='utf-8')
+        write(args.out, markdown(made, notes))
         print(f'written: {args.out}')
 
 

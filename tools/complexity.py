@@ -8,6 +8,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from pages import write
+
 COLUMNS = {
     'params': 'Params (M)', 'trainable': 'trainable', 'backbone': 'backbone', 'dynamic': 'dynamic extra',
     'madds': 'MAdds (G)', 'conv': 'conv', 'linear': 'linear', 'attention': 'attention', 'mixing': 'mixing',
@@ -104,9 +106,7 @@ def write_csv(path: Path, entries: dict[str, dict], by_layer: bool) -> None:
 
 def write_json(path: Path, entries: dict[str, dict]) -> None:
     """All of it, by config."""
-    from dynconv_mm.whole_file import whole_file
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(entries, indent=2) + '\n', encoding='utf-8')
+    write(path, json.dumps(entries, indent=2) + '\n')
 
 
 def report(entries: dict[str, dict], by_layer: bool) -> None:

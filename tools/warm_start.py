@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pages import write
+
 if TYPE_CHECKING:
     from mmengine.config import Config
     from torch import nn
@@ -200,15 +202,12 @@ def write_config(path: Path, base: str, changes: dict, keys: dict[str, dict[str,
 
     from mmengine.config import Config
 
-    from dynconv_mm.whole_file import whole_file
-
     settings = dict(changes)
     if keys:
         settings['optim_wrapper'] = dict(paramwise_cfg=dict(custom_keys=keys))
     relative = os.path.relpath(Path(base).resolve(), path.resolve().parent)
-    with whole_file(path) as partial:
-        partial.write_text(f'# written by tools/warm_start.py: how to train from a warm start, see {DOCS}\n'
-                           f'_base_ = [{relative!r}]\n{Config(settings).pretty_text}', encoding='utf-8')
+    write(path, f'# written by tools/warm_start.py: how to train from a warm start, see {DOCS}\n'
+                f'_base_ = [{relative!r}]\n{Config(settings).pretty_text}')
 
 
 def shown(names: list[str], at_most: int = 6) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..layers.conv_arguments import ConvArguments
+from ..layers.eval_mode import eval_mode
 
 #: What multiply-adds are spent on: static convolutions and FCs; what dynamic layers take to predict kernels or
 #: attentions, to put kernels together (or to correct features, where that is cheaper), and to apply them.
@@ -64,14 +65,10 @@ def count_by_layer(model: nn.Module, run: Callable[[], object]) -> dict[str, Cou
         hooks.append(module.register_forward_hook(
             lambda module, args, output, count=counts[name], handler=handler:
             count.update(handler(module, _last(args[0]), output))))
-    training = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             run()
     finally:
-        for module, mode in training.items():
-            module.training = mode
         for hook in hooks:
             hook.remove()
     return counts

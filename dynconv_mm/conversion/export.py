@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..layers.eval_mode import eval_mode
 from ..whole_file import whole_file
 
 FORMATS = ('onnx', 'torch-export')
@@ -228,17 +229,13 @@ def _shape(images: Tensor) -> str:
 def _frozen(network: nn.Module) -> Iterator[None]:
     """In eval mode, no parameter with a gradient, which torch's TorchScript exporter cannot write under another name
     than that of a state dict."""
-    training = {module: module.training for module in network.modules()}
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
-        network.eval()
         for parameter in learned:
             parameter.requires_grad = False
-        with torch.no_grad():
+        with eval_mode(network), torch.no_grad():
             yield
     finally:
-        for module, mode in training.items():
-            module.training = mode
         for parameter in learned:
             parameter.requires_grad = True
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
+from ..layers.eval_mode import eval_mode
 from .carry_over import carry_over
 from .checkpoint_file import CheckpointError, check_fit
 from .static_names import openmmlab_names
@@ -149,20 +150,17 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
         temperatures (Iterable[float]): of the dynamic model. Default: 1 and 30.
     """
     tempered = [module for module in dynamic.modules() if isinstance(module, TemperatureMixin)]
-    before = [(model, model.training) for model in (static, dynamic)]
     own_temperatures = [module.temperature.item() for module in tempered]
-    static.eval(), dynamic.eval()
-    expected = list(_outputs(static, image, with_head))
     differences = []
-    for temperature in temperatures:
-        for module in tempered:
-            module.set_temperature(temperature)
-        for theirs, ours in zip(expected, _outputs(dynamic, image, with_head), strict=True):
-            differences.append((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
+    with eval_mode(static, dynamic):
+        expected = list(_outputs(static, image, with_head))
+        for temperature in temperatures:
+            for module in tempered:
+                module.set_temperature(temperature)
+            for theirs, ours in zip(expected, _outputs(dynamic, image, with_head), strict=True):
+                differences.append((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
     for module, temperature in zip(tempered, own_temperatures):
         module.set_temperature(temperature)
-    for model, training in before:
-        model.train(training)
     return torch.stack(differences).max().item()  # NaN if one is
 
 

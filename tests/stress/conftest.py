@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from single_thread import single_thread  # noqa: F401  for all tests here
 
 from dynconv_mm.whole_file import whole_file
 
@@ -100,12 +101,3 @@ def count(request) -> Callable[..., None]:
         request.node.stash.setdefault(LINES, set()).add(line)
 
     return add
-
-
-@pytest.fixture(scope='package', autouse=True)
-def single_thread():
-    """These networks are so small that threads would spend their time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

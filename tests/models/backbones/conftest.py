@@ -1,18 +1,10 @@
 """How a network is compared with another one."""
 import pytest
 import torch
+from single_thread import single_thread  # noqa: F401  for all tests here
 from torch import nn
 
 SIZES = ((64, 32), (57, 35))
-
-
-@pytest.fixture(scope='package', autouse=True)
-def single_thread():
-    """These networks are so small that threads would spend their time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')
