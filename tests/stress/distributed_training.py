@@ -139,7 +139,7 @@ def main(data: Path, folder: Path) -> None:
     distributed.init_process_group('gloo')
     for method, network in METHODS.items():
         torch.manual_seed(0)
-        single = settle(network().double(), size=48)
+        single = settle(network().double(), size=(48, 48))
         compare('norms in eval mode', method, copy.deepcopy(single), single, PER_PROCESS)
     forward, nn.SyncBatchNorm.forward = nn.SyncBatchNorm.forward, normalize_synchronised
     for method, network in METHODS.items():

@@ -39,7 +39,7 @@ def test_layers(count, kind, training, size):
 
 
 def test_backbones(count, name, size):
-    model = settle(BACKBONES[name](out_indices=(0, 2)).double())  # as far as fresh weights may carry
+    model = settle(BACKBONES[name](out_indices=(0, 2)).double(), size)
     count('images of odd sizes through backbones')
     with torch.no_grad():
         for y in model(torch.randn(2, 3, *size).double()):

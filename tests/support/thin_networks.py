@@ -48,8 +48,12 @@ BACKBONES = {
 }
 
 
-def settle(model: nn.Module, size: int = 64, batch: int = 8) -> nn.Module:
+def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8) -> nn.Module:
     """Give batch norms the statistics of a batch, so that a fresh network in eval mode neither vanishes nor explodes.
+
+    Args:
+        size: height and width of the images of noise, to be those of the images that follow: DCD's residuals
+            grow with the square of what a layer gets, so that in a deep network images with other averages overflow.
 
     Returns:
         Module: the same, in eval mode.
@@ -63,7 +67,7 @@ def settle(model: nn.Module, size: int = 64, batch: int = 8) -> nn.Module:
     for module in model.modules():
         module.training = True
     with torch.no_grad():
-        model(torch.randn(batch, 3, size, size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
+        model(torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         norm.running_var.clamp_(min=0.1)  # averages of noise hardly differ: eval mode would magnify all else
