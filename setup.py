@@ -83,6 +83,7 @@ setup(
         'mim': requirements('mminstall.txt'),
         'mmdet': [*requirements('mminstall.txt'), 'mmdet>=3.0.0,<4.0.0'],
         'mmpretrain': [*requirements('mminstall.txt'), 'mmpretrain>=1.0.0,<2.0.0'],
+        'cpu': requirements('cpu.txt'),
         'tests': requirements('tests.txt'),
         'lint': requirements('lint.txt'),
         'docs': requirements('docs.txt'),

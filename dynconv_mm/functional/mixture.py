@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .fused import fused_kernels
 from .tracing import is_traced
 from .workspace import workspace
 
@@ -69,8 +70,8 @@ def simplify(m: Mixture) -> Mixture:
     if not m.shares_attention:
         return m
     if m.kernel_attention is None:
-        return m if len(m.weight) == 1 else m._replace(weight=m.weight.sum(0, keepdim=True))
-    if len(m.weight) > 1:
+        return m if m.weight.shape[0] == 1 else m._replace(weight=m.weight.sum(0, keepdim=True))
+    if m.weight.shape[0] > 1:
         return m
     filter_ = m.kernel_attention.expand(-1, m.weight.shape[1])
     if m.filter_attention is not None:
@@ -119,6 +120,10 @@ def scaled_kernels(m: Mixture) -> Tensor:
     Returns:
         Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
     """
+    if m.shares_attention and (m.weight.shape[0] == 1 or m.kernel_attention is not None):
+        kernels = fused_kernels(m.input.shape[0], m.weight, *m[3:7], m.groups)
+        if kernels is not None:
+            return kernels
     kernels = mixed_kernels(m)
     batch, out_channels, group_channels = kernels.shape[:3]
     column = None  # α_s ⊗ α_c, small beside the kernels

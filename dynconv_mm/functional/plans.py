@@ -6,6 +6,7 @@ A plan says which mixtures it serves, and executes them. To add one, write it, e
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .columns import columns_conv2d, windows_of
+from .fused import LARGE_KERNEL, fuses_kernels
 from .mixture import Mixture, is_shared, mixed_kernels, scaled_kernels
 from .plan_costs import Shape, estimate
 from .recomputed import convolve, convolve_recomputed
@@ -62,18 +64,24 @@ def fold(m: Mixture) -> Tensor:
 
     Where the features are smaller than the kernels, α_c scales the input and α_f the output instead.
     """
-    folded, kernel = m, m.weight[0].numel()
-    pixels = m.output_size[0] * m.output_size[1]
-    if is_shared(m.channel_attention) and m.input[0].numel() < kernel:
-        folded = folded._replace(input=_scaled_input(m), channel_attention=None)
-    if is_shared(m.filter_attention) and m.weight.shape[1] * pixels < kernel:
-        folded = folded._replace(filter_attention=None, bias=None)
-    kernels = len(m.input) * kernel
-    if is_traced() or kernels <= KEPT_ELEMENTS:
+    folded, batch, kernel = m, m.input.shape[0], math.prod(m.weight.shape[1:])
+    if not _makes_kernels_at_once(m):
+        if is_shared(m.channel_attention) and m.input.numel() < batch * kernel:
+            folded = folded._replace(input=_scaled_input(m), channel_attention=None)
+        if is_shared(m.filter_attention) and m.weight.shape[1] * math.prod(m.output_size) < kernel:
+            folded = folded._replace(filter_attention=None, bias=None)
+    if batch * kernel <= KEPT_ELEMENTS or is_traced():
         y = convolve(folded)
     else:
         y = convolve_recomputed(folded, max(1, KERNEL_ELEMENTS // kernel))
     return y if folded.filter_attention is m.filter_attention else _scaled_output(m, y)
+
+
+def _makes_kernels_at_once(m: Mixture) -> bool:
+    """Whether one pass makes the kernels with all of their attentions, so that leaving some out saves nothing."""
+    passes = m.kernel_attention is not None or m.spatial_attention is not None
+    batch, kernel = m.input.shape[0], math.prod(m.weight.shape[1:])
+    return m.shares_attention and (passes or batch * kernel <= LARGE_KERNEL) and fuses_kernels(batch, m.weight)
 
 
 def per_sample(m: Mixture) -> Tensor:
@@ -214,6 +222,11 @@ def use_plan(plan: str) -> Iterator[None]:
         yield
     finally:
         _plan_for_all.remove(plan)
+
+
+def plan_for_all() -> str:
+    """The plan of the innermost :func:`use_plan`, or 'auto'."""
+    return _plan_for_all[-1] if _plan_for_all else 'auto'
 
 
 def check_plan(plan: str) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import portable
-from .tracing import is_exported
+from .tracing import is_exported, is_traced
 
 IntPair = tuple[int, int]
 
@@ -132,7 +132,8 @@ def sample_conv2d(input: Tensor,
                          f'groups={groups} takes {weight.shape[2] * groups}; out_channels must be divisible by groups')
     if not is_exported() and input.shape[0] == 0:
         return F.conv2d(input, weight.sum(0), bias, stride, padding, dilation, groups)
-    if tuple(weight.shape[3:]) == (1, 1) and groups == 1:
+    one = not is_traced() and input.shape[0] == 1  # an ordinary convolution
+    if not one and groups == 1 and tuple(weight.shape[3:]) == (1, 1):
         return pointwise_product(weight[..., 0, 0], pointwise_columns(input, stride, padding), bias)
     y = grouped_conv(input, weight, bias, stride, padding, dilation, groups)
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last(input) else y

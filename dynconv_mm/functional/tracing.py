@@ -5,6 +5,7 @@ import torch
 
 # torch 2.1 has it elsewhere
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
+_is_exporting = getattr(torch.compiler, 'is_exporting', None)
 
 
 def is_traced() -> bool:
@@ -17,4 +18,4 @@ def is_exported() -> bool:
 
     ONNX exporters use the one or the other. ``torch.export`` says so from torch 2.7 on.
     """
-    return torch.jit.is_tracing() or (hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting())
+    return torch.jit.is_tracing() or _is_exporting is not None and _is_exporting()

@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Elements beyond which a result gets memory of its own: what is kept is bounded, a few such buffers a thread.
 KEPT_ELEMENTS = 2**23
+# Shapes whose views of a buffer are kept too: to make one anew takes as long as another operator.
+KEPT_VIEWS = 1024
 
 _local = threading.local()
 
@@ -24,14 +26,21 @@ def workspace(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         shape (tuple[int, ...]): its shape.
         like (Tensor): gives dtype and device.
     """
+    kept = _local.__dict__
+    view = kept.setdefault('views', {}).get((name, shape, like.dtype))
+    if view is not None and like.device.type == 'cpu':
+        return view
     size = math.prod(shape)
     if like.device.type != 'cpu' or size > KEPT_ELEMENTS:
         return like.new_empty(shape)
-    buffers = _local.__dict__.setdefault('buffers', {})
+    buffers = kept.setdefault('buffers', {})
     key = name, like.dtype
     buffer = buffers.get(key)
-    if buffer is None or buffer.numel() < size:
-        # no inference tensor, which could not be written to outside of inference mode
-        with torch.inference_mode(False):
+    # no inference tensor, which could not be written to outside of inference mode
+    with torch.inference_mode(False):
+        if buffer is None or buffer.numel() < size:
+            kept['views'].clear()  # of the smaller buffer
             buffer = buffers[key] = torch.empty(size, dtype=like.dtype)
-    return buffer[:size].view(shape)
+        if len(kept['views']) >= KEPT_VIEWS:
+            kept['views'].clear()
+        return kept['views'].setdefault((name, shape, like.dtype), buffer[:size].view(shape))

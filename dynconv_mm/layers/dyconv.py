@@ -6,8 +6,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.fused import NO_NORM, Attention, fused_attention
 from .conv_arguments import check_reduction
 from .mixture_conv import MixtureConv2d
+from .norm_folding import has_hooks
 from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
@@ -34,6 +36,17 @@ class DyConvAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits Tensor[batch, n] of features Tensor[batch, in_channels, h, w]."""
         return self.fc2(F.relu(self.fc1(F.adaptive_avg_pool2d(x, 1))))
+
+    def parts(self, temperature: Tensor) -> Attention | None:
+        """What it computes with, if that can be done as one operation.
+
+        Args:
+            temperature (Tensor[]): τ.
+        """
+        fc1, fc2 = self.fc1, self.fc2
+        if has_hooks(self) or has_hooks(fc1) or has_hooks(fc2):
+            return None
+        return Attention(fc1.weight, NO_NORM._replace(shift=fc1.bias), fc2.weight, fc2.bias, temperature)
 
 
 @MODELS.register_module()
@@ -96,7 +109,9 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
 
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
         """'kernel': π, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]."""
-        return dict(kernel=(self.attention(x) / self.temperature).softmax(-1))
+        parts = self.attention.parts(self.temperature)
+        fused = None if parts is None else fused_attention(x, parts, self.kernel_num)
+        return dict(kernel=(self.attention(x) / self.temperature).softmax(-1) if fused is None else fused)
 
     def attention_modules(self) -> list[nn.Module]:
         return [self.attention]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..functional.mixture_conv import mixture_conv2d
 from ..functional.plans import check_plan
 from .conv_arguments import ConvArguments, check_positive_int
+from .norm_folding import scale_and_shift
 
 
 class MixtureConv2d(ConvArguments):
@@ -70,15 +71,16 @@ class MixtureConv2d(ConvArguments):
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.bias, self.compute_attentions(x))
 
-    def forward_scaled(self, x: Tensor, scale: Tensor, shift: Tensor, *shared: Tensor) -> Tensor:
-        """``forward(x, *shared) * scale + shift``, without passes of their own over the features.
+    def forward_norm(self, x: Tensor, norm: nn.Module, *shared: Tensor) -> Tensor:
+        """``norm(forward(x, *shared))`` without a pass of the norm over the features.
 
         Args:
             x (Tensor[batch, in_channels, height, width]): features.
-            scale, shift (Tensor[out_channels]): such as of a batch norm in eval mode.
+            norm (Module): a batch norm in eval mode.
             shared (Tensor): what ``forward`` takes beside the features.
         """
         attentions = self.compute_attentions(x, *shared)
+        scale, shift = scale_and_shift(norm)
         filter_ = attentions.get('filter')
         attentions['filter'] = scale.expand(x.shape[0], -1) if filter_ is None else filter_ * scale
         return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, attentions)

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..functional.fused import Norm, fused_scale_and_shift
+
 
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> Tensor:
     """``norm(conv(x, *shared))``.
 
-    A layer with ``forward_scaled`` takes over the scale and the shift of a batch norm in eval mode, which saves a pass
-    over its output.
+    A layer with ``forward_norm`` takes over a batch norm in eval mode, which saves a pass over its output.
 
     Args:
         conv, norm (Module): a convolution and its norm.
@@ -20,13 +21,26 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    if not hasattr(conv, 'forward_scaled') or not is_constant(norm) or has_hooks(conv) or has_hooks(norm):
+    if not hasattr(conv, 'forward_norm') or not is_constant(norm) or has_hooks(conv) or has_hooks(norm):
         return norm(conv(x, *shared))
+    return conv.forward_norm(x, norm, *shared)
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A batch norm in eval mode as a scale and a shift, Tensor[channels] each."""
+    affine = fused_scale_and_shift(norm_tensors(norm))
+    if affine is not None:
+        return tuple(affine)
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = norm.weight * scale
     bias = torch.zeros_like(scale) if norm.bias is None else norm.bias
-    return conv.forward_scaled(x, scale, torch.addcmul(bias, norm.running_mean, scale, value=-1), *shared)
+    return scale, torch.addcmul(bias, norm.running_mean, scale, value=-1)
+
+
+def norm_tensors(norm: nn.Module) -> Norm:
+    """What a batch norm in eval mode computes with."""
+    return Norm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def is_constant(norm: nn.Module) -> bool:

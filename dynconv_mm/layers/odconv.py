@@ -1,6 +1,7 @@
 """Omni-dimensional dynamic convolution (Li, Zhou, Yao: ICLR 2022, https://openreview.net/forum?id=DmpCfq6Mg39)."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.autocast import autocast_dtype
+from ..functional.fused import Attention, attended_conv2d, fused_attention
+from ..functional.plans import plan_for_all
 from ..functional.pooling import adaptive_avg_pool2d
+from ..functional.tracing import is_traced
 from .attention_norm import build_attention_norm, normalize_hidden
 from .conv_arguments import check_positive_int, check_reduction
 from .mixture_conv import MixtureConv2d
+from .norm_folding import has_hooks, is_constant, norm_tensors
 from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
@@ -57,6 +62,7 @@ class ODConvAttention(nn.Module):
         super().__init__()
         self.pool_size = pool_size
         self.head_channels = head_channels
+        self.starts = dict(zip(head_channels, itertools.accumulate(head_channels.values(), initial=0)))
         self.fc = PointwiseFC(in_channels, hidden_channels, pool_size, bias=False)
         self.bn = build_attention_norm(norm_cfg, hidden_channels)
         self.heads = AttentionHeads(hidden_channels, head_channels)
@@ -80,6 +86,18 @@ class ODConvAttention(nn.Module):
             return self._logits(x)
         with torch.autocast(x.device.type, enabled=False):
             return self._logits(x)
+
+    def parts(self, temperature: Tensor) -> Attention | None:
+        """What it computes with, if that can be done as one operation.
+
+        Args:
+            temperature (Tensor[]): τ.
+        """
+        fc, bn, heads = self.fc, self.bn, self.heads
+        if self.pool_size > 1 or not is_constant(bn) or has_hooks(self) or has_hooks(fc) or has_hooks(bn) \
+                or has_hooks(heads):
+            return None
+        return Attention(fc.weight, norm_tensors(bn), heads.weight, heads.bias, temperature)
 
     def _logits(self, x: Tensor) -> Tensor:
         dtype = self.fc.weight.dtype
@@ -223,6 +241,35 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
         if self.attention is not None:
             self.attention.init_weights()
 
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._convolve_one(x, None)
+        return super().forward(x) if y is None else y
+
+    def forward_norm(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """As of :class:`MixtureConv2d`."""
+        y = self._convolve_one(x, norm)
+        return super().forward_norm(x, norm) if y is None else y
+
+    def _convolve_one(self, x: Tensor, norm: nn.Module | None) -> Tensor | None:
+        """The convolution of one sample, and a norm in eval mode, by a kernel made by one operation; None where that
+        does not serve."""
+        if torch.is_grad_enabled() or is_traced() or x.shape[0] != 1 or autocast_dtype(x) is not None:
+            return None
+        if self.attention is None or not self.share_attention or self.spatial_activation != 'sigmoid':
+            return None
+        if self.plan != 'auto' or plan_for_all() != 'auto' \
+                or getattr(self.compute_attentions, '__func__', None) is not ODConv2d.compute_attentions:
+            return None  # somebody asks for another execution, or for the attentions
+        parts = self.attention.parts(self.temperature)
+        if parts is None:
+            return None
+        padded, padding = self._pad(x)
+        if padded is not x:  # its mean is another
+            return None
+        return attended_conv2d(x, parts, self.attention.starts, self.weight, self.bias,
+                               None if norm is None else norm_tensors(norm), self.stride, padding, self.dilation,
+                               self.groups)
+
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
         """The attentions of features.
 
@@ -236,11 +283,18 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
         """
         if self.attention is None:
             return {}
-        logits = self.attention(x) / self.temperature
-        sizes = list(self.attention.head_channels.values())
-        attentions = dict(zip(self.attention.head_channels, logits.sigmoid().split(sizes, 1)))
-        if 'kernel' in attentions:  # the last head
-            attentions['kernel'] = logits[:, -self.kernel_num:].softmax(1)
+        heads = self.attention.head_channels
+        sizes = list(heads.values())
+        kernels = self.kernel_num if 'kernel' in heads else 0  # the last head
+        parts = self.attention.parts(self.temperature) if self.spatial_activation == 'sigmoid' else None
+        fused = None if parts is None else fused_attention(x, parts, kernels)
+        if fused is None:
+            logits = self.attention(x) / self.temperature
+            attentions = dict(zip(heads, logits.sigmoid().split(sizes, 1)))
+            if kernels:
+                attentions['kernel'] = logits[:, -kernels:].softmax(1)
+        else:
+            attentions = dict(zip(heads, fused.split(sizes, 1)))
         if not self.share_attention:
             for head in attentions.keys() - {'kernel'}:
                 attentions[head] = attentions[head].unflatten(1, (self.kernel_num, -1))
