@@ -90,7 +90,7 @@ def test_functional_stands_on_torch_alone():
     for file in FILES:
         if file.parts[0] == 'functional':
             names = {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file))}
-            kernels = {'triton'} if file.parts[1] == 'triton' else set()
+            kernels = dict(triton={'triton'}, numba={'numba', 'numpy'}).get(file.parts[1], set())
             assert names <= {'torch', 'dynconv_mm', *kernels, *sys.stdlib_module_names}, file
 
 

@@ -20,10 +20,11 @@ LIST = Path(__file__).resolve().parent / 'data' / 'public_api.txt'
 
 
 def module_names(packages_only: bool = False) -> list[str]:
-    """All modules, but for the Triton kernels, which can be imported where Triton is alone."""
+    """All modules, but for the kernels: they can be imported where Triton or Numba is alone, and take numbers."""
     found = [module.name for module in pkgutil.walk_packages(dynconv_mm.__path__, 'dynconv_mm.')
              if module.ispkg or not packages_only]
-    return ['dynconv_mm', *(name for name in found if not name.startswith('dynconv_mm.functional.triton.'))]
+    kernels = ('dynconv_mm.functional.triton.', 'dynconv_mm.functional.numba.')
+    return ['dynconv_mm', *(name for name in found if not name.startswith(kernels))]
 
 
 class Hint(str):

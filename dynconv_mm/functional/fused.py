@@ -12,7 +12,6 @@ import warnings
 from types import ModuleType
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +26,7 @@ LARGE_KERNEL = 2**17
 # The kernels run in one thread. Where torch has more, larger products are left to it.
 SERIAL_PRODUCTS = 2**18
 
-_ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+_DTYPES = (torch.float32, torch.float64)
 _TENSORS = (Tensor, nn.Parameter)  # no subclass, which may have no memory
 
 
@@ -77,7 +76,7 @@ def fused_attention(x: Tensor, attention: Attention, kernel_num: int) -> Tensor 
     arguments = _attention_arguments(pooled, pixels, attention)
     if arguments is None:
         return None
-    kernels.attend(_ZEROS[x.dtype], arguments[0], batch, *arguments[1:-1], kernel_num, arguments[-1],
+    kernels.attend(kernels.ZEROS[x.dtype], arguments[0], batch, *arguments[1:-1], kernel_num, arguments[-1],
                    attentions.data_ptr())
     return attentions
 
@@ -97,15 +96,15 @@ def fused_scale_and_shift(norm: Norm) -> Tensor | None:
     if at is None:
         return None
     affine = mean.new_empty(2, channels)
-    kernels.scale_and_shift(_ZEROS[mean.dtype], *at, norm.eps, channels, affine.data_ptr())
+    kernels.scale_and_shift(kernels.ZEROS[mean.dtype], *at, norm.eps, channels, affine.data_ptr())
     return affine
 
 
 def fuses_kernels(batch: int, weight: Tensor) -> bool:
     """Whether :func:`fused_kernels` is for calls with this batch and weight."""
-    if torch.get_num_threads() > 1 and batch * weight.numel() > SERIAL_PRODUCTS:
+    if _kernels_for(weight) is None:
         return False
-    return _kernels_for(weight) is not None
+    return torch.get_num_threads() == 1 or batch * weight.numel() <= SERIAL_PRODUCTS
 
 
 def fused_kernels(batch: int, weight: Tensor, kernel_attention: Tensor | None, spatial_attention: Tensor | None,
@@ -131,8 +130,9 @@ def fused_kernels(batch: int, weight: Tensor, kernel_attention: Tensor | None, s
     if bank is None or None in rows:
         return None
     mixed = workspace('kernels', (batch, *weight.shape[1:]), weight)
-    _import_kernels().mix_and_scale(_ZEROS[weight.dtype], *bank, batch, n, groups, out_channels // groups, channels,
-                                    height * width, *itertools.chain(*rows), mixed.data_ptr())
+    kernels = _import_kernels()
+    kernels.mix_and_scale(kernels.ZEROS[weight.dtype], *bank, batch, n, groups, out_channels // groups, channels,
+                          height * width, *itertools.chain(*rows), mixed.data_ptr())
     return mixed
 
 
@@ -172,10 +172,10 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     logits = attention.bias.shape[0]
     attentions = workspace('attentions', (1, logits, 1, 1), x)
     scale, offset = workspace('scales', (out_channels,), x), workspace('offsets', (out_channels,), x)
-    arguments = (_ZEROS[x.dtype], *arguments, logits - starts.get('kernel', logits), starts.get('filter', -1),
+    kernels = _import_kernels()
+    arguments = (kernels.ZEROS[x.dtype], *arguments, logits - starts.get('kernel', logits), starts.get('filter', -1),
                  out_channels, *around[1:5], (norm or NO_NORM).eps, around[5], attentions.data_ptr(), scale.data_ptr(),
                  offset.data_ptr())
-    kernels = _import_kernels()
     if large:
         kernels.attend_and_scale(*arguments)
         if 'channel' in starts:
@@ -209,7 +209,7 @@ def _attention_arguments(x: Tensor, pixels: int, attention: Attention) -> tuple 
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
     """The module of the kernels, if they serve a call with this tensor."""
-    if torch.is_grad_enabled() or not numba_enabled() or x.dtype not in _ZEROS or is_traced() \
+    if torch.is_grad_enabled() or not numba_enabled() or x.dtype not in _DTYPES or is_traced() \
             or torch._C._len_torch_dispatch_stack():
         return None
     return _import_kernels()

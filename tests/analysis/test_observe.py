@@ -25,9 +25,9 @@ def test_layers_execute_as_they_do_unseen():
     """Norms are folded, which they are not while a forward hook looks."""
     layer, norm = ODConv2d(2, 3, 3).eval(), nn.BatchNorm2d(3).eval()
     scaled = []
-    layer.forward_scaled = lambda *args: scaled.append(args) or ODConv2d.forward_scaled(layer, *args)
+    layer.forward_norm = lambda *args: scaled.append(args) or ODConv2d.forward_norm(layer, *args)
     seen = []
-    with observe({'': layer}, 'compute_attentions', lambda *call: seen.append(call)):
+    with torch.no_grad(), observe({'': layer}, 'compute_attentions', lambda *call: seen.append(call)):
         conv_norm(layer, norm, torch.randn(1, 2, 5, 5))
     assert len(scaled) == len(seen) == 1
 

@@ -1,7 +1,7 @@
 """The switch of the Numba kernels: on where Numba is installed, and importable where it is not.
 
 The kernels serve CPU tensors without gradients. Their modules, ``kernels`` and ``pointers``, import Numba, which takes
-half a second: :mod:`dynconv_mm.functional.fused` does so when it first needs one.
+half a second: ``dynconv_mm.functional.fused`` does so when it first needs one.
 """
 from __future__ import annotations
 

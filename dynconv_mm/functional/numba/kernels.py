@@ -1,13 +1,16 @@
 """The kernels: small operations that follow one another, as one call each.
 
-Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is a 0 of the
-tensors' type, which makes it the type of the computation.
+Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
+``ZEROS`` that has the tensors' type, which makes it the type of the computation.
 """
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from .pointers import compiled, pointer
+
+ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 @compiled
