@@ -48,6 +48,9 @@ GOALS = {
     'dcdc-resnet50': (1.00, 1.00, 1.40, 1.30),
 }
 
+# Seconds for which a short step is repeated when its turn comes: the first call meets what the network before left.
+TURN = .5
+
 
 class Setting(NamedTuple):
     """Under which circumstances networks are compared."""
@@ -175,7 +178,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     torch.set_num_threads(setting.threads)
     if setting.compile:
         torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
-    timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds)
+    timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds, TURN)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
     first = peaks[keys[0]]
     return [Result(*key, setting, *timings[key], peaks[key], peaks[key] / first if memory else None) for key in keys]

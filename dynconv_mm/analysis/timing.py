@@ -17,30 +17,38 @@ class Timing(NamedTuple):
     quartiles: tuple[float, float]  # lower and upper, of these ratios
 
 
-def time_in_turns(calls: dict[str, Callable[[], object]], rounds: Iterable[int]) -> dict[str, Timing]:
+def time_in_turns(calls: dict[str, Callable[[], object]], rounds: Iterable[int],
+                  turn: float = 0.) -> dict[str, Timing]:
     """Call all alternatives in each round, one after the other, and compare each with the first.
 
     Args:
         calls (dict[str, Callable]): the alternatives; the first is what the others are compared with.
         rounds (Iterable[int]): the rounds, such as a ``range`` or a progress bar over one. Before the first
-            round each is called twice, without its time being taken.
+            round each is called twice, without that counting.
+        turn (float): seconds for which a short call is repeated when its turn comes; the median of these calls is its
+            time in that round. Default: 0, a single call.
 
     Returns:
         dict[str, Timing]: by alternative.
     """
-    for call in calls.values():
+    repeats = {}
+    for name, call in calls.items():
         call()
-        call()
+        repeats[name] = max(1, round(1000 * turn / _milliseconds(call)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in rounds:
         for name, call in calls.items():
-            _synchronize()
-            start = time.perf_counter()
-            call()
-            _synchronize()
-            times[name].append(1000 * (time.perf_counter() - start))
+            times[name].append(statistics.median(_milliseconds(call) for _ in range(repeats[name])))
     first = next(iter(times.values()))
     return {name: _summary(own, [a / b for a, b in zip(own, first)]) for name, own in times.items()}
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    call()
+    _synchronize()
+    return 1000 * (time.perf_counter() - start)
 
 
 def _summary(times: list[float], ratios: list[float]) -> Timing:

@@ -209,7 +209,7 @@ def _attention_arguments(x: Tensor, pixels: int, attention: Attention) -> tuple 
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
     """The module of the kernels, if they serve a call with this tensor."""
-    if torch.is_grad_enabled() or not numba_enabled() or x.dtype not in _DTYPES or is_traced() \
+    if torch.is_grad_enabled() or not numba_enabled() or not x.is_cpu or x.dtype not in _DTYPES or is_traced() \
             or torch._C._len_torch_dispatch_stack():
         return None
     return _import_kernels()

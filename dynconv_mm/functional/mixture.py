@@ -112,15 +112,20 @@ def mixed_kernels(m: Mixture) -> Tensor:
     return kernels.sum(1).reshape(batch, *m.weight.shape[1:])
 
 
-def scaled_kernels(m: Mixture) -> Tensor:
+def scaled_kernels(m: Mixture, fuse: bool = True) -> Tensor:
     """Each sample's kernel with all of its attentions, those that all kernels share too.
 
     Where no gradients are recorded, the next call may overwrite the result.
 
+    Args:
+        m (Mixture): the call.
+        fuse (bool): whether a Numba kernel may do it. A training does without, to which it brings little, and the
+            compiler in memory a hundred MB. Default: True.
+
     Returns:
         Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
     """
-    if m.shares_attention and (m.weight.shape[0] == 1 or m.kernel_attention is not None):
+    if fuse and m.shares_attention and (m.weight.shape[0] == 1 or m.kernel_attention is not None):
         kernels = fused_kernels(m.input.shape[0], m.weight, *m[3:7], m.groups)
         if kernels is not None:
             return kernels

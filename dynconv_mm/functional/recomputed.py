@@ -12,9 +12,10 @@ from .second_order import differentiable_gradients
 TENSORS = ('input', 'weight', 'bias', *ATTENTIONS)
 
 
-def convolve(m: Mixture) -> Tensor:
-    """A mixture by kernels made for all samples at once, which autograd keeps."""
-    return sample_conv2d(m.input, scaled_kernels(m), m.bias, stride=m.stride, padding=m.padding,
+def convolve(m: Mixture, fuse: bool = True) -> Tensor:
+    """A mixture by kernels made for all samples at once, which autograd keeps; ``fuse`` as of
+    :func:`~dynconv_mm.functional.mixture.scaled_kernels`."""
+    return sample_conv2d(m.input, scaled_kernels(m, fuse), m.bias, stride=m.stride, padding=m.padding,
                          dilation=m.dilation, groups=m.groups)
 
 
@@ -31,11 +32,12 @@ class _RecomputedKernels(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         m = _mixture(tensors, geometry)
         batch = m.input.shape[0]
+        fuse = not any(ctx.needs_input_grad)
         if batch <= samples:
-            y = convolve(m)
+            y = convolve(m, fuse)
             # no view, which an in-place activation behind it could not change
             return torch.ops.aten._unsafe_view(y, y.shape)
-        return torch.cat([convolve(select(m, start, start + samples)) for start in range(0, batch, samples)])
+        return torch.cat([convolve(select(m, start, start + samples), fuse) for start in range(0, batch, samples)])
 
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple:

@@ -263,9 +263,9 @@ def test_serves(odconv, monkeypatch):
 
 @pytest.mark.parametrize('batch', [1, 3])
 def test_with_gradients(odconv, batch, monkeypatch):
-    """Only where an autograd function makes kernels that it does not keep."""
+    monkeypatch.setattr('dynconv_mm.functional.plans.KEPT_ELEMENTS', 0)  # not within an autograd function either
     with torch.enable_grad():
-        assert serving(odconv, torch.randn(batch, 6, 9, 8), monkeypatch) <= {'mix_and_scale'}
+        assert not serving(odconv, torch.randn(batch, 6, 9, 8), monkeypatch)
 
 
 def test_half_precision(odconv, monkeypatch):
