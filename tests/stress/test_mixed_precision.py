@@ -7,6 +7,8 @@ from thin_networks import METHODS
 from torch import nn
 from torch.nn import functional as F
 
+from dynconv_mm.layers.temperature import TemperatureMixin
+
 STEPS = 50
 
 
@@ -18,13 +20,16 @@ def test_training(count, method):
     model = nn.ModuleList([backbone, classifier]).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     labels = torch.arange(8) % 2
-    # what tells the classes apart is a gradient from the left to the right
-    slope = torch.linspace(-1, 1, 32) * (labels * 2 - 1).view(-1, 1, 1, 1)
+    for module in model.modules():
+        if isinstance(module, TemperatureMixin):
+            module.set_temperature(30)  # as at the start of a pre-training: at 1 fresh attentions amplify all changes
+    # what tells the classes apart is a gradient from the left to the right; the same images in each step
+    images = torch.linspace(-1, 1, 32) * (labels * 2 - 1).view(-1, 1, 1, 1) + 0.3 * torch.randn(8, 3, 24, 32)
     losses = []
     for _ in range(STEPS):
         count('steps of training in bfloat16')
         with torch.autocast('cpu', torch.bfloat16):
-            features, = backbone(slope + 0.3 * torch.randn(8, 3, 24, 32))
+            features, = backbone(images)
             loss = F.cross_entropy(classifier(features.mean((2, 3))), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -33,4 +38,4 @@ def test_training(count, method):
         assert loss.isfinite()
     for name, value in model.state_dict().items():
         assert value.isfinite().all(), name
-    assert sum(losses[-10:]) < sum(losses[:10]), losses
+    assert sum(losses[-10:]) < sum(losses[:10]) / 2, losses
