@@ -154,6 +154,7 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     Returns:
         Tensor[1, out_channels, out_height, out_width], or None where the kernels do not serve or are not best.
     """
+    norm = norm or NO_NORM
     n, out_channels, group_channels, height, width = weight.shape
     if x.dim() != 4 or x.shape[0] != 1 or x.shape[1] != group_channels * groups or not fuses_kernels(1, weight) \
             or n > 1 and 'kernel' not in starts:
@@ -166,7 +167,7 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     pooled, pixels = _pooled(x)
     arguments = _attention_arguments(pooled, pixels, attention)
     around = _addresses(x.dtype, (weight, weight.numel()),
-                        *((tensor, out_channels) for tensor in (*(norm or NO_NORM)[:4], bias)))
+                        *((tensor, out_channels) for tensor in (*norm[:4], bias)))
     if arguments is None or around is None:
         return None
     logits = attention.bias.shape[0]
@@ -174,7 +175,7 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     scale, offset = workspace('scales', (out_channels,), x), workspace('offsets', (out_channels,), x)
     kernels = _import_kernels()
     arguments = (kernels.ZEROS[x.dtype], *arguments, logits - starts.get('kernel', logits), starts.get('filter', -1),
-                 out_channels, *around[1:5], (norm or NO_NORM).eps, around[5], attentions.data_ptr(), scale.data_ptr(),
+                 out_channels, *around[1:5], norm.eps, around[5], attentions.data_ptr(), scale.data_ptr(),
                  offset.data_ptr())
     if large:
         kernels.attend_and_scale(*arguments)

@@ -224,9 +224,9 @@ def use_plan(plan: str) -> Iterator[None]:
         _plan_for_all.remove(plan)
 
 
-def plan_for_all() -> str:
-    """The plan of the innermost :func:`use_plan`, or 'auto'."""
-    return _plan_for_all[-1] if _plan_for_all else 'auto'
+def plan_for_all(otherwise: str) -> str:
+    """The plan of the innermost :func:`use_plan`, or ``otherwise``."""
+    return _plan_for_all[-1] if _plan_for_all else otherwise
 
 
 def check_plan(plan: str) -> None:
@@ -247,8 +247,9 @@ def choose_plan(m: Mixture, plan: str = 'auto') -> str:
         ValueError: ``plan`` is unknown, or cannot serve the call.
     """
     check_plan(plan)
-    if _plan_for_all and (_plan_for_all[-1] == 'auto' or PLANS[_plan_for_all[-1]].obstacle(m) is None):
-        plan = _plan_for_all[-1]
+    asked = plan_for_all(plan)
+    if asked == 'auto' or PLANS[asked].obstacle(m) is None:
+        plan = asked
     if plan == 'auto' or is_exported():
         return _traced_plan(m) if is_traced() else _cheapest_plan(m) if m.input.device.type == 'cpu' else _gpu_plan(m)
     obstacle = PLANS[plan].obstacle(m)

@@ -34,16 +34,19 @@ class Switch:
         raise NotImplementedError
 
     @classmethod
-    def set_from_environment(cls, default: str) -> None:
+    def set_from_environment(cls, default: bool) -> None:
         """Set the switch as the environment says.
 
         Args:
-            default (str): '0' or '1', where it says nothing.
+            default (bool): what it is where the environment says nothing, unchecked.
 
         Raises:
             ValueError: the variable is neither 0 nor 1.
         """
-        value = os.environ.get(cls.variable) or default
-        if value not in ('0', '1'):
+        value = os.environ.get(cls.variable, '')
+        if value not in ('', '0', '1'):
             raise ValueError(f'the environment variable {cls.variable} must be 0 or 1, but is {value!r}')
-        cls(value == '1')
+        if value:
+            cls(value == '1')
+        else:
+            cls.enabled = default

@@ -1,6 +1,7 @@
 """The Numba kernels give the numbers of the operators that they stand for, and keep out of the way of all else."""
 from __future__ import annotations
 
+import sys
 import warnings
 
 import pytest
@@ -358,7 +359,7 @@ def test_parts_of_different_types(odconv):
 
 def test_a_numba_that_does_not_work(odconv, monkeypatch):
     """One warning, and the numbers all the same."""
-    monkeypatch.setitem(__import__('sys').modules, 'dynconv_mm.functional.numba.kernels', None)
+    monkeypatch.setitem(sys.modules, 'dynconv_mm.functional.numba.kernels', None)
     monkeypatch.delattr('dynconv_mm.functional.numba.kernels')
     fused._import_kernels.cache_clear()
     x = torch.randn(1, 6, 9, 8)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 
 from ..switch import Switch
 
@@ -46,7 +45,4 @@ def numba_enabled() -> bool:
     return enable_numba.enabled
 
 
-if os.environ.get(enable_numba.variable):
-    enable_numba.set_from_environment(default='0')
-else:
-    enable_numba.enabled = importlib.util.find_spec('numba') is not None
+enable_numba.set_from_environment(default=importlib.util.find_spec('numba') is not None)

@@ -14,6 +14,26 @@ ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 @compiled
+def affine_of(zero, mean, variance, gain, shift, eps, channel):
+    """What a norm with running statistics does to a channel: a scale and an offset.
+
+    Without ``mean`` there is no norm, and ``shift`` is a bias.
+
+    Shape:
+        mean, variance, gain, shift [more than ``channel``].
+    """
+    scale, offset = 1., 0.
+    if mean:
+        scale /= np.sqrt(pointer(variance, zero)[channel] + eps)
+        if gain:
+            scale *= pointer(gain, zero)[channel]
+        offset -= scale * pointer(mean, zero)[channel]
+    if shift:
+        offset += pointer(shift, zero)[channel]
+    return scale, offset
+
+
+@compiled
 def attend(zero, features, batch, channels, pixels, fc, hidden, mean, variance, gain, shift, eps, heads, bias, logits,
            kernels, temperature, attentions):
     """Pool → FC → batch norm → ReLU → heads → sigmoid, but softmax for the last ``kernels`` logits.
@@ -25,8 +45,6 @@ def attend(zero, features, batch, channels, pixels, fc, hidden, mean, variance, 
         heads [logits, hidden], bias [logits], temperature [1]; attentions [batch, logits], the result.
     """
     x, w, v, b = pointer(features, zero), pointer(fc, zero), pointer(heads, zero), pointer(bias, zero)
-    means, variances = pointer(mean, zero), pointer(variance, zero)
-    gains, shifts = pointer(gain, zero), pointer(shift, zero)
     result, tau = pointer(attentions, zero), pointer(temperature, zero)[0]
     pooled, relu = np.empty((batch, channels), type(zero)), np.empty((batch, hidden), type(zero))
     for row in range(batch * channels):
@@ -35,12 +53,7 @@ def attend(zero, features, batch, channels, pixels, fc, hidden, mean, variance, 
             total += x[pixel]
         pooled[row // channels, row % channels] = total / pixels
     for unit in range(hidden):
-        scale = 1 / np.sqrt(variances[unit] + eps) if mean else 1.
-        if gain:
-            scale *= gains[unit]
-        offset = -scale * means[unit] if mean else 0.
-        if shift:
-            offset += shifts[unit]
+        scale, offset = affine_of(zero, mean, variance, gain, shift, eps, unit)
         for sample in range(batch):
             total = zero
             for channel in range(channels):
@@ -75,14 +88,9 @@ def scale_and_shift(zero, mean, variance, gain, bias, eps, channels, affine):
     Shape:
         mean, variance, gain, bias [channels]; affine [2, channels], the result.
     """
-    means, variances = pointer(mean, zero), pointer(variance, zero)
-    gains, biases, result = pointer(gain, zero), pointer(bias, zero), pointer(affine, zero)
+    result = pointer(affine, zero)
     for channel in range(channels):
-        scale = 1 / np.sqrt(variances[channel] + eps)
-        if gain:
-            scale *= gains[channel]
-        result[channel] = scale
-        result[channels + channel] = (biases[channel] if bias else zero) - means[channel] * scale
+        result[channel], result[channels + channel] = affine_of(zero, mean, variance, gain, bias, eps, channel)
 
 
 @compiled
@@ -154,18 +162,11 @@ def attend_and_scale(zero, features, channels, pixels, fc, hidden, mean, varianc
     attend(zero, features, 1, channels, pixels, fc, hidden, mean, variance, gain, shift, eps, heads, bias, logits,
            kernels, temperature, attentions)
     values, biases = pointer(attentions, zero), pointer(conv_bias, zero)
-    means, variances = pointer(norm_mean, zero), pointer(norm_variance, zero)
-    gains, shifts = pointer(norm_gain, zero), pointer(norm_shift, zero)
     scales, offsets = pointer(scale, zero), pointer(offset, zero)
     for number in range(out_channels):
-        of_norm, added = type(zero)(1), biases[number] if conv_bias else zero
-        if norm_mean:
-            of_norm = type(zero)(1 / np.sqrt(variances[number] + norm_eps))
-            if norm_gain:
-                of_norm *= gains[number]
-            added = (added - means[number]) * of_norm
-            if norm_shift:
-                added += shifts[number]
+        of_norm, added = affine_of(zero, norm_mean, norm_variance, norm_gain, norm_shift, norm_eps, number)
+        if conv_bias:
+            added += biases[number] * of_norm
         scales[number] = of_norm * values[filter_at + number] if filter_at >= 0 else of_norm
         offsets[number] = added
 

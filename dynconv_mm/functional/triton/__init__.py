@@ -50,4 +50,4 @@ def triton_enabled() -> bool:
     return enable_triton.enabled
 
 
-enable_triton.set_from_environment(default='0')
+enable_triton.set_from_environment(default=False)
