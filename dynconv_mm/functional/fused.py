@@ -6,28 +6,23 @@ other than float32 and float64, while a call is being compiled or exported, and 
 """
 from __future__ import annotations
 
-import functools
 import itertools
-import warnings
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from .numba import numba_enabled
+from .depthwise import depthwise_conv2d
+from .numba import ZEROS, numba_kernels
+from .numba.serving import addresses, kernels_for, sample_rows
 from .sample_conv import is_channels_last
-from .tracing import is_traced
 from .workspace import workspace
 
 # Kernels up to so many elements are scaled in less time than it takes to call the operators that go without.
 LARGE_KERNEL = 2**17
 # The kernels run in one thread. Where torch has more, larger products are left to it.
 SERIAL_PRODUCTS = 2**18
-
-_DTYPES = (torch.float32, torch.float64)
-_TENSORS = (Tensor, nn.Parameter)  # no subclass, which may have no memory
 
 
 class Norm(NamedTuple):
@@ -64,7 +59,7 @@ def fused_attention(x: Tensor, attention: Attention, kernel_num: int) -> Tensor 
     Returns:
         Tensor[batch, logits], or None where the kernels do not serve.
     """
-    kernels = _kernels_for(x)
+    kernels = kernels_for(x, 'kernels')
     if kernels is None:
         return None
     batch = x.shape[0]
@@ -76,7 +71,7 @@ def fused_attention(x: Tensor, attention: Attention, kernel_num: int) -> Tensor 
     arguments = _attention_arguments(pooled, pixels, attention)
     if arguments is None:
         return None
-    kernels.attend(kernels.ZEROS[x.dtype], arguments[0], batch, *arguments[1:-1], kernel_num, arguments[-1],
+    kernels.attend(ZEROS[x.dtype], arguments[0], batch, *arguments[1:-1], kernel_num, arguments[-1],
                    attentions.data_ptr())
     return attentions
 
@@ -88,21 +83,21 @@ def fused_scale_and_shift(norm: Norm) -> Tensor | None:
         Tensor[2, channels]: scale and shift, or None where the kernels do not serve.
     """
     mean = norm.mean
-    kernels = _kernels_for(mean)
+    kernels = kernels_for(mean, 'kernels')
     if kernels is None:
         return None
     channels = mean.shape[0]
-    at = _addresses(mean.dtype, *((tensor, channels) for tensor in norm[:4]))
+    at = addresses(mean.dtype, *((tensor, channels) for tensor in norm[:4]))
     if at is None:
         return None
     affine = mean.new_empty(2, channels)
-    kernels.scale_and_shift(kernels.ZEROS[mean.dtype], *at, norm.eps, channels, affine.data_ptr())
+    kernels.scale_and_shift(ZEROS[mean.dtype], *at, norm.eps, channels, affine.data_ptr())
     return affine
 
 
 def fuses_kernels(batch: int, weight: Tensor) -> bool:
     """Whether :func:`fused_kernels` is for calls with this batch and weight."""
-    if _kernels_for(weight) is None:
+    if kernels_for(weight, 'kernels') is None:
         return False
     return torch.get_num_threads() == 1 or batch * weight.numel() <= SERIAL_PRODUCTS
 
@@ -124,14 +119,14 @@ def fused_kernels(batch: int, weight: Tensor, kernel_attention: Tensor | None, s
     if not fuses_kernels(batch, weight):
         return None
     n, out_channels, channels, height, width = weight.shape
-    bank = _addresses(weight.dtype, (weight, weight.numel()))
-    rows = [_rows(attention, weight.dtype)
+    bank = addresses(weight.dtype, (weight, weight.numel()))
+    rows = [sample_rows(attention, weight.dtype)
             for attention in (kernel_attention, spatial_attention, channel_attention, filter_attention)]
     if bank is None or None in rows:
         return None
     mixed = workspace('kernels', (batch, *weight.shape[1:]), weight)
-    kernels = _import_kernels()
-    kernels.mix_and_scale(kernels.ZEROS[weight.dtype], *bank, batch, n, groups, out_channels // groups, channels,
+    kernels = numba_kernels('kernels')
+    kernels.mix_and_scale(ZEROS[weight.dtype], *bank, batch, n, groups, out_channels // groups, channels,
                           height * width, *itertools.chain(*rows), mixed.data_ptr())
     return mixed
 
@@ -166,15 +161,15 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
         return None
     pooled, pixels = _pooled(x)
     arguments = _attention_arguments(pooled, pixels, attention)
-    around = _addresses(x.dtype, (weight, weight.numel()),
+    around = addresses(x.dtype, (weight, weight.numel()),
                         *((tensor, out_channels) for tensor in (*norm[:4], bias)))
     if arguments is None or around is None:
         return None
     logits = attention.bias.shape[0]
     attentions = workspace('attentions', (1, logits, 1, 1), x)
     scale, offset = workspace('scales', (out_channels,), x), workspace('offsets', (out_channels,), x)
-    kernels = _import_kernels()
-    arguments = (kernels.ZEROS[x.dtype], *arguments, logits - starts.get('kernel', logits), starts.get('filter', -1),
+    kernels = numba_kernels('kernels')
+    arguments = (ZEROS[x.dtype], *arguments, logits - starts.get('kernel', logits), starts.get('filter', -1),
                  out_channels, *around[1:5], norm.eps, around[5], attentions.data_ptr(), scale.data_ptr(),
                  offset.data_ptr())
     if large:
@@ -186,6 +181,10 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     kernel = workspace('kernels', weight.shape[1:], weight)
     kernels.attended_kernel(*arguments, starts.get('channel', -1), starts.get('spatial', -1), around[0], n, groups,
                             area, kernel.data_ptr())
+    if groups > 1 and group_channels == 1 and groups == out_channels:
+        y = depthwise_conv2d(x, kernel, offset, stride, padding, dilation)
+        if y is not None:
+            return y
     return F.conv2d(x, kernel, offset, stride, padding, dilation, groups)
 
 
@@ -201,52 +200,8 @@ def _attention_arguments(x: Tensor, pixels: int, attention: Attention) -> tuple 
     fc, norm, heads, bias, temperature = attention
     logits, hidden = heads.shape[:2]
     channels = x.shape[1]
-    at = _addresses(x.dtype, (x, x.numel()), (fc, hidden * channels), *((tensor, hidden) for tensor in norm[:4]),
+    at = addresses(x.dtype, (x, x.numel()), (fc, hidden * channels), *((tensor, hidden) for tensor in norm[:4]),
                     (heads, logits * hidden), (bias, logits), (temperature, 1))
     if at is None:
         return None
     return (at[0], channels, pixels, at[1], hidden, *at[2:6], norm.eps, at[6], at[7], logits, at[8])
-
-
-def _kernels_for(x: Tensor) -> ModuleType | None:
-    """The module of the kernels, if they serve a call with this tensor."""
-    if torch.is_grad_enabled() or not numba_enabled() or not x.is_cpu or x.dtype not in _DTYPES or is_traced() \
-            or torch._C._len_torch_dispatch_stack():
-        return None
-    return _import_kernels()
-
-
-@functools.cache
-def _import_kernels() -> ModuleType | None:
-    """Warns once where Numba is installed and does not work."""
-    try:
-        from .numba import kernels
-    except ImportError as error:
-        warnings.warn(f'dynconv_mm goes without its Numba kernels, and is slower on CPUs: {error}. '
-                      f'`pip install --upgrade numba` mends it, DYNCONV_MM_NUMBA=0 silences this.', stacklevel=2)
-        return None
-    return kernels
-
-
-def _addresses(dtype: torch.dtype, *tensors: tuple[Tensor | None, int]) -> list[int] | None:
-    """Where tensors lie, 0 for None; None unless they are of ``dtype`` and lie on the CPU, as many numbers as said in a
-    row."""
-    result = []
-    for tensor, numbers in tensors:
-        if tensor is None:
-            result.append(0)
-        elif tensor.dtype is dtype and type(tensor) in _TENSORS and tensor.is_cpu and tensor.is_contiguous() \
-                and tensor.numel() == numbers:
-            result.append(tensor.data_ptr())
-        else:
-            return None
-    return result
-
-
-def _rows(attention: Tensor | None, dtype: torch.dtype) -> tuple[int, int] | None:
-    """Where an attention lies, and the stride between its samples; None unless each lies there without gaps."""
-    if attention is None:
-        return 0, 0
-    if type(attention) in _TENSORS and attention.dtype is dtype and attention.is_cpu and attention.stride(1) == 1:
-        return attention.data_ptr(), attention.stride(0)
-    return None

@@ -21,7 +21,8 @@ from dynconv_mm.functional.fused import (
     fused_kernels,
     fused_scale_and_shift,
 )
-from dynconv_mm.functional.numba import enable_numba, pointers
+from dynconv_mm.functional.numba import enable_numba, numba_kernels, pointers
+from dynconv_mm.functional.numba import serving as serving_calls
 from dynconv_mm.layers import DyConv2d, ODConv2d
 from dynconv_mm.layers.norm_folding import conv_norm
 
@@ -243,12 +244,13 @@ def serving(layer: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> set
             calls.append(name)
             return getattr(kernels, name)
 
-    kernels = fused._import_kernels()
+    kernels = numba_kernels('kernels')
     with enable_numba(False):
         expected = layer(x)
-    monkeypatch.setattr(fused, '_import_kernels', Watched)
+    for module in (fused, serving_calls):
+        monkeypatch.setattr(module, 'numba_kernels', lambda name: Watched())
     torch.testing.assert_close(layer(x), expected)
-    return set(calls) - {'ZEROS'}
+    return set(calls)
 
 
 @pytest.fixture
@@ -361,7 +363,7 @@ def test_a_numba_that_does_not_work(odconv, monkeypatch):
     """One warning, and the numbers all the same."""
     monkeypatch.setitem(sys.modules, 'dynconv_mm.functional.numba.kernels', None)
     monkeypatch.delattr('dynconv_mm.functional.numba.kernels')
-    fused._import_kernels.cache_clear()
+    numba_kernels.cache_clear()
     x = torch.randn(1, 6, 9, 8)
     with enable_numba(False):
         expected = odconv(x)
@@ -370,7 +372,7 @@ def test_a_numba_that_does_not_work(odconv, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         odconv(x)
-    fused._import_kernels.cache_clear()
+    numba_kernels.cache_clear()
 
 
 def test_without_a_folder_for_machine_code(monkeypatch):

@@ -1,14 +1,23 @@
 """The switch of the Numba kernels: on where Numba is installed, and importable where it is not.
 
-The kernels serve CPU tensors without gradients. Their modules, ``kernels`` and ``pointers``, import Numba, which takes
-half a second: ``dynconv_mm.functional.fused`` does so when it first needs one.
+The kernels serve CPU tensors. Their modules import Numba, which takes half a second: :func:`numba_kernels` does so when
+one is first needed.
 """
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import warnings
+from types import ModuleType
+
+import numpy as np
+import torch
 
 from ..switch import Switch
+
+# The types that the kernels serve, each with a number that says so to a kernel.
+ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 class enable_numba(Switch):
@@ -43,6 +52,17 @@ class enable_numba(Switch):
 def numba_enabled() -> bool:
     """Whether the Numba kernels may be used."""
     return enable_numba.enabled
+
+
+@functools.cache
+def numba_kernels(name: str) -> ModuleType | None:
+    """A module of this package; None, with a warning, where Numba is installed and does not work."""
+    try:
+        return importlib.import_module(f'.{name}', __name__)
+    except ImportError as error:
+        warnings.warn(f'dynconv_mm goes without its Numba kernels, and is slower on CPUs: {error}. '
+                      f'`pip install --upgrade numba` mends it, DYNCONV_MM_NUMBA=0 silences this.', stacklevel=2)
+        return None
 
 
 enable_numba.set_from_environment(default=importlib.util.find_spec('numba') is not None)

@@ -6,11 +6,8 @@ Arguments that have the names of tensors are their addresses; 0 stands for one t
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from .pointers import compiled, pointer
-
-ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 @compiled
