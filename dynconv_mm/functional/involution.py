@@ -6,6 +6,7 @@ predicted in different ways. No k² copies of the input are ever made: it is a s
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from . import involution_cpu, portable
 from .involution_cpu import accumulation_dtype, empty_output
+from .numba import ZEROS, numba_enabled, numba_kernels
 from .sample_conv import IntPair, output_size, pair
 from .second_order import differentiable_gradients
 from .tracing import is_exported
@@ -31,13 +33,14 @@ def involution2d(input: Tensor,
 
     The channels are split into G groups of neighbours, g(c) = ⌊c·G/C⌋, each with its own kernels. Half precision is
     summed up in float32. CUDA tensors are computed by Triton where :func:`~dynconv_mm.functional.enable_triton` asks
-    for it.
+    for it; CPU tensors by Numba where it is installed (:func:`~dynconv_mm.functional.enable_numba`) and both tensors
+    lie in torch's own order.
 
     Args:
         input (Tensor[batch, channels, height, width]): features; the batch may be empty.
         weight (Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]): the kernels, of the
-            input's dtype. On the CPU it is fastest if the memory order is [batch, out_height, out_width, groups,
-            kernel_height, kernel_width], which is what a convolution in ``channels_last`` puts out.
+            input's dtype. Without Numba it is fastest on the CPU if the memory order is [batch, out_height, out_width,
+            groups, kernel_height, kernel_width], which is what a convolution in ``channels_last`` puts out.
         stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
 
     Returns:
@@ -150,14 +153,35 @@ def _grad_weight(grad: Tensor, input: Tensor, weight: Tensor, stride: list[int],
     return grad_weight
 
 
-def _or_triton(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
-    """The function, and in its place Triton's of that name where it is switched on and takes the tensors."""
+def wants_channels_last(hidden: Tensor) -> bool:
+    """Whether kernels should be predicted in ``channels_last``, in which :func:`involution2d` reads them faster.
+
+    Args:
+        hidden (Tensor[batch, channels, height, width]): what they are predicted from.
+    """
+    return hidden.device.type == 'cpu' and not (numba_enabled() and hidden.dtype in ZEROS)
+
+
+def _triton_kernels() -> ModuleType | None:
+    if not triton_enabled():
+        return None
+    from .triton import involution
+    return involution
+
+
+def _numba_kernels() -> ModuleType | None:
+    return numba_kernels('involution') if numba_enabled() else None
+
+
+def _or_kernels(function: Callable[..., Tensor], name: str, kernels: Callable[[], ModuleType | None]
+                ) -> Callable[..., Tensor]:
+    """The function, and in its place the one of that name in a module of kernels where there is one that takes the
+    tensors."""
 
     def run(*arguments: Tensor | list[int]) -> Tensor:
-        if triton_enabled():
-            from .triton import involution as kernels
-            if kernels.serves(*arguments[:-3]):
-                return getattr(kernels, name)(*arguments)
+        module = kernels()
+        if module is not None and module.serves(*arguments[:-3]):
+            return getattr(module, name)(*arguments)
         return function(*arguments)
 
     return run
@@ -177,7 +201,8 @@ for _operator, _schema, _name, _any, _meta in (
      lambda grad, input, weight, *geometry: torch.empty_like(weight)),
 ):
     _LIBRARY.define(f'{_operator}({_schema}) -> Tensor')
-    _LIBRARY.impl(_operator, _or_triton(_any, _name), 'CompositeExplicitAutograd')
-    _LIBRARY.impl(_operator, _or_triton(getattr(involution_cpu, _name), _name), 'CPU')
+    _on_cpu = _or_kernels(getattr(involution_cpu, _name), _name, _numba_kernels)
+    _LIBRARY.impl(_operator, _or_kernels(_any, _name, _triton_kernels), 'CompositeExplicitAutograd')
+    _LIBRARY.impl(_operator, _or_kernels(_on_cpu, _name, _triton_kernels), 'CPU')
     _LIBRARY.impl(_operator, _meta, 'Meta')
 _LIBRARY.impl('involution2d', _Involution2d.apply, 'Autograd')

@@ -1,4 +1,4 @@
-"""involution2d is its equation, in outputs and gradients, by both of its implementations."""
+"""involution2d is its equation, in outputs and gradients, by each of its implementations."""
 from __future__ import annotations
 
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynconv_mm.functional import involution, involution2d
+from dynconv_mm.functional import enable_numba, involution, involution2d
 
 GEOMETRIES = {  # kernel_size, stride, padding, dilation, size
     '7x7': ((7, 7), (1, 1), (3, 3), (1, 1), (9, 8)),
@@ -18,6 +18,7 @@ GEOMETRIES = {  # kernel_size, stride, padding, dilation, size
     'without padding': ((3, 3), (2, 3), (0, 0), (1, 2), (8, 9)),
     'even and wide padding': ((2, 4), (3, 2), (1, 5), (3, 1), (6, 5)),
     'smaller than the kernel': ((7, 7), (2, 2), (3, 3), (1, 1), (1, 2)),
+    'several blocks of rows': ((3, 3), (1, 1), (1, 1), (1, 1), (13, 58)),
 }
 
 
@@ -56,15 +57,18 @@ def literal(x: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
     return torch.stack(rows, -1).unflatten(-1, (out_height, out_width))
 
 
+@pytest.mark.parametrize('numba', [True, False], ids=['numba', 'torch'])
 @pytest.mark.parametrize('name', GEOMETRIES)
-def test_equation_and_gradients(name):
+def test_equation_and_gradients(name, numba):
     x, weight, geometry = make(GEOMETRIES[name])
     expected = literal(x, weight, **geometry)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected_gradients = torch.autograd.grad(expected, (x, weight), grad)
-    actual = involution2d(x, weight, **geometry)
+    with enable_numba(numba):
+        actual = involution2d(x, weight, **geometry)
+        gradients = torch.autograd.grad(actual, (x, weight), grad)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(torch.autograd.grad(actual, (x, weight), grad), expected_gradients, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=0, atol=1e-12)
 
     # what other devices run
     tensors, lists = (x.detach(), weight.detach()), [list(value) for value in geometry.values()]
@@ -79,10 +83,11 @@ def test_gradcheck(name):
     assert torch.autograd.gradcheck(lambda *tensors: involution2d(*tensors, **geometry), (x, weight))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_geometry(data):
     """Against im2col, in float64."""
+    numba = data.draw(st.booleans())
     pair = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
     kernel_size, stride, padding, dilation = (data.draw(pair(*limits)) for limits in ((1, 4), (1, 4), (0, 3), (1, 3)))
     least = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(kernel_size, padding, dilation)]
@@ -92,9 +97,11 @@ def test_any_geometry(data):
     columns = torch.nn.functional.unfold(x, kernel_size, dilation, padding, stride)
     columns = columns.view(2, groups, group_channels, *kernel_size, *weight.shape[4:])
     expected = (columns * weight[:, :, None]).sum((3, 4)).flatten(1, 2)
-    actual = involution2d(x, weight, **geometry)
+    with enable_numba(numba):
+        actual = involution2d(x, weight, **geometry)
+        gradients = torch.autograd.grad(actual.square().sum(), (x, weight))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
-    torch.testing.assert_close(torch.autograd.grad(actual.square().sum(), (x, weight)),
+    torch.testing.assert_close(gradients,
                                torch.autograd.grad(expected.square().sum(), (x, weight)), rtol=0, atol=1e-9)
 
 
@@ -233,7 +240,8 @@ def test_no_copy_for_each_shift(monkeypatch):
         monkeypatch.setattr(Tensor, f'new_{name}', lambda self, *args, _make=original, **kwargs: sizes.append(
             made := _make(self, *args, **kwargs)) or made)
     x, weight, geometry = make(((7, 7), (1, 1), (3, 3), (1, 1), (24, 24)), batch=4, groups=1, group_channels=16)
-    involution2d(x, weight, **geometry).sum().backward()
+    with enable_numba(False):
+        involution2d(x, weight, **geometry).sum().backward()
     assert sizes and max(buffer.numel() for buffer in sizes) < 49 * x[0].numel() / 4
 
 
