@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .depthwise import depthwise_conv2d
 from .mixture import ATTENTIONS, Mixture, scaled_kernels, select
 from .sample_conv import sample_conv2d, sample_conv2d_backward
 from .second_order import differentiable_gradients
@@ -15,8 +16,13 @@ TENSORS = ('input', 'weight', 'bias', *ATTENTIONS)
 def convolve(m: Mixture, fuse: bool = True) -> Tensor:
     """A mixture by kernels made for all samples at once, which autograd keeps; ``fuse`` as of
     :func:`~dynconv_mm.functional.mixture.scaled_kernels`."""
-    return sample_conv2d(m.input, scaled_kernels(m, fuse), m.bias, stride=m.stride, padding=m.padding,
-                         dilation=m.dilation, groups=m.groups)
+    kernels = scaled_kernels(m, fuse)
+    if fuse and m.is_depthwise and m.weight.shape[1] == m.groups:
+        y = depthwise_conv2d(m.input, kernels.flatten(0, 1), m.bias, m.stride, m.padding, m.dilation)
+        if y is not None:
+            return y
+    return sample_conv2d(m.input, kernels, m.bias, stride=m.stride, padding=m.padding, dilation=m.dilation,
+                         groups=m.groups)
 
 
 def convolve_recomputed(m: Mixture, samples: int) -> Tensor:
