@@ -4,12 +4,12 @@ from __future__ import annotations
 import math
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
+from .conv_norm_act import ConvNormAct
 from .involution import Involution2d, SizeKeepingConv, check_odd
 from .pointwise_fc import PointwiseFC
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
@@ -40,14 +40,14 @@ class LSA(Involution2d):
         channels = self.in_channels
         for number in range(1, self.depth + 1):
             if self.dw_kernel_size is not None:
-                self._add(f'dw{number}', ConvModule(channels, channels, self.dw_kernel_size, groups=channels,
-                                                    padding=self.dw_kernel_size // 2, bias=False,
-                                                    conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg, act_cfg=None))
+                self._add(f'dw{number}', ConvNormAct(channels, channels, self.dw_kernel_size, groups=channels,
+                                                     padding=self.dw_kernel_size // 2, bias=False,
+                                                     conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg, act_cfg=None))
             if number < self.depth:
-                conv = ConvModule(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
-                                  norm_cfg=norm_cfg)
+                conv = ConvNormAct(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
+                                   norm_cfg=norm_cfg)
             else:
-                conv = ConvModule(channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
+                conv = ConvNormAct(channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
             self._add(f'conv{number}', conv)
             channels = hidden_channels
 
@@ -75,12 +75,12 @@ class GSI(nn.Module):
         self.kernel_size = kernel_size
         self.geometry = dict(stride=stride, dilation=dilation,
                              padding=tuple(d * (kernel_size - 1) // 2 for d in dilation))
-        self.conv1 = ConvModule(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG)
+        self.conv1 = ConvNormAct(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG)
         self.fc = PointwiseFC(hidden_channels, hidden_channels**2 * kernel_size**2) if dynamic else None
         self.conv = None if dynamic else StaticConv2d(hidden_channels, hidden_channels, kernel_size, bias=False,
                                                       **self.geometry)
-        self.conv2 = ConvModule(hidden_channels, channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
-                                norm_cfg=norm_cfg, act_cfg=None)
+        self.conv2 = ConvNormAct(hidden_channels, channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
+                                 norm_cfg=norm_cfg, act_cfg=None)
 
     def compute_kernel(self, hidden: Tensor) -> Tensor:
         """The kernel of each sample, Tensor[batch, c, c, kernel_size, kernel_size], of features Tensor[batch, c,
@@ -210,7 +210,7 @@ class DCDC2d(SizeKeepingConv):
         wherever its inputs have that of a ReLU's output.
         """
         for module in self.modules():
-            if isinstance(module, (ConvModule, PointwiseFC, StaticConv2d)):
+            if isinstance(module, (ConvNormAct, PointwiseFC, StaticConv2d)):
                 module.init_weights()
         if self.bias is not None:
             nn.init.zeros_(self.bias)

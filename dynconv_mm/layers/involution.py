@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..functional.involution import involution2d
+from ..functional.involution import involution2d, wants_channels_last
 from .conv_arguments import ConvArguments, check_module_cfg
+from .conv_norm_act import ConvNormAct
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
 
@@ -116,14 +116,14 @@ class Involution2d(SizeKeepingConv):
 
     def _make_branch(self, hidden_channels: int, kernel_channels: int, norm_cfg: dict | None) -> None:
         """Build what predicts kernels; the last of ``self.branch`` (names of modules, in order) puts them out."""
-        self.conv1 = ConvModule(self.in_channels, hidden_channels, 1, conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg)
-        self.conv2 = ConvModule(hidden_channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
+        self.conv1 = ConvNormAct(self.in_channels, hidden_channels, 1, conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg)
+        self.conv2 = ConvNormAct(hidden_channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
         self.branch = ['conv1', 'conv2']
 
     def init_weights(self) -> None:
         """Initialise as OpenMMLab does: Kaiming-normal by fan-out, norms 1, biases 0."""
         for module in self.modules():
-            if isinstance(module, (ConvModule, StaticConv2d)):
+            if isinstance(module, (ConvNormAct, StaticConv2d)):
                 module.init_weights()
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -140,7 +140,7 @@ class Involution2d(SizeKeepingConv):
         hidden = self.pool(x)
         for name in self.branch[:-1]:
             hidden = getattr(self, name)(hidden)
-        if hidden.device.type == 'cpu':  # the order in which involution2d reads them there
+        if wants_channels_last(hidden):
             hidden = hidden.contiguous(memory_format=torch.channels_last)
         kernels = getattr(self, self.branch[-1])(hidden)
         groups = self.in_channels // self.group_channels

@@ -1,11 +1,16 @@
 """The static convolutions inside dynamic layers."""
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.depthwise import depthwise_conv2d
+from ..functional.tracing import is_traced
 from .conv_arguments import ConvArguments
+from .norm_folding import scale_and_shift
 
 
 class StaticConv2d(ConvArguments):
@@ -44,8 +49,29 @@ class StaticConv2d(ConvArguments):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.weight, self.bias)
+
+    def forward_norm(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """``norm(self(x))`` for a batch norm in eval mode; by a scaled kernel where that is smaller than the output.
+
+        Args:
+            x (Tensor[batch, in_channels, height, width]): features.
+            norm (Module): the batch norm.
+        """
+        pixels = x.numel() // (self.in_channels * math.prod(self.stride))
+        if is_traced() or self.weight.numel() > pixels * self.out_channels:
+            return norm(self(x))
+        scale, shift = scale_and_shift(norm)
+        bias = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
+        return self._convolve(x, self.weight * scale[:, None, None, None], bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = self._pad(x)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        if 1 < self.groups == self.in_channels == self.out_channels:
+            y = depthwise_conv2d(x, weight, bias, self.stride, padding, self.dilation)
+            if y is not None:
+                return y
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 #: for the modules of mmcv that build a convolution

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dynconv_mm.layers import CondConv2d, DyConv2d, ODConv2d
 from dynconv_mm.layers.norm_folding import conv_norm
+from dynconv_mm.layers.static_conv import StaticConv2d
 
 SMALL = dict(in_channels=6, out_channels=4, kernel_size=3, padding=1)
 CONVS = {
@@ -17,6 +18,7 @@ CONVS = {
     'DyConv2d': lambda **options: DyConv2d(**options, kernel_num=3),
     'CondConv2d': lambda **options: CondConv2d(**options, kernel_num=3),
     'CondConv2d, shared routing': lambda **options: CondConv2d(**options, kernel_num=3, routing=False),
+    'StaticConv2d': StaticConv2d,
 }
 
 
@@ -106,3 +108,13 @@ def test_static_convolutions_and_other_norms(monkeypatch):
         calls = count_calls(norm, monkeypatch)
         torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)))
         assert len(calls) == 2
+
+
+def test_a_static_kernel_that_is_larger_than_the_output_is_left_alone(monkeypatch):
+    conv, norm = StaticConv2d(6, 4, 3, padding=1).double(), make_norm()
+    calls = count_calls(norm, monkeypatch)
+    large, small = make_input(), make_input()[:1, :, :7, :7]
+    conv_norm(conv, norm, large)
+    assert not calls
+    conv_norm(conv, norm, small)  # 216 numbers in the kernel, 196 in the output
+    assert len(calls) == 1

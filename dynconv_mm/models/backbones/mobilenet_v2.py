@@ -4,11 +4,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_module_cfg, check_positive_int
-from ...layers.norm_folding import conv_norm
+from ...layers.conv_norm_act import ConvNormAct
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
 
@@ -16,14 +15,6 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     """``channels`` rounded to a multiple of ``divisor``, but by no more than 10% down."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor
-
-
-class ConvNormAct(ConvModule):
-    """mmcv's ``ConvModule``, whose convolution takes what a block shares and may take over its norm in eval mode."""
-
-    def forward(self, x: Tensor, *shared: Tensor) -> Tensor:
-        x = conv_norm(self.conv, self.norm, x, *shared)
-        return self.activate(x) if self.with_activation else x
 
 
 class InvertedResidual(CheckpointedBlock):
