@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from . import involution_cpu, portable
 from .involution_cpu import accumulation_dtype, empty_output
-from .numba import ZEROS, numba_enabled, numba_kernels
+from .numba import NUMBA_DTYPES, numba_enabled, numba_kernels
 from .sample_conv import IntPair, output_size, pair
 from .second_order import differentiable_gradients
 from .tracing import is_exported
@@ -159,7 +159,7 @@ def wants_channels_last(hidden: Tensor) -> bool:
     Args:
         hidden (Tensor[batch, channels, height, width]): what they are predicted from.
     """
-    return hidden.device.type == 'cpu' and not (numba_enabled() and hidden.dtype in ZEROS)
+    return hidden.device.type == 'cpu' and not (numba_enabled() and hidden.dtype in NUMBA_DTYPES)
 
 
 def _triton_kernels() -> ModuleType | None:

@@ -18,6 +18,7 @@ from ..switch import Switch
 
 # The types that the kernels serve, each with a number that says so to a kernel.
 ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+NUMBA_DTYPES = tuple(ZEROS)  # torch 2.1 cannot compile a look into a dict
 
 
 class enable_numba(Switch):

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from ..tracing import is_traced
-from . import ZEROS, numba_enabled, numba_kernels
+from . import NUMBA_DTYPES, numba_enabled, numba_kernels
 
 _TENSORS = (Tensor, nn.Parameter)  # no subclass, which may have no memory
 
 
 def kernels_for(x: Tensor, module: str) -> ModuleType | None:
     """That module of the package, if kernels without gradients serve a call with this tensor."""
-    if torch.is_grad_enabled() or not numba_enabled() or not x.is_cpu or x.dtype not in ZEROS or is_traced() \
+    if torch.is_grad_enabled() or not numba_enabled() or not x.is_cpu or x.dtype not in NUMBA_DTYPES or is_traced() \
             or torch._C._len_torch_dispatch_stack():
         return None
     return numba_kernels(module)
