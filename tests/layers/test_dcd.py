@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import initialize
+from one_graph import needs_one_graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -561,6 +562,7 @@ def test_channels_last(options):
     torch.testing.assert_close(actual, expected)
 
 
+@needs_one_graph
 @pytest.mark.parametrize('options', KINDS, ids=str)
 def test_compiled_in_one_graph(options):
     layer, x, results = make_layer(padding=1, **options), make_input(), []

@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from mmengine.registry import MODELS
+from one_graph import needs_one_graph
 from torch import Tensor, nn
 
 from dynconv_mm.functional import PLANS
@@ -147,6 +148,7 @@ def test_memory_format(layer):
     torch.testing.assert_close(layer(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
+@needs_one_graph
 def test_compiled_as_one_graph(layer):
     x = make_input().requires_grad_()
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from one_graph import needs_one_graph
 from torch import nn
 
 from dynconv_mm.functional import PLANS, use_plan
@@ -58,6 +59,7 @@ def assert_close(actual, expected, tolerance: float = 1e-4) -> None:
         assert error < tolerance
 
 
+@needs_one_graph
 @pytest.mark.parametrize(('name', 'training'), [('ODConvResNet 3x', True), ('ODConvMobileNetV2 1x', False)])
 def test_compiled_once_for_any_batch_size_and_changing_temperature(name, training):
     """As one graph, and with the gradients of the network that is not compiled."""
