@@ -52,6 +52,15 @@ def element_offsets(geometry):
 
 
 @compiled
+def buffers(zero, channels, geometry):
+    """Zeros for a group's planes, and for a block of its kernels and of its outputs."""
+    columns, plane, _, size = layout(geometry)
+    _, _, kernel_height, kernel_width, stride_y, stride_x = geometry[:6]
+    return (np.zeros(channels * stride_y * stride_x * plane + columns + LANES, type(zero)),
+            np.zeros(kernel_height * kernel_width * size, type(zero)), np.zeros(channels * size, type(zero)))
+
+
+@compiled
 def copy_maps(planes, maps, number, channels, geometry, back):
     """The maps of the group of that number, [channels, height, width], into planes [channels, phases], or back.
 
@@ -75,9 +84,6 @@ def copy_maps(planes, maps, number, channels, geometry, back):
                 if back:
                     for i in range(length):
                         maps[start + i * stride_x] = planes[to + i]
-                elif stride_x == 1:  # of neighbours the compiler makes one
-                    for i in range(length):
-                        planes[to + i] = maps[start + i]
                 else:
                     for i in range(length):
                         planes[to + i] = maps[start + i * stride_x]
@@ -123,8 +129,7 @@ def involve(zero, features, weight, output, channels, geometry, first, last):
     offsets = element_offsets(geometry)
     columns, plane, rows, size = layout(geometry)
     elements, whole = len(offsets), geometry[4] * geometry[5] * plane
-    planes = np.zeros(channels * whole + columns + LANES, type(zero))
-    kernels, outputs = np.zeros(elements * size, type(zero)), np.zeros(channels * size, type(zero))
+    planes, kernels, outputs = buffers(zero, channels, geometry)
     x, w = pointer(planes.ctypes.data, zero), pointer(kernels.ctypes.data, zero)
     y = pointer(outputs.ctypes.data, zero)
     for number in range(first, last):
@@ -166,8 +171,7 @@ def involve_gradients(zero, gradient, weight, result, channels, geometry, first,
     offsets = element_offsets(geometry)
     columns, plane, rows, size = layout(geometry)
     elements, whole = len(offsets), geometry[4] * geometry[5] * plane
-    planes = np.empty(channels * whole + columns + LANES, type(zero))
-    kernels, gradients = np.zeros(elements * size, type(zero)), np.zeros(channels * size, type(zero))
+    planes, kernels, gradients = buffers(zero, channels, geometry)
     x, w = pointer(planes.ctypes.data, zero), pointer(kernels.ctypes.data, zero)
     g = pointer(gradients.ctypes.data, zero)
     for number in range(first, last):
@@ -196,8 +200,7 @@ def kernel_gradients(zero, gradient, features, result, channels, geometry, first
     offsets = element_offsets(geometry)
     columns, plane, rows, size = layout(geometry)
     elements, whole = len(offsets), geometry[4] * geometry[5] * plane
-    planes = np.zeros(channels * whole + columns + LANES, type(zero))
-    kernels, gradients = np.zeros(elements * size, type(zero)), np.zeros(channels * size, type(zero))
+    planes, kernels, gradients = buffers(zero, channels, geometry)
     x, w = pointer(planes.ctypes.data, zero), pointer(kernels.ctypes.data, zero)
     g = pointer(gradients.ctypes.data, zero)
     for number in range(first, last):
