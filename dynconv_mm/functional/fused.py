@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .depthwise import depthwise_conv2d
+from .depthwise import conv2d
 from .numba import ZEROS, numba_kernels
 from .numba.serving import addresses, kernels_for, sample_rows
 from .sample_conv import is_channels_last
@@ -161,8 +161,7 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
         return None
     pooled, pixels = _pooled(x)
     arguments = _attention_arguments(pooled, pixels, attention)
-    around = addresses(x.dtype, (weight, weight.numel()),
-                        *((tensor, out_channels) for tensor in (*norm[:4], bias)))
+    around = addresses(x.dtype, (weight, weight.numel()), *((tensor, out_channels) for tensor in (*norm[:4], bias)))
     if arguments is None or around is None:
         return None
     logits = attention.bias.shape[0]
@@ -181,11 +180,7 @@ def attended_conv2d(x: Tensor, attention: Attention, starts: dict[str, int], wei
     kernel = workspace('kernels', weight.shape[1:], weight)
     kernels.attended_kernel(*arguments, starts.get('channel', -1), starts.get('spatial', -1), around[0], n, groups,
                             area, kernel.data_ptr())
-    if groups > 1 and group_channels == 1 and groups == out_channels:
-        y = depthwise_conv2d(x, kernel, offset, stride, padding, dilation)
-        if y is not None:
-            return y
-    return F.conv2d(x, kernel, offset, stride, padding, dilation, groups)
+    return conv2d(x, kernel, offset, stride, padding, dilation, groups)
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, int]:
@@ -201,7 +196,7 @@ def _attention_arguments(x: Tensor, pixels: int, attention: Attention) -> tuple 
     logits, hidden = heads.shape[:2]
     channels = x.shape[1]
     at = addresses(x.dtype, (x, x.numel()), (fc, hidden * channels), *((tensor, hidden) for tensor in norm[:4]),
-                    (heads, logits * hidden), (bias, logits), (temperature, 1))
+                   (heads, logits * hidden), (bias, logits), (temperature, 1))
     if at is None:
         return None
     return (at[0], channels, pixels, at[1], hidden, *at[2:6], norm.eps, at[6], at[7], logits, at[8])

@@ -80,10 +80,10 @@ class MixtureConv2d(ConvArguments):
             shared (Tensor): what ``forward`` takes beside the features.
         """
         attentions = self.compute_attentions(x, *shared)
-        scale, shift = scale_and_shift(norm)
+        scale, shift = scale_and_shift(norm, self.bias)
         filter_ = attentions.get('filter')
         attentions['filter'] = scale.expand(x.shape[0], -1) if filter_ is None else filter_ * scale
-        return self._convolve(x, shift if self.bias is None else shift + self.bias * scale, attentions)
+        return self._convolve(x, shift, attentions)
 
     def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:
         x, padding = self._pad(x)

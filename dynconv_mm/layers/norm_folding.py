@@ -26,16 +26,22 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     return conv.forward_norm(x, norm, *shared)
 
 
-def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A batch norm in eval mode as a scale and a shift, Tensor[channels] each."""
+def scale_and_shift(norm: nn.Module, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A bias and a batch norm in eval mode behind it as a scale and a shift, Tensor[channels] each.
+
+    Args:
+        norm (Module): the batch norm.
+        bias (Tensor[channels], optional): of the convolution.
+    """
     affine = fused_scale_and_shift(norm_tensors(norm))
-    if affine is not None:
-        return tuple(affine)
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
-        scale = norm.weight * scale
-    bias = torch.zeros_like(scale) if norm.bias is None else norm.bias
-    return scale, torch.addcmul(bias, norm.running_mean, scale, value=-1)
+    if affine is None:
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        if norm.weight is not None:
+            scale = norm.weight * scale
+        of_norm = torch.zeros_like(scale) if norm.bias is None else norm.bias
+        affine = scale, torch.addcmul(of_norm, norm.running_mean, scale, value=-1)
+    scale, shift = affine
+    return scale, shift if bias is None else shift + bias * scale
 
 
 def norm_tensors(norm: nn.Module) -> Norm:

@@ -5,9 +5,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..functional.depthwise import depthwise_conv2d
+from ..functional.depthwise import conv2d
 from ..functional.tracing import is_traced
 from .conv_arguments import ConvArguments
 from .norm_folding import scale_and_shift
@@ -61,17 +60,12 @@ class StaticConv2d(ConvArguments):
         pixels = x.numel() // (self.in_channels * math.prod(self.stride))
         if is_traced() or self.weight.numel() > pixels * self.out_channels:
             return norm(self(x))
-        scale, shift = scale_and_shift(norm)
-        bias = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
-        return self._convolve(x, self.weight * scale[:, None, None, None], bias)
+        scale, shift = scale_and_shift(norm, self.bias)
+        return self._convolve(x, self.weight * scale[:, None, None, None], shift)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = self._pad(x)
-        if 1 < self.groups == self.in_channels == self.out_channels:
-            y = depthwise_conv2d(x, weight, bias, self.stride, padding, self.dilation)
-            if y is not None:
-                return y
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 #: for the modules of mmcv that build a convolution

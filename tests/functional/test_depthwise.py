@@ -95,16 +95,15 @@ def test_autocast():
 @pytest.fixture
 def serves(monkeypatch) -> list[bool]:
     """Whether it served, call by call."""
-    from dynconv_mm.functional import fused, recomputed
-    from dynconv_mm.layers import static_conv
+    from dynconv_mm.functional import recomputed
     calls = []
 
     def watched(*arguments) -> Tensor | None:
-        y = depthwise.depthwise_conv2d(*arguments)
+        y = depthwise_conv2d(*arguments)
         calls.append(y is not None)
         return y
 
-    for module in (fused, recomputed, static_conv):
+    for module in (depthwise, recomputed):
         monkeypatch.setattr(module, 'depthwise_conv2d', watched)
     return calls
 
@@ -140,3 +139,9 @@ def test_a_training_goes_without(serves):
     with use_plan('per_sample'):
         layer(x).sum().backward()
     assert not any(serves)
+
+
+@torch.no_grad()
+def test_a_single_map_without_a_batch_is_torchs():
+    layer, x = StaticConv2d(6, 6, 3, 1, 1, groups=6), torch.randn(6, 6, 8)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
