@@ -117,7 +117,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
     parser.add_argument('--calibrate', type=Path, metavar='FILE',
                         help='measure layers by all plans instead (about six minutes, with nothing else running), fit '
-                        'the cost model and write it to FILE; the package reads dynconv_mm/functional/plan_costs.json')
+                        'the cost model and write it to FILE; the package reads dynconv_mm/functional/costs_cpu.json')
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (3 if args.calibrate else 9)
     for name in ('batches', 'training_batches', 'compiled_batches', 'threads', 'rounds', 'size'):
@@ -136,7 +136,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     from dynconv_mm.analysis.benchmark import static_network
-    from dynconv_mm.functional.plans import check_plan
+    from dynconv_mm.functional.mixture_conv import check_plan
     for name in args.networks:
         static_network(name)
     for plan in args.plans:

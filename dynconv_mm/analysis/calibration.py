@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..functional.mixture import Mixture
-from ..functional.mixture_conv import mixture_conv2d
-from ..functional.plan_costs import QUANTITIES, Shape
-from ..functional.plans import PLANS
+from ..functional.cost_model import QUANTITIES, Shape
+from ..functional.mixture_conv import MIXTURE_CONV, PLANS, Mixture, mixture_conv2d
 from .timing import time_in_turns
 
 # in_channels, out_channels, kernel_size, input size, stride, groups
@@ -54,13 +52,13 @@ def cases(is_training: bool, seed: int = 0) -> Iterator[Case]:
         padding = k // 2
         m = Mixture(rand(batch, c_in, size, size), rand(n, c_out, c_in // groups, k, k), None,
                     rand(batch, n) if n > 1 else None, rand(batch, k * k) if k > 1 else None, rand(batch, c_in),
-                    rand(batch, c_out), (stride, stride), (padding, padding), (1, 1), groups)
+                    rand(batch, c_out), (stride, stride), (padding, padding), (1, 1), groups, True)
         yield Case(Shape(batch, n, c_in, c_out, groups, (k, k), (size, size), m.output_size, is_training), m)
 
 
 def candidates(m: Mixture) -> list[str]:
     """The plans to measure for a mixture."""
-    able = [name for name, plan in PLANS.items() if plan.obstacle(m) is None]
+    able = [name for name in PLANS if MIXTURE_CONV.refusal(name, m, m.input.requires_grad) is None]
     if m.output_size[0] * m.output_size[1] > FEW_PIXELS or m.groups > 1:
         able.remove('mix_after') if 'mix_after' in able else None
     return able
@@ -70,7 +68,8 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
     """Milliseconds by plan: of the output, and in training of all gradients too."""
     m = case.mixture
     tensors = [value for value in m[:7] if value is not None]
-    arguments = {**m._asdict()}
+    arguments = m._asdict()
+    del arguments['shares_attention']
 
     def call(plan: str):
         y = mixture_conv2d(**arguments, plan=plan)

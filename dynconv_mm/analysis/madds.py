@@ -305,7 +305,7 @@ HANDLERS: dict[str, Handler] = {
     'StaticConv2d': conv2d,
     'Linear': linear,
     'Embedding': no_product,
-    'PointwiseFC': linear,
+    'FullyConnected': linear,
     'CondConv2d': mixture,
     'CondConvRouting': routing,
     'CondConvLinear': mixture_linear,

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from ..layers.dcd import DCDConv2d
-from ..layers.dynamic_fusion import DynamicFusion
+from ..layers.dcd_base import DynamicFusion
 from .observe import find_layers, observe
 from .running_statistics import RunningStatistics
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import DCDC2d, DCDConv2d, Involution2d
 from ..layers.condconv import CondConvLinear
-from ..layers.dynamic_fusion import DynamicFusion
+from ..layers.dcd_base import DynamicFusion
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.static_conv import StaticConv2d
 

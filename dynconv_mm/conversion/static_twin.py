@@ -8,7 +8,7 @@ from torch import nn
 from ..compat.optional import import_optional
 from ..layers import DCDC2d, DCDConv2d, Involution2d
 from ..layers.condconv import CondConvLinear, CondConvRouting
-from ..layers.dynamic_fusion import DynamicFusion
+from ..layers.dcd_base import DynamicFusion
 from ..layers.mixture_conv import MixtureConv2d
 
 

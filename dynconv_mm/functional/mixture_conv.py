@@ -5,16 +5,20 @@ different attentions; ODConv's Eq. 2 is its most general form.
 """
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .autocast import autocast_dtype
-from .mixture import ATTENTIONS, Mixture, simplify
-from .plans import FRUGAL_PLAN, PLANS, choose_plan
-from .sample_conv import IntPair, is_channels_last, pair
-from .tracing import is_exported, is_traced
+from .batch_norm import BatchNorm, scale_and_shift
+from .cost_model import cheapest
+from .geometry import IntPair, output_size, pair
+from .operator import Operator
+
+ATTENTIONS = ('kernel_attention', 'spatial_attention', 'channel_attention', 'filter_attention')
 
 
 def mixture_conv2d(input: Tensor,
@@ -29,6 +33,7 @@ def mixture_conv2d(input: Tensor,
                    padding: int | IntPair = 0,
                    dilation: int | IntPair = 1,
                    groups: int = 1,
+                   norm: BatchNorm | None = None,
                    plan: str = 'auto') -> Tensor:
     r"""Convolve each sample with its own mixture of kernels (ODConv, Eq. 2).
 
@@ -47,8 +52,10 @@ def mixture_conv2d(input: Tensor,
         channel_attention (Tensor[batch, (n,) in_channels], optional): α_c.
         filter_attention (Tensor[batch, (n,) out_channels], optional): α_f.
         stride, padding, dilation, groups: as in :func:`torch.nn.functional.conv2d`.
+        norm (BatchNorm, optional): a batch norm by running statistics, applied to the result without a pass of
+            its own.
         plan (str): how to execute it, one of :data:`~dynconv_mm.functional.PLANS`, or 'auto'. Every plan
-            gives the same numbers.
+            gives the same numbers. What is compiled or exported has a form of its own.
 
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
@@ -63,48 +70,154 @@ def mixture_conv2d(input: Tensor,
         >>> mixture_conv2d(x, weight, kernel_attention=attention, padding=1).shape
         torch.Size([2, 6, 9, 9])
     """
+    if not isinstance(stride, tuple):
+        stride = pair(stride)
+    if not isinstance(padding, tuple):
+        padding = pair(padding)
+    if not isinstance(dilation, tuple):
+        dilation = pair(dilation)
+    shares_attention = not any([attention is not None and attention.dim() == 3
+                                for attention in (spatial_attention, channel_attention, filter_attention)])
     m = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention, filter_attention,
-                pair(stride), pair(padding), pair(dilation), groups)
+                stride, padding, dilation, groups, shares_attention)
     _check_shapes(m)
-    dtype = autocast_dtype(input)
-    if dtype is not None:
-        with torch.autocast(input.device.type, enabled=False):
-            return _execute(_cast(m, dtype), plan)
-    return _execute(m, plan)
+    if plan != 'auto':
+        check_plan(plan)
+    if norm is not None:
+        m = _with_norm(m, norm)
+    return MIXTURE_CONV(_simplify(m), plan)
 
 
-def _execute(m: Mixture, plan: str) -> Tensor:
-    m = simplify(m)
-    name = choose_plan(m, plan)
-    if not is_exported() and m.input.shape[0] == 0:
-        return _empty_batch(m)
-    y = _run(m, name)
-    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(m.input) else y
+class Mixture(NamedTuple):
+    """The arguments of :func:`mixture_conv2d`, checked."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    kernel_attention: Tensor | None
+    spatial_attention: Tensor | None
+    channel_attention: Tensor | None
+    filter_attention: Tensor | None
+    stride: IntPair
+    padding: IntPair
+    dilation: IntPair
+    groups: int
+    shares_attention: bool
+    """Whether all kernels have the same spatial, channel and filter attention, so that these leave the sum."""
+
+    @property
+    def output_size(self) -> IntPair:
+        """Height and width of the output."""
+        return output_size(self.input.shape[2:], self.weight.shape[3:], self.stride, self.padding, self.dilation)
 
 
-def _run(m: Mixture, name: str) -> Tensor:
-    """Execute a plan; where memory runs out, once more by the plan that needs least."""
-    if is_traced() or name == FRUGAL_PLAN:
-        return PLANS[name].execute(m)
+# The equation.
+
+
+def sample_kernels(m: Mixture) -> Tensor:
+    """Each sample's kernel with all of its attentions, in operations that autograd knows.
+
+    Returns:
+        Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
+    """
+    batch = m.input.shape[0]
+    n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
+
+    def factor(attention: Tensor | None, own: bool, *shape: int) -> Tensor | None:
+        """An attention to be multiplied with the kernels, of each kernel's own ones or of the shared ones."""
+        if attention is None or (attention.dim() == 3) != own:
+            return None
+        return attention.reshape(batch, n if own else 1, *shape)
+
+    shapes = ((1, 1, 1, kernel_height, kernel_width), (m.groups, 1, group_channels, 1, 1),
+              (m.groups, out_channels // m.groups, 1, 1, 1))
+    own = [factor(attention, True, *shape) for attention, shape in zip(m[4:7], shapes)]
+    bank = m.weight.reshape(1, n, m.groups, -1, group_channels, kernel_height, kernel_width)
+    for scale in own:
+        bank = bank if scale is None else bank * scale
+    if m.kernel_attention is None:
+        kernels = bank.sum(1, keepdim=True).expand(batch, -1, -1, -1, -1, -1, -1)
+    elif own == [None, None, None]:
+        kernels = (m.kernel_attention @ bank.reshape(n, -1)).reshape(batch, 1, *bank.shape[2:])
+    else:
+        kernels = (bank * m.kernel_attention.reshape(batch, n, 1, 1, 1, 1, 1)).sum(1, keepdim=True)
+    column = None  # α_s ⊗ α_c, small beside the kernels
+    for attention, shape in zip(m[4:6], shapes):
+        scale = factor(attention, False, *shape)
+        column = scale if column is None else column if scale is None else column * scale
+    for scale in (column, factor(m.filter_attention, False, *shapes[2])):
+        kernels = kernels if scale is None else kernels * scale
+    return kernels.reshape(batch, *m.weight.shape[1:])
+
+
+def reference(m: Mixture) -> Tensor:
+    """The equation: one kernel for each sample, one convolution with ``batch * groups`` groups."""
+    batch = m.input.shape[0]
+    if batch == 0:  # no kernels to mix: zero gradients for all tensors
+        y = F.conv2d(m.input, m.weight.sum(0), m.bias, *m[7:11])
+        return y + sum(attention.sum() for attention in m[3:7] if attention is not None)
+    kernels = sample_kernels(m)
+    if batch == 1:
+        return F.conv2d(m.input, kernels[0], m.bias, *m[7:11])
+    y = F.conv2d(m.input.reshape(1, -1, *m.input.shape[2:]), kernels.flatten(0, 1), None, m.stride, m.padding,
+                 m.dilation, batch * m.groups)
+    y = y.reshape(batch, -1, *y.shape[2:])
+    return y if m.bias is None else y + m.bias[:, None, None]
+
+
+def _simplify(m: Mixture) -> Mixture:
+    """An equal mixture in which kernels that need no mixing are one, and one kernel has no attention of its own."""
+    if not m.shares_attention:
+        return m
+    if m.kernel_attention is None:
+        return m if m.weight.shape[0] == 1 else m._replace(weight=m.weight.sum(0, keepdim=True))
+    if m.weight.shape[0] > 1:
+        return m
+    filter_ = m.kernel_attention.expand(-1, m.weight.shape[1])
+    if m.filter_attention is not None:
+        filter_ = m.filter_attention * filter_
+    return m._replace(kernel_attention=None, filter_attention=filter_)
+
+
+def _with_norm(m: Mixture, norm: BatchNorm) -> Mixture:
+    """The mixture whose output is that of ``m`` behind a norm: its filter attention scaled, its bias shifted."""
+    scale, shift = scale_and_shift(norm, m.bias)
+    filter_ = scale.expand(m.input.shape[0], -1) if m.filter_attention is None else m.filter_attention * scale
+    return m._replace(filter_attention=filter_, bias=shift)
+
+
+# The choice of a plan.
+
+
+MIXTURE_CONV = Operator(7, reference, cheapest, frugal='per_sample')
+PLANS = MIXTURE_CONV.backends
+"""The ways to execute :func:`mixture_conv2d`, by name."""
+
+
+def check_plan(plan: str) -> None:
+    """Raise a ValueError that names the plans there are unless ``plan`` is one of them or 'auto'."""
+    if not isinstance(plan, str) or plan not in ('auto', *PLANS):
+        raise ValueError(f"plan must be 'auto' or one of {sorted(PLANS)}, but is {plan!r}")
+
+
+@contextmanager
+def use_plan(plan: str) -> Iterator[None]:
+    """Execute all mixtures by one plan within the block, in this thread; those that it cannot serve, as their layers
+    say. What is compiled or exported is not affected.
+
+    Example:
+        >>> with use_plan('grouped'):
+        ...     model(images)
+
+    Raises:
+        ValueError: ``plan`` is unknown.
+    """
+    check_plan(plan)
+    token = MIXTURE_CONV.plan_for_all.set(None if plan == 'auto' else plan)
     try:
-        return PLANS[name].execute(m)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        warnings.warn(f"out of memory in plan {name!r} for input {tuple(m.input.shape)} and weight "
-                      f"{tuple(m.weight.shape)}: trying {FRUGAL_PLAN!r}, which is slower. Reduce the batch size, "
-                      f"or set plan={FRUGAL_PLAN!r} to go without the attempt.", stacklevel=4)
-    return PLANS[FRUGAL_PLAN].execute(m)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # the CPU's allocator raises a plain RuntimeError
-    return isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
-
-
-def _cast(m: Mixture, dtype: torch.dtype) -> Mixture:
-    """All tensors in one dtype, as autocast has it for a convolution."""
-    return m._replace(**{name: value.to(dtype) for name, value in m._asdict().items() if isinstance(value, Tensor)})
+        yield
+    finally:
+        MIXTURE_CONV.plan_for_all.reset(token)
 
 
 def _check_shapes(m: Mixture) -> None:
@@ -122,10 +235,9 @@ def _check_shapes(m: Mixture) -> None:
                          f'divisible by groups')
     if m.bias is not None and m.bias.shape != (out_channels,):
         raise ValueError(f'bias must be [{out_channels}], but its shape is {tuple(m.bias.shape)}')
-    expected = (('spatial_attention', m.spatial_attention, kernel_height * kernel_width),
-                ('channel_attention', m.channel_attention, channels),
-                ('filter_attention', m.filter_attention, out_channels))
-    for name, attention, length in expected:
+    for name, attention, length in (('spatial_attention', m.spatial_attention, kernel_height * kernel_width),
+                                    ('channel_attention', m.channel_attention, channels),
+                                    ('filter_attention', m.filter_attention, out_channels)):
         # two comparisons: torch 2.1 cannot compile `shape not in (…)`
         if attention is not None and attention.shape != (batch, length) and attention.shape != (batch, n, length):
             raise ValueError(f'{name} must be [{batch}, {length}] or [{batch}, {n}, {length}], but its '
@@ -133,11 +245,3 @@ def _check_shapes(m: Mixture) -> None:
     if m.kernel_attention is not None and m.kernel_attention.shape != (batch, n):
         raise ValueError(f'kernel_attention must be [{batch}, {n}], but its shape is '
                          f'{tuple(m.kernel_attention.shape)}')
-
-
-def _empty_batch(m: Mixture) -> Tensor:
-    """No samples, no kernels to mix: an empty map of the right shape, with zero gradients for all inputs."""
-    output = torch.nn.functional.conv2d(m.input, m.weight.sum(0), m.bias, m.stride, m.padding, m.dilation,
-                                        m.groups)
-    attentions = (getattr(m, name) for name in ATTENTIONS)
-    return output + sum(attention.sum() for attention in attentions if attention is not None)

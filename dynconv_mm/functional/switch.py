@@ -2,10 +2,24 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
+
+default: frozenset[str] = frozenset()
+"""What is switched on in all threads."""
+overrides: ContextVar[tuple[tuple[str, bool], ...]] = ContextVar('overrides', default=())
+"""What ``with`` blocks of this thread say, the innermost last."""
+
+
+def is_enabled(name: str) -> bool:
+    """Whether the kernels of that name are to be used in this thread."""
+    for other, enabled in reversed(overrides.get()):
+        if other == name:
+            return enabled
+    return name in default
 
 
 class Switch:
-    """Kernels are used from now on, or within a ``with`` block; a subclass is one switch.
+    """Kernels are used from now on in all threads, or within a ``with`` block in its thread; a subclass is one switch.
 
     Args:
         enabled (bool): False switches them off. Default: True.
@@ -14,19 +28,26 @@ class Switch:
         ImportError: what they need is not installed, or too old.
     """
 
+    name = ''  # of the kernels
     variable = ''  # of the environment, which does the same from the start
-    enabled = False
+    _lasting: list[Switch]  # what was asked for from now on, the latest last
 
     def __init__(self, enabled: bool = True) -> None:
         if enabled:
             self.check()
-        self._before, type(self).enabled = self.enabled, enabled
+        self.enabled = enabled
+        self._lasting.append(self)
+        del self._lasting[:-8]  # those before have served
+        self._set_default()
 
     def __enter__(self) -> None:
-        pass
+        if self in self._lasting:  # for this block alone
+            self._lasting.remove(self)
+            self._set_default()
+        self._token = overrides.set((*overrides.get(), (self.name, self.enabled)))
 
     def __exit__(self, *error: object) -> None:
-        type(self).enabled = self._before
+        overrides.reset(self._token)
 
     @classmethod
     def check(cls) -> None:
@@ -34,11 +55,11 @@ class Switch:
         raise NotImplementedError
 
     @classmethod
-    def set_from_environment(cls, default: bool) -> None:
+    def set_from_environment(cls, enabled: bool) -> None:
         """Set the switch as the environment says.
 
         Args:
-            default (bool): what it is where the environment says nothing, unchecked.
+            enabled (bool): what it is where the environment says nothing, unchecked.
 
         Raises:
             ValueError: the variable is neither 0 nor 1.
@@ -46,7 +67,14 @@ class Switch:
         value = os.environ.get(cls.variable, '')
         if value not in ('', '0', '1'):
             raise ValueError(f'the environment variable {cls.variable} must be 0 or 1, but is {value!r}')
-        if value:
-            cls(value == '1')
-        else:
-            cls.enabled = default
+        if value == '1':
+            cls.check()
+        cls._initial = value == '1' if value else enabled
+        cls._lasting = []
+        cls._set_default()
+
+    @classmethod
+    def _set_default(cls) -> None:
+        global default
+        enabled = cls._lasting[-1].enabled if cls._lasting else cls._initial
+        default = default | {cls.name} if enabled else default - {cls.name}

@@ -6,9 +6,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv_arguments import check_positive_int
+from ..functional.batch_norm import BatchNorm
+from .conv_arguments import check_input, check_positive_int
+from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
-from .pointwise_fc import PointwiseFC
+
+torch.fx.wrap('check_input')
 
 
 class CondConvRouting(nn.Module):
@@ -24,7 +27,7 @@ class CondConvRouting(nn.Module):
 
     def __init__(self, in_channels: int, kernel_num: int) -> None:
         super().__init__()
-        self.fc = PointwiseFC(in_channels, kernel_num)
+        self.fc = FullyConnected(in_channels, kernel_num)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -124,8 +127,11 @@ class CondConv2d(MixtureConv2d):
                              'routing weights, layer(x, routing_weights), or build it with routing=True')
         return dict(kernel=self.routing(x))
 
-    def forward(self, x: Tensor, routing_weights: Tensor | None = None) -> Tensor:
-        return self._convolve(x, self.bias, self.compute_attentions(x, routing_weights))
+    def forward(self, x: Tensor, routing_weights: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
+        check_input(x, self.in_channels, self.groups, self.weight)
+        return self._convolve(x, self.compute_attentions(x, routing_weights), norm)
+
+    forward_with_norm = forward
 
     def attention_modules(self) -> list[nn.Module]:
         return [] if self.routing is None else [self.routing]

@@ -42,6 +42,16 @@ def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool =
         raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
 
 
+def check_input(x: Tensor, in_channels: int, groups: int, weight: Tensor | None = None) -> None:
+    """Raise a ValueError, in torch's words, unless features are a batch of maps with a convolution's channels."""
+    if x.dim() != 4:
+        raise ValueError(f'Expected 4D (batched) input to conv2d, but got input of size: {list(x.shape)}')
+    if x.shape[1] != in_channels:
+        size = '' if weight is None else f'weight of size {list(weight.shape[-4:])}, '
+        raise ValueError(f'Given groups={groups}, {size}expected input{list(x.shape)} to have {in_channels} channels, '
+                         f'but got {x.shape[1]} channels instead')
+
+
 class ConvArguments(nn.Module):
     """Base of the convolution layers: what ``ConvModule`` and others read of a ``Conv2d``.
 

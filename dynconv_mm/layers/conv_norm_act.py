@@ -4,12 +4,22 @@ from __future__ import annotations
 from mmcv.cnn import ConvModule
 from torch import Tensor
 
-from .norm_folding import conv_norm
+from .conv_norm import conv_norm
 
 
 class ConvNormAct(ConvModule):
     """mmcv's ``ConvModule``, whose convolution takes what a block shares and may take over its norm in eval mode."""
 
-    def forward(self, x: Tensor, *shared: Tensor) -> Tensor:
-        x = conv_norm(self.conv, self.norm, x, *shared) if self.with_norm else self.conv(x, *shared)
-        return self.activate(x) if self.with_activation else x
+    def forward(self, x: Tensor, *shared: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
+        norm = norm and self.with_norm
+        together = norm and self.order.index('norm') == self.order.index('conv') + 1
+        for step in self.order:
+            if step == 'conv':
+                if self.with_explicit_padding:
+                    x = self.padding_layer(x)
+                x = conv_norm(self.conv, self.norm, x, *shared) if together else self.conv(x, *shared)
+            elif step == 'norm':
+                x = self.norm(x) if norm and not together else x
+            elif activate and self.with_activation:
+                x = self.activate(x)
+        return x

@@ -10,10 +10,13 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..functional.pooling import adaptive_avg_pool2d
+from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import ConvArguments
-from .dynamic_fusion import DynamicFusion, StaticMatrix
+from .conv_arguments import ConvArguments, check_input
+from .dcd_base import DynamicFusion, StaticMatrix
+
+torch.fx.wrap('check_input')
+torch.fx.wrap('sample_conv2d')
 
 FUSIONS = ('channel', 'joint', None)
 MAP_NORM_TYPES = ('BN', 'BN2d', 'SyncBN', 'GN')
@@ -235,6 +238,7 @@ class DCDConv2d(ConvArguments, DynamicFusion):
         return getattr(self, f'{self._prefix}p', None)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels, self.groups, self.conv.weight)
         scale, phi = self.compute_coefficients(x)
         x, padding = self._pad(x)
         if self.fusion == 'kernel':

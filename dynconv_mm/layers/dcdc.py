@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
+from .conv_arguments import check_input
 from .conv_norm_act import ConvNormAct
+from .fully_connected import FullyConnected
 from .involution import Involution2d, SizeKeepingConv, check_odd
-from .pointwise_fc import PointwiseFC
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
+
+torch.fx.wrap('check_input')
+torch.fx.wrap('sample_conv2d')
 
 GSI_KINDS = ('dynamic', 'none', 'conv_small', 'conv_large')
 
@@ -76,7 +80,7 @@ class GSI(nn.Module):
         self.geometry = dict(stride=stride, dilation=dilation,
                              padding=tuple(d * (kernel_size - 1) // 2 for d in dilation))
         self.conv1 = ConvNormAct(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG)
-        self.fc = PointwiseFC(hidden_channels, hidden_channels**2 * kernel_size**2) if dynamic else None
+        self.fc = FullyConnected(hidden_channels, hidden_channels**2 * kernel_size**2) if dynamic else None
         self.conv = None if dynamic else StaticConv2d(hidden_channels, hidden_channels, kernel_size, bias=False,
                                                       **self.geometry)
         self.conv2 = ConvNormAct(hidden_channels, channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG,
@@ -98,7 +102,7 @@ class GSI(nn.Module):
         if self.conv is not None:
             return self.conv2(self.conv(hidden))
         kernel = self.compute_kernel(hidden)
-        return self.conv2(sample_conv2d(hidden.to(kernel.dtype), kernel, **self.geometry))
+        return self.conv2(sample_conv2d(hidden, kernel, **self.geometry))
 
 
 @MODELS.register_module()
@@ -210,16 +214,17 @@ class DCDC2d(SizeKeepingConv):
         wherever its inputs have that of a ReLU's output.
         """
         for module in self.modules():
-            if isinstance(module, (ConvNormAct, PointwiseFC, StaticConv2d)):
+            if isinstance(module, (ConvNormAct, FullyConnected, StaticConv2d)):
                 module.init_weights()
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels, self.groups)
         y = self.lsa(x)
         if self.gsi is not None:
             y = y + self.gsi(x)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]

@@ -4,49 +4,41 @@ from __future__ import annotations
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..functional.fused import NO_NORM, Attention, fused_attention
+from ..functional.attention import Head, attention
 from .conv_arguments import check_reduction
+from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
-from .norm_folding import has_hooks
-from .pointwise_fc import PointwiseFC
 from .temperature import TemperatureMixin
 
 
 class DyConvAttention(nn.Module):
-    """The squeeze-and-excitation of DyConv (Fig. 3), up to its logits: average → FC → ReLU → FC.
+    """The squeeze-and-excitation of DyConv (Fig. 3): average → FC → ReLU → FC → softmax.
 
     Args:
         in_channels (int): channels of the features.
         hidden_channels (int): width between the FCs.
-        kernel_num (int): n, the number of logits.
+        kernel_num (int): n, the number of kernels.
     """
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_num: int) -> None:
         super().__init__()
-        self.fc1 = PointwiseFC(in_channels, hidden_channels)
-        self.fc2 = PointwiseFC(hidden_channels, kernel_num)
+        self.fc1 = FullyConnected(in_channels, hidden_channels)
+        self.fc2 = FullyConnected(hidden_channels, kernel_num)
 
     def init_weights(self) -> None:
         """Initialise both FCs anew."""
         self.fc1.init_weights()
         self.fc2.init_weights()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits Tensor[batch, n] of features Tensor[batch, in_channels, h, w]."""
-        return self.fc2(F.relu(self.fc1(F.adaptive_avg_pool2d(x, 1))))
-
-    def parts(self, temperature: Tensor) -> Attention | None:
-        """What it computes with, if that can be done as one operation.
+    def forward(self, x: Tensor, temperature: Tensor) -> dict[str, Tensor]:
+        """'kernel': π, Tensor[batch, n].
 
         Args:
+            x (Tensor[batch, in_channels, height, width]): features.
             temperature (Tensor[]): τ.
         """
-        fc1, fc2 = self.fc1, self.fc2
-        if has_hooks(self) or has_hooks(fc1) or has_hooks(fc2):
-            return None
-        return Attention(fc1.weight, NO_NORM._replace(shift=fc1.bias), fc2.weight, fc2.bias, temperature)
+        return attention(x, self.fc1, None, dict(kernel=Head(self.fc2, softmax=True)), temperature)
 
 
 @MODELS.register_module()
@@ -109,9 +101,7 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
 
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
         """'kernel': π, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]."""
-        parts = self.attention.parts(self.temperature)
-        fused = None if parts is None else fused_attention(x, parts, self.kernel_num)
-        return dict(kernel=(self.attention(x) / self.temperature).softmax(-1) if fused is None else fused)
+        return self.attention(x, self.temperature)
 
     def attention_modules(self) -> list[nn.Module]:
         return [self.attention]

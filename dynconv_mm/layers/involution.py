@@ -5,10 +5,13 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..functional.involution import involution2d, wants_channels_last
-from .conv_arguments import ConvArguments, check_module_cfg
+from ..functional.involution import involution2d
+from .conv_arguments import ConvArguments, check_input, check_module_cfg
 from .conv_norm_act import ConvNormAct
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
+
+torch.fx.wrap('check_input')
+torch.fx.wrap('involution2d')
 
 
 def check_odd(name: str, kernel_size: int | tuple[int, int]) -> None:
@@ -39,7 +42,9 @@ class SizeKeepingConv(ConvArguments):
             self.padding = keeping
         elif self.padding not in ('same', keeping):
             raise ValueError(f'padding must be {keeping}, dilation * (kernel_size - 1) / 2, which gives each kernel '
-                             f'its position, but is {padding!r}')
+                             f'its position, but is {padding!r}. A ConvModule that pads by a layer of its own '
+                             "(padding_mode='reflect' or 'replicate') asks for 0: give such a padding_mode to "
+                             f'{name} itself')
 
 
 @MODELS.register_module()
@@ -137,12 +142,9 @@ class Involution2d(SizeKeepingConv):
         Returns:
             Tensor[batch, C / group_channels, kernel_height, kernel_width, out_height, out_width]
         """
-        hidden = self.pool(x)
-        for name in self.branch[:-1]:
-            hidden = getattr(self, name)(hidden)
-        if wants_channels_last(hidden):
-            hidden = hidden.contiguous(memory_format=torch.channels_last)
-        kernels = getattr(self, self.branch[-1])(hidden)
+        kernels = self.pool(x)
+        for name in self.branch:
+            kernels = getattr(self, name)(kernels)
         groups = self.in_channels // self.group_channels
         return kernels.reshape(kernels.shape[0], groups, *self.kernel_size, *kernels.shape[2:])
 
@@ -151,10 +153,11 @@ class Involution2d(SizeKeepingConv):
         return [getattr(self, name) for name in self.branch]
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels, self.groups)
         kernels = self.compute_kernels(x)
-        x, padding = self._pad(x.to(kernels.dtype))  # autocast leaves norms, which come before, in float32
+        x, padding = self._pad(x)
         y = involution2d(x, kernels, stride=self.stride, padding=padding, dilation=self.dilation)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, group_channels={self.group_channels}'

@@ -1,19 +1,26 @@
 """What the layers share that convolve with a mixture of kernels: their weights, initialisation and execution."""
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ..functional.mixture_conv import mixture_conv2d
-from ..functional.plans import check_plan
-from .conv_arguments import ConvArguments, check_positive_int
-from .norm_folding import scale_and_shift
+from ..functional.batch_norm import BatchNorm
+from ..functional.mixture_conv import check_plan, mixture_conv2d
+from .conv_arguments import ConvArguments, check_input, check_positive_int
+
+torch.fx.wrap('check_input')
+torch.fx.wrap('mixture_conv2d')
 
 
 class MixtureConv2d(ConvArguments):
     """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
 
-    A subclass computes the attentions in :meth:`compute_attentions`. ``weight`` is a
+    A subclass computes the attentions in :meth:`compute_attentions`. Called, it takes the features and, optionally, a
+    :class:`~dynconv_mm.functional.BatchNorm` that is applied to the result. ``weight`` is a
     Parameter[n, out_channels, in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels]
     or None.
 
@@ -40,6 +47,7 @@ class MixtureConv2d(ConvArguments):
         self.plan = plan
         self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
         self._init_bias(bias)
+        self._attention_hooks: OrderedDict[int, Callable] = OrderedDict()
 
     def init_weights(self) -> None:
         """Each kernel Kaiming-normal by fan-out, as if it were alone; bias 0."""
@@ -68,27 +76,30 @@ class MixtureConv2d(ConvArguments):
         """
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.bias, self.compute_attentions(x))
+    def register_attention_hook(self, hook: Callable[[MixtureConv2d, dict[str, Tensor]], None]) -> RemovableHandle:
+        """Let ``hook(layer, attentions)`` see the attentions of each call, as :meth:`compute_attentions` returns them.
 
-    def forward_norm(self, x: Tensor, norm: nn.Module, *shared: Tensor) -> Tensor:
-        """``norm(forward(x, *shared))`` without a pass of the norm over the features.
-
-        Args:
-            x (Tensor[batch, in_channels, height, width]): features.
-            norm (Module): a batch norm in eval mode.
-            shared (Tensor): what ``forward`` takes beside the features.
+        Returns:
+            RemovableHandle: its ``remove()`` removes the hook.
         """
-        attentions = self.compute_attentions(x, *shared)
-        scale, shift = scale_and_shift(norm, self.bias)
-        filter_ = attentions.get('filter')
-        attentions['filter'] = scale.expand(x.shape[0], -1) if filter_ is None else filter_ * scale
-        return self._convolve(x, shift, attentions)
+        handle = RemovableHandle(self._attention_hooks)
+        self._attention_hooks[handle.id] = hook
+        return handle
 
-    def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:
-        x, padding = self._pad(x)
-        return mixture_conv2d(x, self.weight, bias, stride=self.stride, padding=padding, dilation=self.dilation,
-                              groups=self.groups, plan=self.plan,
+    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
+        check_input(x, self.in_channels, self.groups, self.weight)
+        return self._convolve(x, self.compute_attentions(x), norm)
+
+    forward_with_norm = forward  # see conv_norm
+
+    def _convolve(self, x: Tensor, attentions: dict[str, Tensor], norm: BatchNorm | None) -> Tensor:
+        for hook in self._attention_hooks.values():
+            hook(self, attentions)
+        padding = self.padding
+        if self.padding_mode != 'zeros' or isinstance(padding, str):
+            x, padding = self._pad(x)
+        return mixture_conv2d(x, self.weight, self.bias, stride=self.stride, padding=padding, dilation=self.dilation,
+                              groups=self.groups, norm=norm, plan=self.plan,
                               **{f'{name}_attention': attention for name, attention in attentions.items()})
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conv_arguments import check_positive_int
-from .pointwise_fc import PointwiseFC
+from .fully_connected import FullyConnected
 
 
 class ChannelMLP(nn.Module):
@@ -31,8 +31,8 @@ class ChannelMLP(nn.Module):
         check_positive_int('in_channels', in_channels)
         check_positive_int('ratio', ratio)
         hidden_channels = max(in_channels // ratio, 1)
-        self.fc1 = PointwiseFC(in_channels, hidden_channels, bias=False)
-        self.fc2 = PointwiseFC(hidden_channels, in_channels, bias=False)
+        self.fc1 = FullyConnected(in_channels, hidden_channels, bias=False)
+        self.fc2 = FullyConnected(hidden_channels, in_channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.fc2(F.relu(self.fc1(pooled)))[:, :, None, None]

@@ -1,15 +1,14 @@
 """The static convolutions inside dynamic layers."""
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from ..functional.depthwise import conv2d
-from ..functional.tracing import is_traced
+from ..functional.batch_norm import BatchNorm
+from ..functional.conv import conv2d
 from .conv_arguments import ConvArguments
-from .norm_folding import scale_and_shift
+
+torch.fx.wrap('conv2d')
 
 
 class StaticConv2d(ConvArguments):
@@ -47,25 +46,13 @@ class StaticConv2d(ConvArguments):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.weight, self.bias)
+    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != 'zeros' or isinstance(padding, str):
+            x, padding = self._pad(x)
+        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, norm)
 
-    def forward_norm(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """``norm(self(x))`` for a batch norm in eval mode; by a scaled kernel where that is smaller than the output.
-
-        Args:
-            x (Tensor[batch, in_channels, height, width]): features.
-            norm (Module): the batch norm.
-        """
-        pixels = x.numel() // (self.in_channels * math.prod(self.stride))
-        if is_traced() or self.weight.numel() > pixels * self.out_channels:
-            return norm(self(x))
-        scale, shift = scale_and_shift(norm, self.bias)
-        return self._convolve(x, self.weight * scale[:, None, None, None], shift)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, padding = self._pad(x)
-        return conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+    forward_with_norm = forward  # see conv_norm
 
 
 #: for the modules of mmcv that build a convolution

@@ -36,7 +36,8 @@ class TemperatureMixin(nn.Module):
         self.temperature.fill_(temperature)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        # Not on the meta device, where load_state_dict(assign=True) would leave it.
-        device = 'cpu' if self.temperature.is_meta else None
-        state_dict.setdefault(prefix + 'temperature', torch.ones_like(self.temperature, device=device))
+        if any(name.startswith(prefix) for name in state_dict):  # else there is nothing of this layer to load
+            # Not on the meta device, where load_state_dict(assign=True) would leave it.
+            device = 'cpu' if self.temperature.is_meta else None
+            state_dict.setdefault(prefix + 'temperature', torch.ones_like(self.temperature, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)

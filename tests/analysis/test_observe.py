@@ -5,7 +5,7 @@ from torch import nn
 
 from dynconv_mm import ODConv2d
 from dynconv_mm.analysis.observe import find_layers, observe
-from dynconv_mm.layers.norm_folding import conv_norm
+from dynconv_mm.layers.conv_norm import conv_norm
 
 
 def test_seen_and_put_back():

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynconv_mm.functional import PLANS, mixture_conv2d, use_plan
-from dynconv_mm.functional.mixture import Mixture, simplify
-from dynconv_mm.functional.plans import Plan, choose_plan
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV, Mixture
+from dynconv_mm.functional.operator import Backend
 
-CPU_PLANS = [name for name in PLANS if name != 'triton']
+CPU_PLANS = [name for name in PLANS if name not in ('triton', 'numba')]  # with gradients
 ALL_PLANS = [*CPU_PLANS, 'auto']
 LAYOUTS = {
     'contiguous': lambda t: t,
@@ -125,10 +125,16 @@ GRADCHECK_CASES = {  # for plans that do not serve the most general one
 
 def served(case: Case, tensors: dict[str, Tensor]) -> list[str]:
     """The plans that can execute a case."""
-    attentions = (tensors.get(f'{name}_attention') for name in ('kernel', 'spatial', 'channel', 'filter'))
-    m = simplify(Mixture(tensors['input'], tensors['weight'], tensors.get('bias'), *attentions,
-                         **case.arguments, groups=case.groups))
-    return ['auto', *(name for name in PLANS if PLANS[name].obstacle(m) is None)]
+    able = ['auto']
+    for plan in PLANS:
+        try:
+            case.call(mixture_conv2d, {name: tensor[:1] if name != 'weight' and name != 'bias' else tensor
+                                       for name, tensor in tensors.items()}, plan=plan)
+        except ValueError as error:
+            assert 'cannot serve' in str(error)
+        else:
+            able.append(plan)
+    return able
 
 
 def assert_agree(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
@@ -269,10 +275,10 @@ def test_attentions_of_each_kernel_are_refused_by_plans_that_take_them_out_of_th
 def test_one_plan_for_all(monkeypatch):
     used = []
     for name, plan in list(PLANS.items()):
-        def execute(m, name=name, plan=plan):
+        def forward(m, name=name, plan=plan):
             used.append(name)
-            return plan.execute(m)
-        monkeypatch.setitem(PLANS, name, Plan(execute, plan.obstacle))
+            return plan.forward(m)
+        monkeypatch.setitem(PLANS, name, plan._replace(forward=forward))
     with use_plan('bmm'):
         mixture_conv2d(**make_call(kernel_size=1), plan='fold')
         mixture_conv2d(**make_call(), plan='fold')  # which bmm cannot serve
@@ -293,21 +299,21 @@ def test_every_kind_of_convolution_has_a_cheapest_plan(channels, groups, kernel_
     for grad in (False, True):
         x, weight = torch.randn(2, channels, 5, 6), torch.randn(n, channels, channels // groups, kernel_size,
                                                                 kernel_size).requires_grad_(grad)
-        m = simplify(Mixture(x, weight, None, torch.rand(2, n), None, None, None, (1, 1), (0, 0), (1, 1), groups))
-        name = choose_plan(m)
-        assert PLANS[name].obstacle(m) is None and name == choose_plan(m)
+        m = Mixture(x, weight, None, torch.rand(2, n), None, None, None, (1, 1), (0, 0), (1, 1), groups, True)
+        backend = MIXTURE_CONV.choose(m, 'auto', grad)
+        assert backend in PLANS.values() and backend is MIXTURE_CONV.choose(m, 'auto', grad)
 
 
 def test_out_of_memory_falls_back_to_the_most_frugal_plan_with_a_warning(monkeypatch):
     def fail(m):
         raise RuntimeError('[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can\'t allocate memory')
 
-    monkeypatch.setitem(PLANS, 'fold', Plan(fail, lambda m: None))
+    monkeypatch.setitem(PLANS, 'fold', Backend(fail))
     call = make_call()
     with pytest.warns(UserWarning, match="out of memory in plan 'fold'.*per_sample"):
         y = mixture_conv2d(**call, plan='fold')
     torch.testing.assert_close(y, mixture_conv2d(**call, plan='grouped'))
-    monkeypatch.setitem(PLANS, 'per_sample', Plan(fail, lambda m: None))
+    monkeypatch.setitem(PLANS, 'per_sample', Backend(lambda m: fail(m)))
     with pytest.warns(UserWarning), pytest.raises(RuntimeError, match='DefaultCPUAllocator'):
         mixture_conv2d(**call, plan='fold')
 
@@ -316,7 +322,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
     def fail(m):
         raise RuntimeError('something else')
 
-    monkeypatch.setitem(PLANS, 'fold', Plan(fail, lambda m: None))
+    monkeypatch.setitem(PLANS, 'fold', Backend(fail))
     with pytest.raises(RuntimeError, match='something else'):
         mixture_conv2d(**make_call(), plan='fold')
 

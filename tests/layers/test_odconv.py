@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dynconv_mm.functional.plans import PLANS, Plan
+from dynconv_mm.functional import PLANS
 from dynconv_mm.layers import ODConv2d, attention_norm
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
@@ -191,7 +191,7 @@ def test_equations_of_all_options(options, share_attention):
 
 
 def test_the_plan_is_the_one_asked_for(monkeypatch):
-    monkeypatch.setitem(PLANS, 'mine', Plan(lambda mixture: mixture.input + 1, lambda mixture: None))
+    monkeypatch.setitem(PLANS, 'mine', Backend(lambda mixture: mixture.input + 1))
     x = make_input()
     assert_agree(make_layer(plan='mine')(x), x + 1)
 

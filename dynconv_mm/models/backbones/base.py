@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...functional.tracing import is_traced
+from ...functional.operator import is_recorded
 from ...layers.conv_arguments import check_module_cfg
 
 INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
@@ -211,7 +211,7 @@ class CheckpointedBlock(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         if not self.with_cp or not x.requires_grad:
             return self._residual(x)
-        if is_traced():  # compiled code changes statistics in the forward pass alone
+        if is_recorded():  # compiled code changes statistics in the forward pass alone
             return checkpoint(self._residual, x, use_reentrant=False)
         return checkpoint(self._residual, x, use_reentrant=False, context_fn=self._checkpoint_contexts)
 

@@ -10,7 +10,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_positive_int
-from ...layers.norm_folding import conv_norm
+from ...layers.conv_norm import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
 
 

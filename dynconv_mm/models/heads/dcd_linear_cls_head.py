@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ...compat.optional import import_optional
-from ...layers.dynamic_fusion import DynamicFusion, StaticMatrix
+from ...layers.dcd_base import DynamicFusion, StaticMatrix
 
 if TYPE_CHECKING:
     from mmpretrain.models.heads import ClsHead

@@ -1,0 +1,162 @@
+"""Attentions of features: pool → FC → norm → ReLU → one FC a head → sigmoid or softmax."""
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .operator import autocast_dtype, is_recorded
+
+
+class Head(NamedTuple):
+    """What makes one attention of the hidden vector."""
+
+    fc: nn.Module
+    """From Tensor[batch, hidden_channels] to Tensor[batch, copies * length]."""
+    softmax: bool = False
+    """Whether softmax over the attention's length is its activation, else sigmoid."""
+    copies: int = 1
+    """For how many kernels it makes an attention of their own."""
+
+
+class Attention(NamedTuple):
+    """The arguments of :func:`attention`."""
+
+    input: Tensor
+    fc: nn.Module
+    norm: nn.Module | None
+    heads: Mapping[str, Head]
+    temperature: Tensor
+    pool_size: int
+
+
+def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mapping[str, Head], temperature: Tensor,
+              pool_size: int = 1) -> dict[str, Tensor]:
+    """The attentions of features.
+
+    Under autocast they are computed in the parameters' precision.
+
+    Args:
+        input (Tensor[batch, in_channels, height, width]): features.
+        fc (Module): from Tensor[batch, in_channels, pool_size, pool_size] to Tensor[batch, hidden_channels].
+        norm (Module, optional): of the hidden vector, see :func:`normalize_hidden`.
+        heads (Mapping[str, Head]): by the attention's name.
+        temperature (Tensor[]): τ, by which all logits are divided.
+        pool_size (int): the features are averaged to this many pixels squared. Default: 1.
+
+    Returns:
+        dict[str, Tensor]: by name, Tensor[batch, length] or, of a head with copies, Tensor[batch, copies, length].
+    """
+    if autocast_dtype(input) is not None:
+        with torch.autocast(input.device.type, enabled=False):
+            return attention(input, fc, norm, heads, temperature, pool_size)
+    call = Attention(input, fc, norm, heads, temperature, pool_size)
+    for backend in BACKENDS:
+        attentions = backend(call)
+        if attentions is not None:
+            return attentions
+    return _reference(call)
+
+
+BACKENDS: list[Callable[[Attention], dict[str, Tensor] | None]] = []
+"""Ways to compute attentions; each takes a call, and returns None where it refuses it."""
+
+
+def _reference(call: Attention) -> dict[str, Tensor]:
+    input, fc, norm, heads, temperature, pool_size = call
+    dtype = fc.weight.dtype
+    pooled = adaptive_avg_pool2d(input, pool_size).to(dtype) if pool_size > 1 else input.mean((2, 3), dtype=dtype)
+    hidden = fc(pooled)
+    if norm is not None:
+        hidden = normalize_hidden(norm, hidden)
+    hidden = F.relu(hidden)
+    attentions = {}
+    for name, head in heads.items():
+        logits = head.fc(hidden) / temperature
+        if head.copies > 1:
+            logits = logits.unflatten(1, (head.copies, -1))
+        attentions[name] = logits.softmax(-1) if head.softmax else logits.sigmoid()
+    return attentions
+
+
+def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:
+    """A fully connected layer over pooled features, with a convolution's weight shape.
+
+    Args:
+        fc (Module): has a ``weight``, Tensor[out_channels, in_channels, p, p], and a ``bias``, Tensor[out_channels] or
+            None.
+        x (Tensor[batch, in_channels, p, p] or Tensor[batch, in_channels]): features.
+
+    Returns:
+        Tensor[batch, out_channels]
+    """
+    return F.linear(x.flatten(1), fc.weight.flatten(1), fc.bias)
+
+
+def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
+    """Apply a norm to what is inside an attention.
+
+    A batch norm in training needs two values a channel. Where it gets fewer (the last, odd batch of an
+    epoch), it uses its running statistics instead and leaves them as they are.
+
+    Args:
+        norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` made of it.
+        hidden (Tensor[batch, channels] | Tensor[batch, channels, height, width]): what to normalise.
+
+    Returns:
+        Tensor: of the same shape.
+    """
+    if not isinstance(norm, _BatchNorm):
+        return norm(hidden)
+    values = hidden.numel() // hidden.shape[1]
+    if norm.training and values < 2 and not _is_synchronised(norm):
+        if values == 1 and not is_recorded():
+            _warn_of_single_sample()
+        return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    if isinstance(norm, nn.BatchNorm1d) or hidden.dim() == 4:
+        return norm(hidden)
+    return norm(hidden[:, :, None, None]).flatten(1)
+
+
+def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_avg_pool2d`, which can be exported for maps of any size.
+
+    Args:
+        x (Tensor[batch, channels, height, width]): features.
+        size (int): height and width of the result.
+
+    Returns:
+        Tensor[batch, channels, size, size]
+    """
+    if size == 1 or not is_recorded():
+        return F.adaptive_avg_pool2d(x, size)
+    # ONNX has no operator for it where the size of the map is open: two matrix products
+    rows, columns = (_averages(length, size, x) for length in x.shape[2:])
+    return rows @ x @ columns.transpose(0, 1)
+
+
+def _averages(length: int, size: int, like: Tensor) -> Tensor:
+    """Tensor[size, length]: row i averages the pixels ⌊i·length / size⌋ to ⌈(i+1)·length / size⌉ − 1."""
+    cell, pixel = torch.arange(size, device=like.device)[:, None], torch.arange(length, device=like.device)
+    inside = ((pixel + 1) * size > cell * length) & (pixel * size < (cell + 1) * length)
+    weights = inside.to(like.dtype)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _is_synchronised(norm: _BatchNorm) -> bool:
+    return (isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized()
+            and distributed.get_world_size(norm.process_group) > 1)
+
+
+@functools.cache
+def _warn_of_single_sample() -> None:
+    """Warns once a process."""
+    warnings.warn('An attention got a single sample in training, over which batch norm cannot take '
+                  'statistics: it uses its running statistics in such steps. If that is not just the odd last '
+                  "batch of an epoch, raise the batch size or use norm_cfg=dict(type='LN').", stacklevel=2)

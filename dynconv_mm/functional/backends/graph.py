@@ -1,0 +1,95 @@
+"""Operators in terms that every compiler and runtime knows, for batches and maps of any size: what a graph holds.
+
+Nothing here depends on a size that is only known at run time, such as the number of groups of a convolution, or on
+whether gradients are recorded, and nothing writes to a tensor.
+"""
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..geometry import IntPair
+from ..involution import INVOLUTION, Involution
+from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
+from ..operator import is_exported
+from ..sample_conv import SAMPLE_CONV
+
+
+def mixture_conv(m: Mixture) -> Tensor:
+    """One kernel for all samples by an ordinary convolution between scalings, other kernels as :func:`sample_conv`."""
+    if not m.shares_attention:
+        return sample_conv(m.input, sample_kernels(m), m.bias, *m[7:11])
+    channel, filter_ = m.channel_attention, m.filter_attention
+    x = m.input if channel is None else m.input * channel[:, :, None, None]
+    if m.kernel_attention is None and m.spatial_attention is None:
+        y = F.conv2d(x, m.weight[0], None, *m[7:11])
+    else:
+        kernels = sample_kernels(m._replace(channel_attention=None, filter_attention=None))
+        y = sample_conv(x, kernels, None, *m[7:11])
+    y = y if filter_ is None else y * filter_[:, :, None, None]
+    return y if m.bias is None else y + m.bias[:, None, None]
+
+
+def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair, dilation: IntPair,
+                groups: int) -> Tensor:
+    """Convolve sample b of ``x`` by ``kernels[b]``: a depthwise convolution as a sum of shifted products, others as
+    matrix products over the columns of the input.
+
+    Args:
+        x (Tensor[batch, in_channels, height, width]): features.
+        kernels (Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]): the kernels.
+        bias (Tensor[out_channels], optional): added.
+        stride, padding, dilation, groups: as in :func:`torch.nn.functional.conv2d`.
+
+    Returns:
+        Tensor[batch, out_channels, out_height, out_width]
+    """
+    batch = kernels.shape[0]
+    out_channels, group_channels, kernel_height, kernel_width = kernels.shape[1:]
+    rows = _views(_pad(x, padding), 2, kernel_height, stride[0], dilation[0])
+    if groups > 1 and group_channels == 1:
+        values = kernels.reshape(batch, groups, -1, 1, kernel_height, kernel_width, 1, 1)
+        products = [window[:, :, None] * values[:, :, :, 0, i, j] for i, row in enumerate(rows)
+                    for j, window in enumerate(_views(row, 3, kernel_width, stride[1], dilation[1]))]
+        y = functools.reduce(torch.add, products)
+        height, width = y.shape[3:]
+    else:
+        columns = torch.stack(_views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
+        height, width = columns.shape[4:]
+        length = group_channels * kernel_height * kernel_width
+        y = torch.matmul(kernels.reshape(batch, groups, out_channels // groups, length),
+                         columns.reshape(batch, groups, length, height * width))
+    y = y.reshape(batch, out_channels, height, width)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def involution(call: Involution) -> Tensor:
+    """Where it is compiled an operator of this package, else for each row of the kernel a sum of shifted products."""
+    if not is_exported():
+        return torch.ops.dynconv_mm.involution2d(*call)
+    input, weight, stride, padding, dilation = call
+    batch, channels = input.shape[:2]
+    groups, kernel_height, kernel_width = weight.shape[1:4]
+    columns = torch.stack(_views(_pad(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
+    rows = _views(columns, 3, kernel_height, stride[0], dilation[0])
+    shape = batch, groups, channels // groups, kernel_width, *rows[0].shape[3:]
+    y = sum((row.reshape(shape) * weight[:, :, None, i]).sum(3) for i, row in enumerate(rows))
+    return y.reshape(batch, channels, *y.shape[3:])
+
+
+def _pad(x: Tensor, padding: IntPair) -> Tensor:
+    return x if padding == (0, 0) else F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+
+
+def _views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Tensor]:
+    """What each element of a kernel sees along a dimension; counted from both ends, so that no length enters."""
+    before = (slice(None), ) * dim
+    return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
+
+
+MIXTURE_CONV.graph = mixture_conv
+SAMPLE_CONV.graph = lambda call: sample_conv(*call)
+INVOLUTION.graph = involution

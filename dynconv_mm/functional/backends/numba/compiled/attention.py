@@ -1,0 +1,103 @@
+"""Attentions, and a batch norm as a scaling.
+
+Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
+``ZEROS`` that has the tensors' type, which makes it the type of the computation.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from .common import compiled, pointer
+
+
+@compiled
+def affine_of(zero, mean, variance, gain, shift, eps, channel):
+    """What a norm with running statistics does to a channel: a scale and an offset.
+
+    Without ``mean`` there is no norm, and the scale is 1.
+
+    Shape:
+        mean, variance, gain, shift [more than ``channel``].
+    """
+    scale, offset = 1., 0.
+    if mean:
+        scale /= np.sqrt(pointer(variance, zero)[channel] + eps)
+        if gain:
+            scale *= pointer(gain, zero)[channel]
+        offset -= scale * pointer(mean, zero)[channel]
+    if shift:
+        offset += pointer(shift, zero)[channel]
+    return scale, offset
+
+
+@compiled
+def scale_and_shift(zero, mean, variance, gain, shift, conv_bias, eps, channels, affine):
+    """A batch norm's running statistics, and a bias before it, as a scale and a shift.
+
+    Shape:
+        mean, variance, gain, shift, conv_bias [channels]; affine [2, channels], the result.
+    """
+    result = pointer(affine, zero)
+    for channel in range(channels):
+        scale, offset = affine_of(zero, mean, variance, gain, shift, eps, channel)
+        if conv_bias:
+            offset += scale * pointer(conv_bias, zero)[channel]
+        result[channel], result[channels + channel] = scale, offset
+
+
+@compiled
+def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, variance, gain, shift, eps, heads,
+           biases, lengths, softmax, logits, temperature, attentions):
+    """Pool → FC → batch norm → ReLU → heads → sigmoid or softmax.
+
+    ``heads``, ``biases``, ``lengths`` and ``softmax`` are tuples, with a weight, a bias, a number of logits and whether
+    softmax is the activation for each head.
+
+    Shape:
+        features [batch, channels, pixels], fc [hidden, channels], fc_bias, mean, variance, gain, shift [hidden], each
+        of heads [length, hidden], each of biases [length], temperature [1]; attentions [batch, logits], the result.
+    """
+    x, w, result = pointer(features, zero), pointer(fc, zero), pointer(attentions, zero)
+    tau = pointer(temperature, zero)[0]
+    pooled, relu = np.empty((batch, channels), type(zero)), np.empty((batch, hidden), type(zero))
+    for row in range(batch * channels):
+        total = zero
+        for pixel in range(row * pixels, (row + 1) * pixels):
+            total += x[pixel]
+        pooled[row // channels, row % channels] = total / pixels
+    for unit in range(hidden):
+        scale, offset = affine_of(zero, mean, variance, gain, shift, eps, unit)
+        if fc_bias:
+            offset += scale * pointer(fc_bias, zero)[unit]
+        for sample in range(batch):
+            total = zero
+            for channel in range(channels):
+                total += w[unit * channels + channel] * pooled[sample, channel]
+            value = total * scale + offset
+            relu[sample, unit] = 0 if value <= 0 else value  # NaN stays
+    start = 0
+    for head in range(len(heads)):
+        v, length = pointer(heads[head], zero), lengths[head]
+        for logit in range(length):
+            offset = pointer(biases[head], zero)[logit] if biases[head] else zero
+            for sample in range(batch):
+                total = zero
+                for unit in range(hidden):
+                    total += v[logit * hidden + unit] * relu[sample, unit]
+                total = (total + offset) / tau
+                if not softmax[head]:
+                    total = 1 / (1 + np.exp(-total))
+                result[sample * logits + start + logit] = total
+        if softmax[head]:
+            for sample in range(batch):
+                first = sample * logits + start
+                highest = result[first]
+                for i in range(first, first + length):
+                    highest = max(highest, result[i])
+                total = zero
+                for i in range(first, first + length):
+                    result[i] = np.exp(result[i] - highest)
+                    total += result[i]
+                for i in range(first, first + length):
+                    result[i] /= total
+        start += length

@@ -1,0 +1,64 @@
+"""The kernels of samples.
+
+Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
+``ZEROS`` that has the tensors' type, which makes it the type of the computation.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from .common import compiled, pointer
+
+
+@compiled
+def mix_and_scale(zero, bank, batch, n, groups, filters, channels, area, kernel, kernel_stride, spatial,
+                  spatial_stride, channel, channel_stride, filter_, filter_stride, mixed):
+    """Each sample's Σ_i α_wi W_i times the attentions that all kernels share.
+
+    Strides are those between samples.
+
+    Shape:
+        bank [n, groups·filters, channels, area], kernel [batch, n], spatial [batch, area],
+        channel [batch, groups·channels], filter_ [batch, groups·filters];
+        mixed [batch, groups·filters, channels, area], the result.
+    """
+    weights, result = pointer(bank, zero), pointer(mixed, zero)
+    kernels, spatials = pointer(kernel, zero), pointer(spatial, zero)
+    of_channels, of_filters = pointer(channel, zero), pointer(filter_, zero)
+    row = channels * area
+    whole = groups * filters * row
+    columns = np.empty((batch, row), type(zero))
+    for group in range(groups):
+        for sample in range(batch):
+            for i in range(channels):
+                for j in range(area):
+                    scale = spatials[sample * spatial_stride + j] if spatial else type(zero)(1)
+                    if channel:
+                        scale *= of_channels[sample * channel_stride + group * channels + i]
+                    columns[sample, i * area + j] = scale
+        # a filter of all kernels for all samples, so that it is read from memory once
+        for number in range(group * filters, (group + 1) * filters):
+            start = number * row
+            for sample in range(batch):
+                to, column = sample * whole + start, columns[sample]
+                scale = of_filters[sample * filter_stride + number] if filter_ else type(zero)(1)
+                if kernel:
+                    # four at a time, as memory is what it waits for; those that there are not count nothing
+                    at = sample * kernel_stride
+                    a0 = scale * kernels[at]
+                    a1 = scale * kernels[at + 1] if n > 1 else zero
+                    a2 = scale * kernels[at + 2] if n > 2 else zero
+                    a3 = scale * kernels[at + 3] if n > 3 else zero
+                    w1 = start + (whole if n > 1 else 0)
+                    w2 = start + (2 * whole if n > 2 else 0)
+                    w3 = start + (3 * whole if n > 3 else 0)
+                    for j in range(row):
+                        result[to + j] = column[j] * (a0 * weights[start + j] + a1 * weights[w1 + j]
+                                                      + a2 * weights[w2 + j] + a3 * weights[w3 + j])
+                    for i in range(4, n):
+                        further = scale * kernels[at + i]
+                        for j in range(row):
+                            result[to + j] += further * weights[i * whole + start + j] * column[j]
+                else:
+                    for j in range(row):
+                        result[to + j] = scale * weights[start + j] * column[j]

@@ -1,0 +1,79 @@
+"""The switch of the Triton kernels: off unless asked for, and importable where Triton is not installed.
+
+The kernels serve CUDA tensors. They are checked in Triton's interpreter and compiled for sm_80 and sm_90, but
+not yet run on a GPU, hence the switch. Their modules, ``mixture_conv`` and ``involution``, import Triton, when the switch is
+first on.
+"""
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from torch import Tensor
+
+from ...involution import INVOLUTION
+from ...mixture_conv import MIXTURE_CONV
+from ...operator import Backend
+from ...switch import Switch, is_enabled
+
+MINIMUM = (3, 7)  # the oldest tried that takes float64 matrix products; 3.3 does not
+
+
+class enable_triton(Switch):
+    """Use the Triton kernels from now on, or within a ``with`` block in its thread.
+
+    ``DYNCONV_MM_TRITON=1`` in the environment does the same from the start.
+
+    Args:
+        enabled (bool): False switches them off. Default: True.
+
+    Raises:
+        ImportError: Triton is not installed, or too old.
+
+    Example:
+        >>> with enable_triton(False):
+        ...     assert not triton_enabled()
+    """
+
+    name = 'triton'
+    variable = 'DYNCONV_MM_TRITON'
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise an ImportError unless Triton is there, and new enough."""
+        asked = f'the Triton kernels of dynconv_mm were asked for (enable_triton or {cls.variable}=1), and '
+        remedy = (f'`pip install "triton>={MINIMUM[0]}.{MINIMUM[1]}"`; the CUDA builds of torch bring the one that '
+                  'fits them')
+        try:
+            triton = importlib.import_module('triton')
+        except ModuleNotFoundError as error:
+            raise ImportError(f'{asked}{error.name!r} is not installed: {remedy}') from error
+        if tuple(int(part) for part in triton.__version__.split('.')[:2]) < MINIMUM:
+            raise ImportError(f'{asked}Triton {triton.__version__} is too old for them: {remedy}')
+
+
+def triton_enabled() -> bool:
+    """Whether the Triton kernels may be used."""
+    return is_enabled('triton')
+
+
+def _kernels(name: str) -> ModuleType:
+    return importlib.import_module(f'.{name}', __name__)
+
+
+def _refuses(name: str, *tensors: Tensor | None) -> str | None:
+    """Why a module of kernels does not serve these tensors, or None."""
+    if not triton_enabled():
+        return 'a call before enable_triton()'
+    if not _kernels('common').runs_on(*tensors):
+        return 'tensors that are not on a GPU, or of another type than float16 to float64'
+    return None
+
+
+MIXTURE_CONV.backends['triton'] = Backend(
+    lambda m: _kernels('mixture_conv').forward(m), lambda m: _refuses('mixture_conv', *m[:7]),
+    lambda m, grad, needed: _kernels('mixture_conv').backward(m, grad, needed))
+INVOLUTION.backends['triton'] = Backend(
+    lambda call: _kernels('involution').forward(call), lambda call: _refuses('involution', *call[:2]),
+    lambda call, grad, needed: _kernels('involution').backward(call, grad, needed))
+enable_triton.set_from_environment(enabled=False)

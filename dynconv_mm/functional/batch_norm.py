@@ -1,0 +1,66 @@
+"""A batch norm by running statistics as a scaling of the channels."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .operator import Operator, is_plain
+
+
+class BatchNorm(NamedTuple):
+    """A batch norm in eval mode over c channels."""
+
+    running_mean: Tensor  # [c]
+    running_var: Tensor  # [c]
+    weight: Tensor | None  # [c]
+    bias: Tensor | None  # [c]
+    eps: float
+
+
+class Affine(NamedTuple):
+    """The arguments of :func:`scale_and_shift`."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    conv_bias: Tensor | None
+    eps: float
+
+
+def scale_and_shift(norm: BatchNorm, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A batch norm, and the bias of the convolution before it, as a scale and a shift of that convolution's output.
+
+    Args:
+        norm (BatchNorm): over c channels.
+        bias (Tensor[c], optional): of the convolution.
+
+    Returns:
+        tuple[Tensor[c], Tensor[c]]
+    """
+    scale, shift = BATCH_NORM(Affine(*norm[:4], bias, norm.eps)).unbind()
+    return scale, shift
+
+
+def _reference(norm: Affine) -> Tensor:
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = norm.weight * scale
+    mean = norm.running_mean if norm.conv_bias is None else norm.running_mean - norm.conv_bias
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    return torch.stack((scale, shift))
+
+
+def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
+    """What a norm computes with, if to call it is to apply a batch norm by running statistics, and nothing else."""
+    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_mean is None \
+            or type(norm).forward not in FORWARDS or not is_plain(norm):
+        return None
+    return BatchNorm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+
+
+FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+BATCH_NORM = Operator(5, _reference, autocast=False)

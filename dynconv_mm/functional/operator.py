@@ -1,0 +1,250 @@
+"""How an operator executes: the one place that asks what surrounds a call.
+
+An operator has a reference, its equation in plain torch, and backends, which compute the same faster. In plain eager
+mode it takes the backend that is expected to be the fastest of those that do not refuse the call. A compiler or an
+exporter records the operator's graph, plain torch that holds for batches of any size. Everything else runs the
+reference: transforms of ``torch.func``, forward-mode AD, dispatch modes such as ``FakeTensorMode``, tensor subclasses,
+the meta device, empty batches, and derivatives of derivatives.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from . import switch
+
+# torch 2.1 has it elsewhere
+_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
+# torch.export says so from torch 2.7 on
+_is_exporting = getattr(torch.compiler, 'is_exporting', bool)
+_PLAIN = (Tensor, nn.Parameter)
+
+# Choices that are remembered. Training at many image sizes makes many.
+REMEMBERED = 4096
+
+AUTOGRAD = 'autograd'
+"""In place of a backward function: autograd knows all operations of the forward one."""
+
+Call = tuple  # a NamedTuple: an operator's tensors, features first, then its other arguments
+
+
+class Backend(NamedTuple):
+    """A way to execute an operator."""
+
+    forward: Callable[[Any], Tensor]
+    """Takes a call. No gradients are recorded in it unless ``backward`` is :data:`AUTOGRAD`."""
+    refuses: Callable[[Any], str | None] = lambda call: None
+    """Why it cannot execute a call, or None. It looks at what :meth:`Operator.choose` remembers choices by: shapes,
+    type, device and memory format of the features, switches and the number of threads."""
+    backward: Callable[[Any, Tensor, tuple[bool, ...]], tuple[Tensor | None, ...]] | str | None = AUTOGRAD
+    """Takes a call, the gradient of the output and, for each tensor of the call, whether its gradient is needed, and
+    returns these gradients. None: for inference alone."""
+
+
+class Operator:
+    """An operator of a reference, a graph and backends. Called with a call, it returns the output.
+
+    Args:
+        tensors (int): how many of a call's first fields are tensors, or None.
+        reference (Callable): takes a call; its equation in plain torch.
+        rank (Callable, optional): takes a call and whether gradients are needed, and returns the names of backends, the
+            one first that is expected to be the fastest. Default: as they are registered.
+        autocast (bool): whether automatic mixed precision casts the tensors, as it does for a convolution.
+            Default: True.
+        frugal (str, optional): name of the backend that needs the least memory, which is tried where another one runs
+            out of it.
+
+    Attributes:
+        backends (dict[str, Backend]): by name.
+        graph (Callable): takes a call; what compilers and exporters record. Default: the reference.
+        plan_for_all (ContextVar): name of the backend that is to execute all calls of this thread that it does not
+            refuse, or None.
+    """
+
+    def __init__(self, tensors: int, reference: Callable[[Any], Tensor],
+                 rank: Callable[[Any, bool], Iterable[str]] | None = None, autocast: bool = True,
+                 frugal: str | None = None) -> None:
+        self.tensors = tensors
+        self.reference = self.graph = reference
+        self.rank = rank
+        self.autocast = autocast
+        self.frugal = frugal
+        self.backends: dict[str, Backend] = {}
+        self.plan_for_all: ContextVar[str | None] = ContextVar('plan', default=None)
+        self._choices: dict[tuple, tuple[Backend, ...]] = {}
+
+    def __call__(self, call: Call, plan: str = 'auto') -> Tensor:
+        tensors = call[:self.tensors]
+        dtype = autocast_dtype(call[0]) if self.autocast else None
+        if dtype is not None:
+            cast = [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
+            with torch.autocast(call[0].device.type, enabled=False):
+                return self(type(call)(*cast, *call[self.tensors:]), plan)
+        if is_recorded():
+            return self.graph(call)
+        if not is_plain_eager(*tensors) or call[0].shape[0] == 0:
+            return self.reference(call)
+        needs_grad = records_gradients(*tensors)
+        backend = self.choose(call, plan, needs_grad)
+        try:
+            y = execute(self, backend, call, needs_grad)
+        except RuntimeError as error:
+            y = self._with_least_memory(call, backend, needs_grad, error)
+        if not call[0].is_contiguous() and is_channels_last(call[0]):
+            y = y.contiguous(memory_format=torch.channels_last)
+        return y
+
+    def choose(self, call: Call, plan: str, needs_grad: bool) -> Backend:
+        """The backend that is to execute a call.
+
+        Args:
+            call (NamedTuple): the call.
+            plan (str): a name in ``backends``, or 'auto'; ``plan_for_all`` comes before it.
+            needs_grad (bool): whether gradients are needed.
+
+        Raises:
+            ValueError: the backend of that name refuses the call.
+        """
+        asked = self.plan_for_all.get()
+        if asked is not None and self.refusal(asked, call, needs_grad) is None:
+            return self.backends[asked]
+        if plan != 'auto':
+            reason = self.refusal(plan, call, needs_grad)
+            if reason is None:
+                return self.backends[plan]
+            able = sorted(name for name in self.backends if self.refusal(name, call, needs_grad) is None)
+            raise ValueError(f'plan {plan!r} cannot serve {reason}; those that can: {able}')
+        # all that a backend may refuse a call for
+        key = (needs_grad, call[0].dtype, call[0].device.type, is_channels_last(call[0]), torch.get_num_threads(),
+               switch.default, switch.overrides.get(), *call[self.tensors:],
+               *[tensor if tensor is None else tensor.shape for tensor in call[:self.tensors]])
+        choice = self._choices.get(key)
+        if choice is None:
+            names = self.backends if self.rank is None else self.rank(call, needs_grad)
+            names = [name for name in names if name in self.backends]
+            choice = next((self.backends[name] for name in names if self.refusal(name, call, needs_grad) is None),
+                          Backend(self.reference))
+            if len(self._choices) >= REMEMBERED:
+                self._choices.clear()
+            self._choices[key] = choice
+        return choice
+
+    def refusal(self, name: str, call: Call, needs_grad: bool) -> str | None:
+        """Why a backend cannot execute a call, or None."""
+        backend = self.backends[name]
+        return 'calls that need gradients' if needs_grad and backend.backward is None else backend.refuses(call)
+
+    def _with_least_memory(self, call: Call, failed: Backend, needs_grad: bool, error: RuntimeError) -> Tensor:
+        """The call once more by the backend that needs the least memory, if memory is what was short."""
+        # the CPU's allocator raises a plain RuntimeError
+        out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
+        names = {backend: name for name, backend in self.backends.items()}
+        if not out_of_memory or self.frugal is None or names.get(failed) == self.frugal:
+            raise error
+        warnings.warn(f'out of memory in plan {names.get(failed)!r} for input {tuple(call[0].shape)}: trying '
+                      f'{self.frugal!r}, which is slower. Reduce the batch size, or set plan={self.frugal!r} to go '
+                      'without the attempt.', stacklevel=5)
+        return execute(self, self.backends[self.frugal], call, needs_grad)
+
+
+def execute(operator: Operator, backend: Backend, call: Call, needs_grad: bool) -> Tensor:
+    """The output of a call by a backend, whose own backward function autograd is to use where gradients are needed."""
+    if not needs_grad or backend.backward is AUTOGRAD:
+        return backend.forward(call)
+    return _Differentiable.apply(operator, backend, type(call), call[operator.tensors:], *call[:operator.tensors])
+
+
+class _Differentiable(torch.autograd.Function):
+    """A backend with a backward function of its own. Derivatives of its gradients are those of the reference."""
+
+    @staticmethod
+    def forward(operator: Operator, backend: Backend, kind: type, arguments: tuple, *tensors: Tensor | None) -> Tensor:
+        y = backend.forward(kind(*tensors, *arguments))
+        # no view, which an in-place activation behind it could not change
+        return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.operator, ctx.backend, ctx.kind, ctx.arguments, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[4:]
+        if not torch.is_grad_enabled():
+            return (None, None, None, None,
+                    *ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed))
+        # aliases: a tensor may have been computed from another one, and its gradient is not to flow on into that
+        aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+        wanted = [alias for alias, needs in zip(aliases, needed) if needs]
+        y = ctx.operator.reference(ctx.kind(*aliases, *ctx.arguments))
+        gradients = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=True))
+        return None, None, None, None, *(next(gradients) if needs else None for needs in needed)
+
+
+# What surrounds a call.
+
+
+def is_recorded() -> bool:
+    """Whether the call is recorded, for batches of any size: compiled, exported or traced."""
+    return _is_compiling() or is_exported()
+
+
+def is_exported() -> bool:
+    """Whether the call is recorded for another runtime: by ``torch.export`` or ``torch.jit.trace``, of which ONNX
+    exporters use the one or the other."""
+    return torch.jit.is_tracing() or _is_exporting()
+
+
+def is_plain_eager(*tensors: Tensor | None) -> bool:
+    """Whether these tensors have memory of their own, and nobody follows what is done with it."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None \
+            or forward_ad._current_level >= 0:
+        return False
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
+            return False
+    return True
+
+
+def records_gradients(*tensors: Tensor | None) -> bool:
+    """Whether a function of these tensors is to be differentiated."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The dtype in which autocast runs a convolution of ``tensor``, or None where it leaves it as it is."""
+    kind = tensor.device.type
+    if kind == 'meta' or tensor.dtype == torch.float64:
+        return None
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == 'cpu':  # torch before 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map lies in memory with its channels last, and not with them first at the same time."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether to call a module is to call the ``forward`` of its class: no hooks, nothing patched, nothing compiled."""
+    own = vars(module)
+    return not (own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks']
+                or own['_backward_pre_hooks'] or 'forward' in own or own.get('_compiled_call_impl')
+                or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+                or torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks) \
+        and type(module).__call__ is nn.Module.__call__

@@ -1,0 +1,30 @@
+"""A convolution and the batch norm behind it in one pass, where that gives the same."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..functional.batch_norm import batch_norm_of
+from ..functional.operator import is_plain
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> Tensor:
+    """``norm(conv(x, *shared))``.
+
+    A layer of this package gets a batch norm by running statistics as an argument, which saves a pass over its output.
+    Not so where somebody could tell the difference: where a hook sees the output, or the convolution or the norm is
+    wrapped, patched, or of a class with a forward of its own.
+
+    Args:
+        conv, norm (Module): a convolution and its norm.
+        x (Tensor[batch, in_channels, height, width]): features.
+        shared (Tensor): what the convolutions of a block share, such as routing weights.
+
+    Returns:
+        Tensor[batch, out_channels, out_height, out_width]
+    """
+    kind = type(conv)
+    if getattr(kind, 'forward_with_norm', None) is kind.forward and is_plain(conv):
+        of_norm = batch_norm_of(norm)
+        if of_norm is not None:
+            return conv(x, *shared, norm=of_norm)
+    return norm(conv(x, *shared))

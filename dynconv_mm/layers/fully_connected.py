@@ -1,0 +1,36 @@
+"""The fully connected layer of the attentions."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..functional.attention import fully_connected
+
+
+class FullyConnected(nn.Module):
+    """A fully connected layer over pooled features, with a convolution's weight shape.
+
+    It is no ``Conv2d`` by class, so that ``init_cfg=dict(layer='Conv2d')`` of a parent leaves it alone.
+
+    Shape:
+        input Tensor[batch, in_channels, p, p], output Tensor[batch, out_channels], p the pooled size
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, pool_size: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, pool_size, pool_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Kaiming-normal by fan-out, biases 0, as the reference."""
+        nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    forward = fully_connected
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, pool_size, _ = self.weight.shape
+        pooled = f', pool_size={pool_size}' if pool_size > 1 else ''
+        return f'{in_channels}, {out_channels}{pooled}, bias={self.bias is not None}'

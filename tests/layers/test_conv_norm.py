@@ -1,0 +1,120 @@
+"""conv_norm: the convolution, then the norm, in one operation where that gives the same."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynconv_mm.layers import CondConv2d, DyConv2d, ODConv2d
+from dynconv_mm.layers.conv_norm import conv_norm
+from dynconv_mm.layers.static_conv import StaticConv2d
+
+SMALL = dict(in_channels=6, out_channels=4, kernel_size=3, padding=1)
+CONVS = {
+    'ODConv2d': lambda **options: ODConv2d(**options, kernel_num=3),
+    'ODConv2d, kernel attention alone': lambda **options: ODConv2d(**options, kernel_num=3, attentions=['kernel']),
+    'DyConv2d': lambda **options: DyConv2d(**options, kernel_num=3),
+    'CondConv2d': lambda **options: CondConv2d(**options, kernel_num=3),
+    'CondConv2d, shared routing': lambda **options: CondConv2d(**options, kernel_num=3, routing=False),
+    'StaticConv2d': StaticConv2d,
+}
+
+
+def make_input(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 6, 8, 7, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+
+
+@pytest.fixture(params=CONVS)
+def make_conv(request, make_random) -> Callable[..., nn.Module]:
+    return lambda **options: make_random(CONVS[request.param](**{**SMALL, **options})).double().eval()
+
+
+def shared_by(conv: nn.Module, batch: int = 3) -> list[Tensor]:
+    """The routing weights, where the convolution has none of its own."""
+    if getattr(conv, 'routing', conv) is not None:
+        return []
+    return [torch.rand(batch, 3, generator=torch.Generator().manual_seed(2)).double().requires_grad_()]
+
+
+def make_norm(affine: bool = True) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(4, affine=affine).double().eval()
+    generator = torch.Generator().manual_seed(3)
+    for tensor in (*norm.parameters(), norm.running_mean, norm.running_var):
+        tensor.data.uniform_(.5, 1.5, generator=generator)
+    return norm
+
+
+def count_calls(norm: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What goes through a norm, written down without a hook."""
+    calls, forward = [], norm.forward
+    monkeypatch.setattr(norm, 'forward', lambda x: (calls.append(x), forward(x))[1])
+    return calls
+
+
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('options', [dict(), dict(bias=False), dict(kernel_size=1, padding=0),
+                                     dict(groups=2, stride=2)], ids=str)
+def test_in_eval_mode(make_conv, options, affine, monkeypatch):
+    conv, norm, x = make_conv(**options), make_norm(affine), make_input()
+    shared = shared_by(conv)
+    leaves = [x, *shared, *conv.parameters(), *norm.parameters()]
+    expected = norm(conv(x, *shared))
+    wanted = torch.autograd.grad(expected.square().sum(), leaves)
+    calls = count_calls(norm, monkeypatch)
+    actual = conv_norm(conv, norm, x, *shared)
+    assert not calls
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
+    for gradient, other in zip(torch.autograd.grad(actual.square().sum(), leaves), wanted):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(conv_norm(conv, norm, x, *shared), expected, rtol=0, atol=1e-10)
+
+
+def test_an_empty_batch(make_conv):
+    conv = make_conv()
+    assert conv_norm(conv, make_norm(), make_input(0), *shared_by(conv, 0)).shape == (0, 4, 8, 7)
+
+
+def test_autocast(make_conv):
+    conv, norm, x = make_conv().float(), make_norm().float(), make_input().float()
+    shared = [weights.float() for weights in shared_by(conv)]
+    with torch.autocast('cpu', torch.bfloat16):
+        actual = conv_norm(conv, norm, x, *shared)
+    expected = norm(conv(x, *shared))
+    assert (actual - expected).abs().max() < .05 * expected.abs().max()
+
+
+@pytest.mark.parametrize('change', [lambda conv, norm: norm.train(),
+                                    lambda conv, norm: norm.register_forward_hook(lambda *arguments: None),
+                                    lambda conv, norm: conv.register_forward_pre_hook(lambda *arguments: None)],
+                         ids=['training', 'hook of the norm', 'hook of the convolution'])
+def test_the_norm_runs_where_it_must(make_conv, change, monkeypatch):
+    conv, norm, x = make_conv(), make_norm(), make_input()
+    change(conv, norm)
+    calls = count_calls(norm, monkeypatch)
+    shared = shared_by(conv)
+    expected = norm(conv(x, *shared))
+    torch.testing.assert_close(conv_norm(conv, norm, x, *shared), expected)
+    assert len(calls) == 2
+
+
+def test_static_convolutions_and_other_norms(monkeypatch):
+    x = make_input()
+    for conv, norm in ((nn.Conv2d(6, 4, 3).double(), make_norm()),
+                       (DyConv2d(**SMALL).double(), nn.GroupNorm(2, 4).double()),
+                       (DyConv2d(**SMALL).double(), nn.BatchNorm2d(4, track_running_stats=False).double().eval())):
+        calls = count_calls(norm, monkeypatch)
+        torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)))
+        assert len(calls) == 2
+
+
+def test_a_static_kernel_that_is_larger_than_the_output_is_left_alone(monkeypatch):
+    conv, norm = StaticConv2d(6, 4, 3, padding=1).double(), make_norm()
+    calls = count_calls(norm, monkeypatch)
+    large, small = make_input(), make_input()[:1, :, :7, :7]
+    conv_norm(conv, norm, large)
+    assert not calls
+    conv_norm(conv, norm, small)  # 216 numbers in the kernel, 196 in the output
+    assert len(calls) == 1
