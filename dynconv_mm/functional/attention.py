@@ -136,7 +136,11 @@ def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
     """
     if size == 1 or not is_recorded():
         return F.adaptive_avg_pool2d(x, size)
-    # ONNX has no operator for it where the size of the map is open: two matrix products
+    return _average_by_products(x, size)
+
+
+def _average_by_products(x: Tensor, size: int) -> Tensor:
+    """As ONNX has no operator for it where the size of the map is open."""
     rows, columns = (_averages(length, size, x) for length in x.shape[2:])
     return rows @ x @ columns.transpose(0, 1)
 

@@ -108,7 +108,7 @@ def test_static_state_dict_loads():
     dynamicize(model, OD)
     for layer in model.modules():
         if isinstance(layer, ODConv2d):
-            nn.init.normal_(layer.attention.heads.weight)
+            nn.init.normal_(layer.attention.kernel_fc.weight)
             layer.set_temperature(7.)
     model.load_state_dict(source.state_dict(), strict=True)
     torch.testing.assert_close(model(X), source(X))
@@ -290,7 +290,7 @@ def test_size_keeping_layers(op, kind):
 def test_new_layers_keep_nothing():
     model = Toy()
     dynamicize(model, OD, keep_function=False)
-    assert model.head[0].attention.heads.weight.any()
+    assert model.head[0].attention.channel_fc.weight.any()
     with pytest.raises(RuntimeError, match='size mismatch'):
         model.load_state_dict(Toy().state_dict())
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from dynconv_mm.layers.attention_norm import build_attention_norm, normalize_hidden
+from dynconv_mm.functional.attention import normalize_hidden
+from dynconv_mm.layers.attention_norm import build_attention_norm
 
 BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'SyncBN')
 

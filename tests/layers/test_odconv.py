@@ -20,7 +20,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from dynconv_mm.functional import PLANS
-from dynconv_mm.layers import ODConv2d, attention_norm
+from dynconv_mm.functional.attention import _warn_of_single_sample
+from dynconv_mm.functional.operator import Backend
+from dynconv_mm.layers import ODConv2d
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 HEADS = ('spatial', 'channel', 'filter', 'kernel')
@@ -256,7 +258,7 @@ def test_extra_repr():
     assert layer.extra_repr() == (
         "8, 6, kernel_size=(3, 1), stride=(2, 2), padding=(1, 0), dilation=(2, 2), groups=2, padding_mode='circular', "
         "bias=False, kernel_num=2, plan='grouped', share_attention=False, spatial_activation='softmax'")
-    assert '(fc): PointwiseFC(8, 16, pool_size=3, bias=False)' in repr(ODConv2d(8, 6, 3, spatial_pool_size=3))
+    assert '(fc): FullyConnected(8, 16, pool_size=3, bias=False)' in repr(ODConv2d(8, 6, 3, spatial_pool_size=3))
 
 
 @pytest.mark.parametrize(('name', 'values'), [
@@ -349,7 +351,7 @@ def test_init_cfg_of_a_parent_leaves_the_layer_alone(cfg, touched):
     parent.init_weights()  # as a runner does: init_cfg, then the children's own
     for kernel in parent.dynamic.weight:
         assert_kaiming(kernel, 32 * 3 * 3)
-    assert not parent.dynamic.attention.heads.bias.any()
+    assert not parent.dynamic.attention.channel_fc.bias.any()
 
 
 # OpenMMLab builds it.
@@ -381,7 +383,7 @@ def statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture
 def not_warned_yet() -> None:
-    attention_norm._warn_of_single_sample.cache_clear()
+    _warn_of_single_sample.cache_clear()
 
 
 def test_a_single_sample_in_training_uses_the_running_statistics(not_warned_yet):

@@ -67,9 +67,12 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
 
 
 def involution(call: Involution) -> Tensor:
-    """Where it is compiled an operator of this package, else for each row of the kernel a sum of shifted products."""
-    if not is_exported():
-        return torch.ops.dynconv_mm.involution2d(*call)
+    """Where it is compiled an operator of this package."""
+    return shifted_products(call) if is_exported() else torch.ops.dynconv_mm.involution2d(*call)
+
+
+def shifted_products(call: Involution) -> Tensor:
+    """An involution as, for each row of the kernel, a sum of shifted products."""
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
     groups, kernel_height, kernel_width = weight.shape[1:4]

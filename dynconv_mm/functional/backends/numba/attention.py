@@ -19,7 +19,7 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
     fcs = [fc, *[head.fc for head in heads.values()]]
-    if is_recorded() or pool_size > 1 or refuses(x, 'attention') or not all(
+    if is_recorded() or pool_size > 1 or not all(
             [type(layer).forward is fully_connected and is_plain(layer) for layer in fcs]):
         return None
     without = norm is None or type(norm) is nn.Identity and is_plain(norm)
@@ -29,7 +29,7 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
     weights = [layer.weight for layer in fcs]
     biases = [layer.bias for layer in fcs]
     tensors = [x, *weights, *biases, *of_norm[:4], temperature]
-    if not is_plain_eager(*tensors) or records_gradients(*tensors):
+    if not is_plain_eager(*tensors) or records_gradients(*tensors) or refuses(x, 'attention'):
         return None
     batch, channels = x.shape[:2]
     hidden = weights[0].shape[0]

@@ -35,7 +35,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Int
     keeping = tuple([d * (k - 1) for d, k in zip(dilation, kernel_size)])
     batch, channels, height, width = x.shape
     if stride != (1, 1) or keeping != (2 * padding[0], 2 * padding[1]) or refuses_features(x, 'depthwise') \
-            or height * width < SMALL_MAP and x.numel() > MANY_NUMBERS:
+            or not x.numel() or height * width < SMALL_MAP and x.numel() > MANY_NUMBERS:
         return None
     kernels = weight.shape[0]
     at = addresses(x.dtype, (x, x.numel()), (weight, kernels * kernel_size.numel()), (bias, channels))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from dynconv_mm.functional import enable_numba, involution2d
-from dynconv_mm.functional.involution import wants_channels_last
-from dynconv_mm.functional.numba import involution, threads
+from dynconv_mm.functional.backends.numba import involution, threads
 from dynconv_mm.layers import Involution2d
 
 GEOMETRY = dict(stride=(1, 2), padding=(1, 2), dilation=(1, 1))
@@ -27,11 +26,14 @@ def tensors() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.fixture
 def runs(monkeypatch) -> list[str]:
     """The names of the functions that run."""
-    names = []
-    for name in ('forward', 'grad_input', 'grad_weight'):
-        function = getattr(involution, name)
-        monkeypatch.setattr(involution, name, lambda *args, _name=name, _function=function: names.append(
-            _name) or _function(*args))
+    names, run = [], involution._run
+
+    def watched(name: str, *arguments) -> bool:
+        done = run(name, *arguments)
+        names.extend([name] * done)
+        return done
+
+    monkeypatch.setattr(involution, '_run', watched)
     return names
 
 
@@ -43,7 +45,7 @@ def results(x: Tensor, weight: Tensor, grad: Tensor) -> list[Tensor]:
 
 def test_runs_forward_and_backward(tensors, runs):
     results(*tensors)
-    assert sorted(runs) == ['forward', 'grad_input', 'grad_weight']
+    assert sorted(runs) == ['involve', 'involve_gradients', 'kernel_gradients']
     runs.clear()
     with enable_numba(False):
         results(*tensors)
@@ -111,14 +113,9 @@ def test_inputs_that_no_output_meets():
     assert torch.equal(x.grad[0, 0].nonzero(), torch.cartesian_prod(*[torch.arange(0, 8, 3)] * 2))
 
 
-def test_the_layer_predicts_kernels_in_the_order_that_is_read(runs):
-    hidden = torch.randn(1, 4, 5, 6)
-    assert not wants_channels_last(hidden) and wants_channels_last(hidden.bfloat16())
-    assert not wants_channels_last(hidden.to('meta'))
-    with enable_numba(False):
-        assert wants_channels_last(hidden)
+def test_in_the_layer(runs):
     layer, x = Involution2d(32, 32, 3).eval(), torch.randn(2, 32, 6, 5)
     y = layer(x)
-    assert runs == ['forward']
+    assert runs == ['involve']
     with enable_numba(False):
         torch.testing.assert_close(layer(x), y)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dynconv_mm.functional import numba as switch
+from dynconv_mm.functional.backends import numba as switch
 
 VARIABLE = 'DYNCONV_MM_NUMBA'
 

@@ -14,8 +14,9 @@ from triton import JITFunction
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from dynconv_mm.functional.plans import Mixture
-from dynconv_mm.functional.triton import involution, mixture_conv
+from dynconv_mm.functional.backends.triton import involution, mixture_conv
+from dynconv_mm.functional.involution import Involution
+from dynconv_mm.functional.mixture_conv import Mixture
 
 # n, groups, channels and outputs a group, kernel size, whether each kernel has attentions of its own
 MIXTURES = {'dense': (4, 1, 64, 128, 3, False), 'dense_own': (8, 2, 96, 40, 1, True),
@@ -54,22 +55,21 @@ def compile_layer(layer: str, dtype: torch.dtype) -> None:
     """Its forward and backward pass."""
 
     def zeros(*size: int) -> torch.Tensor:
-        return torch.zeros(size, dtype=dtype, requires_grad=True)
+        return torch.zeros(size, dtype=dtype)
 
     if layer == 'involution':
         x, weight, y = zeros(2, 32, 14, 14), zeros(2, 2, 7, 7, 7, 7), zeros(2, 32, 7, 7)
-        geometry = (2, 2), (3, 3), (1, 1)
-        involution.forward(x, weight, *geometry)
-        involution.grad_input(y, x, weight, *geometry)
-        involution.grad_weight(y, x, weight, *geometry)
+        call = Involution(x, weight, (2, 2), (3, 3), (1, 1))
+        involution.forward(call)
+        involution.backward(call, y, (True, True))
         return
     n, groups, channels, outputs, k, own = MIXTURES[layer]
     each = (2, n) if own else (2, )
-    y = mixture_conv.triton_mixture_conv2d(Mixture(
+    m = Mixture(
         zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
         zeros(2, n), zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
-        (1, 1), (k // 2, k // 2), (1, 1), groups))
-    y.sum().backward()
+        (1, 1), (k // 2, k // 2), (1, 1), groups, not own)
+    mixture_conv.backward(m, mixture_conv.forward(m), (True, ) * 7)
 
 
 launch = JITFunction.run

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
 from dynconv_mm.functional import enable_triton, involution2d
-from dynconv_mm.functional.triton import involution as kernels
+from dynconv_mm.functional.backends.triton import involution as kernels
+from dynconv_mm.functional.involution import INVOLUTION, Involution
 
 LAYOUTS = {
     'contiguous': lambda t: t,
@@ -28,7 +29,7 @@ LAYOUTS = {
 def calls(monkeypatch) -> list[str]:
     """Switch the kernels on, and write down which are used."""
     calls = []
-    for name in ('forward', 'grad_input', 'grad_weight'):
+    for name in ('forward', '_grad_input', '_grad_weight'):
         monkeypatch.setattr(kernels, name, lambda *arguments, _name=name, _run=getattr(kernels, name): (
             calls.append(_name), _run(*arguments))[1])
     with enable_triton():
@@ -133,10 +134,10 @@ def test_the_kernels_are_used(device, calls):
     case = Case()
     x, weight = case.make_tensors(device=device)
     involution2d(x, weight, **case.geometry).sum().backward()
-    assert calls == ['forward', 'grad_input', 'grad_weight']
+    assert calls == ['forward', '_grad_input', '_grad_weight']
     calls.clear()
     involution2d(x.detach(), weight, **case.geometry).sum().backward()
-    assert calls == ['forward', 'grad_weight']
+    assert calls == ['forward', '_grad_weight']
     calls.clear()
     with enable_triton(False):
         involution2d(x, weight, **case.geometry).sum().backward()
@@ -161,9 +162,11 @@ def test_in_a_compiled_function(device, calls):
     y = function(x)
     assert_agree(y, 2 * reference(x, weight, case.kernel, **case.geometry), 1e-10, 'output')
     y.sum().backward()
-    assert 'forward' in calls and 'grad_input' in calls
+    assert 'forward' in calls and '_grad_input' in calls
 
 
 def test_what_they_serve(device):
     x, weight = Case().make_tensors(device=device)
-    assert kernels.serves(x, weight) and not kernels.serves(x[:0], weight[:0]) and not kernels.serves(x.int(), weight)
+    refuses, geometry = INVOLUTION.backends['triton'].refuses, ((1, 1), (0, 0), (1, 1))
+    assert refuses(Involution(x, weight, *geometry)) is None
+    assert refuses(Involution(x.int(), weight, *geometry)) is not None

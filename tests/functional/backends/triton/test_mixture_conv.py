@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynconv_mm.functional import PLANS, enable_triton, mixture_conv2d
-from dynconv_mm.functional.mixture import Mixture
-from dynconv_mm.functional.plans import choose_plan
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV, Mixture
 
 pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 
-from dynconv_mm.functional.triton import mixture_conv
-from dynconv_mm.functional.triton.mixture_conv import serves, triton_mixture_conv2d
+from dynconv_mm.functional.backends.triton import mixture_conv
 
 LAYOUTS = {
     'contiguous': lambda t: t,
@@ -87,7 +85,13 @@ class Case(NamedTuple):
             attention(self.spatial_attention, self.kernel[0] * self.kernel[1]),
             attention(self.channel_attention, channels),
             attention(self.filter_attention, out_channels),
-            self.stride, self.padding, self.dilation, self.groups)
+            self.stride, self.padding, self.dilation, self.groups,
+            'own' not in (self.spatial_attention, self.channel_attention, self.filter_attention))
+
+
+def triton_mixture_conv2d(m: Mixture) -> Tensor:
+    with enable_triton():
+        return MIXTURE_CONV(m, 'triton')
 
 
 @st.composite
@@ -121,7 +125,6 @@ def check(case: Case, device: str, dtype: torch.dtype = torch.float64, tolerance
     """Outputs and all gradients, against the equation in float64 at the same (rounded) values."""
     m = case.make_mixture(dtype, device)
     exact = m._replace(**{name: value.detach().double().requires_grad_() for name, value in differentiable(m).items()})
-    assert serves(m)
     actual, expected = triton_mixture_conv2d(m), reference(exact)
     assert actual.dtype == dtype
     assert_agree(actual, expected, tolerance, 'output')
@@ -218,32 +221,21 @@ def test_second_derivatives(device, kinds):
 
 def test_as_a_plan(device):
     m = Case(2).make_mixture(device=device)
-    assert PLANS['triton'].obstacle(m) == 'a call before enable_triton()'
+    triton = PLANS['triton']
+    assert triton.refuses(m) == 'a call before enable_triton()'
+    arguments = m._asdict()
+    del arguments['shares_attention']
     with enable_triton():
-        assert PLANS['triton'].obstacle(m) is None
-        assert 'not on a GPU' in PLANS['triton'].obstacle(m._replace(input=m.input.to(torch.int32)))
-        arguments = m._asdict()
+        assert triton.refuses(m) is None
+        assert 'not on a GPU' in triton.refuses(m._replace(input=m.input.to(torch.int32)))
         actual = mixture_conv2d(**arguments, plan='triton')
-        assert (choose_plan(m) == 'triton') == (device == 'cuda')
+        assert (MIXTURE_CONV.choose(m, 'auto', True) is triton) == (device == 'cuda')
     assert_agree(actual, reference(m), 1e-10, 'output')
     with pytest.raises(ValueError, match="'triton' cannot serve a call before enable_triton"):
         mixture_conv2d(**arguments, plan='triton')
-
-
-def test_in_a_compiled_function(device):
-    m = Case(1).make_mixture(device=device)
-    function = torch.compile(lambda m: 2 * triton_mixture_conv2d(m), backend='eager')
-    assert_agree(function(m), 2 * reference(m), 1e-10, 'output')
 
 
 def test_inputs_smaller_than_the_kernel_are_refused(device):
     m = Case(size=(2, 4), padding=(0, 0)).make_mixture(device=device)
     with pytest.raises(ValueError, match='input must not be smaller than the kernel'):
         triton_mixture_conv2d(m)
-
-
-def test_what_it_serves(device):
-    m = Case().make_mixture(device=device)
-    assert serves(m)
-    assert not serves(m._replace(input=m.input[:0]))
-    assert not serves(m._replace(input=m.input.to(torch.int32)))

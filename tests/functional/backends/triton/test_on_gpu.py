@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynconv_mm.functional import enable_triton, involution2d
-from dynconv_mm.functional.plans import PLANS, Mixture
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV, Mixture
 
 pytest.importorskip('triton', '3.7', reason='the kernels need Triton 3.7 or newer, which this torch does not bring')
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -29,6 +29,11 @@ def exact_products(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, 'allow_tf32', False)
 
 
+def triton_mixture_conv2d(m: Mixture) -> Tensor:
+    with enable_triton():
+        return MIXTURE_CONV(m, 'triton')
+
+
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     error = (actual.double() - expected.double()).abs().max() / expected.double().abs().max()
     assert error <= tolerance, f'{what}: {error}'
@@ -38,7 +43,6 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize('layer', LAYERS)
 def test_mixture_conv(layer, memory_format, dtype, tolerance):
-    from dynconv_mm.functional.triton.mixture_conv import serves, triton_mixture_conv2d
     batch, n, groups, channels, outputs, k, stride, size = LAYERS[layer]
     torch.manual_seed(0)
 
@@ -50,11 +54,10 @@ def test_mixture_conv(layer, memory_format, dtype, tolerance):
 
     x = random(batch, channels, size, size).detach().contiguous(memory_format=memory_format).requires_grad_()
     m = Mixture(x, random(n, outputs, channels // groups, k, k), random(outputs), attention(n), attention(k * k),
-                attention(channels), attention(outputs), (stride, stride), (k // 2, k // 2), (1, 1), groups)
-    assert serves(m)
+                attention(channels), attention(outputs), (stride, stride), (k // 2, k // 2), (1, 1), groups, True)
     # the same values in float64: in bfloat16 `grouped` itself rounds as much
     exact = Mixture(*(t.detach().double().requires_grad_() for t in m[:7]), *m[7:])
-    y, expected = triton_mixture_conv2d(m), PLANS['grouped'](exact)
+    y, expected = triton_mixture_conv2d(m), MIXTURE_CONV(exact, 'grouped')
     assert y.is_contiguous(memory_format=memory_format)
     assert_close(y, expected, tolerance, 'output')
     upstream = torch.randn_like(y)
@@ -65,11 +68,10 @@ def test_mixture_conv(layer, memory_format, dtype, tolerance):
 
 
 def test_the_same_call_gives_the_same_bits():
-    from dynconv_mm.functional.triton.mixture_conv import triton_mixture_conv2d
     x = torch.randn(16, 64, 56, 56, device='cuda')
     weight, attention = (torch.randn(*shape, device='cuda', requires_grad=True) for shape in ((4, 64, 64, 3, 3),
                                                                                              (16, 4)))
-    m = Mixture(x, weight, None, attention, None, None, None, (1, 1), (1, 1), (1, 1), 1)
+    m = Mixture(x, weight, None, attention, None, None, None, (1, 1), (1, 1), (1, 1), 1, True)
     first, second = (torch.autograd.grad(triton_mixture_conv2d(m).square().sum(), (weight, attention))
                      for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second))
@@ -77,14 +79,13 @@ def test_the_same_call_gives_the_same_bits():
 
 def test_offsets_beyond_32_bits():
     """The second sample starts after 2^31 elements."""
-    from dynconv_mm.functional.triton.mixture_conv import triton_mixture_conv2d
     if torch.cuda.mem_get_info()[0] < 12 * 2**30:
         pytest.skip('needs 12 GiB of free GPU memory')
     x = torch.empty(2**31 + 8 * 5 * 5, dtype=torch.bfloat16, device='cuda').as_strided(
         (2, 8, 5, 5), (2**31, 25, 5, 1))
     x.copy_(torch.randn(2, 8, 5, 5))
     weight = torch.randn(1, 8, 8, 3, 3, device='cuda', dtype=torch.bfloat16)
-    y = triton_mixture_conv2d(Mixture(x, weight, None, None, None, None, None, (1, 1), (1, 1), (1, 1), 1))
+    y = triton_mixture_conv2d(Mixture(x, weight, None, None, None, None, None, (1, 1), (1, 1), (1, 1), 1, True))
     assert_close(y, F.conv2d(x.contiguous().double(), weight[0].double(), padding=1), .03, 'output')
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynconv_mm.functional import triton as switch
+from dynconv_mm.functional.backends import triton as switch
 
 
 @pytest.fixture(autouse=True)
