@@ -1,12 +1,11 @@
-"""Every plan computes the equation: ODConv's Eq. 2, here in plain loops and float64."""
+"""Every plan computes the equation: ODConv's Eq. 2, in tests/support/mixture_cases.py in plain loops and float64."""
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixture_cases import Case, assert_agree, cases, reference
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,102 +15,9 @@ from dynconv_mm.functional.operator import Backend
 
 CPU_PLANS = [name for name in PLANS if name not in ('triton', 'numba')]  # with gradients
 ALL_PLANS = [*CPU_PLANS, 'auto']
-LAYOUTS = {
-    'contiguous': lambda t: t,
-    'channels_last': lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
-    'transposed': lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
-    'strided': lambda t: torch.stack((t, t), -1)[..., 0],
-}
-
-
-def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride, padding, dilation, groups,
-              kernel_attention=None, spatial_attention=None, channel_attention=None, filter_attention=None) -> Tensor:
-    """y_b = (Σ_i α_w · α_f · α_c · α_s · W_i) * x_b, an output channel at a time."""
-    n, out_channels, group_channels, kernel_height, kernel_width = weight.shape
-
-    def of_each_kernel(attention: Tensor | None, length: int) -> Tensor:
-        if attention is None:
-            return input.new_ones(len(input), n, length)
-        return attention if attention.dim() == 3 else torch.stack([attention] * n, 1)
-
-    spatial = of_each_kernel(spatial_attention, kernel_height * kernel_width)
-    spatial = spatial.reshape(-1, n, kernel_height, kernel_width)
-    channel = of_each_kernel(channel_attention, group_channels * groups)
-    filter_ = of_each_kernel(filter_attention, out_channels)
-    samples = []
-    for b, x in enumerate(input):
-        maps = []
-        for o in range(out_channels):
-            group = o // (out_channels // groups)
-            met = slice(group * group_channels, (group + 1) * group_channels)  # the input channels that o sees
-            kernel = torch.zeros_like(weight[0, 0])
-            for i in range(n):
-                alpha = 1 if kernel_attention is None else kernel_attention[b, i]
-                kernel = kernel + (alpha * filter_[b, i, o] * channel[b, i, met].reshape(-1, 1, 1) * spatial[b, i]
-                                   * weight[i, o])
-            y = F.conv2d(x[met], kernel[None], None, stride, padding, dilation)
-            maps.append(y if bias is None else y + bias[o])
-        samples.append(torch.cat(maps))
-    return torch.stack(samples)
-
-
-class Case(NamedTuple):
-    """A call: sizes, arguments, and which attentions there are."""
-
-    batch: int
-    n: int
-    groups: int
-    group_channels: int
-    group_outputs: int
-    kernel: tuple[int, int]
-    size: tuple[int, int]
-    arguments: dict[str, tuple[int, int]]
-    attentions: dict[str, str]
-    bias: bool
-    layout: str
-
-    def make_tensors(self, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-        area, channels = self.kernel[0] * self.kernel[1], self.groups * self.group_channels
-        out_channels = self.groups * self.group_outputs
-        shapes = dict(input=(self.batch, channels, *self.size),
-                      weight=(self.n, out_channels, self.group_channels, *self.kernel))
-        if self.bias:
-            shapes['bias'] = (out_channels,)
-        for name, length in (('kernel', self.n), ('spatial', area), ('channel', channels), ('filter', out_channels)):
-            kind = self.attentions[name]
-            if kind != 'absent':
-                shapes[f'{name}_attention'] = (self.batch, *([self.n] if kind == 'own' else []), length)
-        generator = torch.Generator().manual_seed(0)
-        return {name: torch.randn(shape, generator=generator).to(dtype).requires_grad_()
-                for name, shape in shapes.items()}
-
-    def call(self, function, tensors: dict[str, Tensor], **kwargs) -> Tensor:
-        laid_out = {name: LAYOUTS[self.layout](tensor) for name, tensor in tensors.items()}
-        return function(**laid_out, **self.arguments, groups=self.groups, **kwargs)
-
-
-@st.composite
-def cases(draw, batch=st.integers(1, 5)) -> Case:
-    def pair(*values):
-        return draw(st.tuples(*[st.sampled_from(values)] * 2))
-
-    kernel, stride, dilation, padding = pair(1, 3, 5, 7), pair(1, 2, 3), pair(1, 2), pair(0, 1, 2, 3)
-    groups, group_channels, group_outputs = draw(st.one_of(
-        st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3)),
-        st.tuples(st.integers(2, 5), st.just(1), st.just(1))))  # depthwise
-    least = [max(1, d * (k - 1) + 1 - 2 * p) for d, k, p in zip(dilation, kernel, padding)]
-    size = tuple(smallest + draw(st.integers(0, 5)) for smallest in least)
-    attentions = {name: draw(st.sampled_from(['own', 'shared', 'absent'])) for name in ('spatial', 'channel', 'filter')}
-    attentions['kernel'] = draw(st.sampled_from(['shared', 'absent']))  # [batch, n] already
-    return Case(draw(batch), draw(st.integers(1, 8)), groups, group_channels, group_outputs, kernel, size,
-                dict(stride=stride, padding=padding, dilation=dilation), attentions, draw(st.booleans()),
-                draw(st.sampled_from(list(LAYOUTS))))
-
 
 CASE = Case(2, 3, 2, 2, 1, (3, 1), (4, 3), dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
-            dict(kernel='shared', spatial='own', channel='own', filter='own'), True, 'contiguous')
-
-
+            dict(kernel='shared', spatial='own', channel='own', filter='own'), True, {})
 SHARED = dict(kernel='shared', spatial='shared', channel='shared', filter='shared')
 DENSE = CASE._replace(groups=1, attentions=SHARED)
 GRADCHECK_CASES = {  # for plans that do not serve the most general one
@@ -135,12 +41,6 @@ def served(case: Case, tensors: dict[str, Tensor]) -> list[str]:
         else:
             able.append(plan)
     return able
-
-
-def assert_agree(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    assert actual.shape == expected.shape, what
-    error = (actual.double() - expected).abs().max()
-    assert error <= tolerance * (1 + expected.abs().max()), f'{what}: {error}'
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
