@@ -21,9 +21,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'support'))
 
-from conv_layers import CHANNELS, LAYERS, make_features, make_layer  # noqa: E402
+from conv_layers import CHANNELS, LAYERS, make_features, make_layer
 
-from dynconv_mm.layers.conv_norm_act import ConvNormAct  # noqa: E402
+from dynconv_mm.layers.conv_norm_act import ConvNormAct
 
 with contextlib.suppress(ImportError):  # torch before 2.6
     from torch.distributed.fsdp import fully_shard

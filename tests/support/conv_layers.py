@@ -34,7 +34,10 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.normal_(std=0.3, generator=generator)
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3, generator=generator)
+            else:
+                parameter.uniform_(0.5, 1.5, generator=generator)  # so that few ReLUs put out nothing
         for name, buffer in module.named_buffers():
             if name.endswith(('running_mean', 'running_var')):
                 buffer.uniform_(0.5, 1.5, generator=generator)
