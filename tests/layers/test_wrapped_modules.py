@@ -1,0 +1,139 @@
+"""What is done to a layer, its norm or a part of its attention holds in eval mode as it does in training."""
+from __future__ import annotations
+
+import pytest
+import torch
+from conv_layers import CHANNELS, LAYERS, make_features, make_layer, randomize
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from wrapped import CHANGES, BatchNormAct, global_hooks
+
+from dynconv_mm.layers.conv_norm_act import ConvNormAct
+from dynconv_mm.layers.static_conv import StaticConv2d
+
+CONVS = [*LAYERS, 'StaticConv2d']
+NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d')
+#: what a layer computes its attentions or kernels by, and that it calls
+PARTS = {
+    'ODConv2d 1x': ['attention', 'attention.fc', 'attention.bn', 'attention.channel_fc', 'attention.filter_fc',
+                    'attention.spatial_fc'],
+    'DyConv2d': ['attention', 'attention.fc1', 'attention.fc2'],
+    'CondConv2d': ['routing', 'routing.fc'],
+    'DCDConv2d': ['fc', 'fc.0', 'fc.1', 'fc_scale', 'fc_phi', 'bn1', 'bn2'],
+    'Involution2d': ['conv1', 'conv1.conv', 'conv1.bn', 'conv2', 'conv2.conv'],
+    'DCDC2d': ['lsa', 'lsa.dw1', 'lsa.dw1.conv', 'lsa.dw1.bn', 'lsa.conv2', 'gsi', 'gsi.conv1.conv', 'gsi.fc',
+               'gsi.conv2.conv', 'gsi.conv2.bn'],
+}
+PARTS['ODConv2d 4x'] = PARTS['ODConv2d 4x, own attentions'] = [*PARTS['ODConv2d 1x'], 'attention.kernel_fc']
+
+
+@pytest.fixture(params=[True, False], ids=['grad', 'no_grad'])
+def grad_mode(request):
+    with torch.set_grad_enabled(request.param):
+        yield
+
+
+def make_block(name: str) -> ConvNormAct:
+    block = ConvNormAct(CHANNELS, CHANNELS, 3, padding=1, norm_cfg=dict(type='BN'))
+    block.conv = StaticConv2d(CHANNELS, CHANNELS, 3, padding=1) if name == 'StaticConv2d' else make_layer(name)
+    return randomize(block).double().eval()
+
+
+def assert_called_alike(block: ConvNormAct, calls: list, batch: int) -> None:
+    """Output and calls are those of convolution, norm and activation, called one after the other."""
+    x = make_features(batch, dtype=torch.float64)
+    expected = torch.relu(block.norm(block.conv(x)))
+    by_hand, calls[:] = list(calls), []
+    torch.testing.assert_close(block(x), expected, rtol=1e-9, atol=1e-9)
+    assert len(by_hand) == 1
+    torch.testing.assert_close(calls, by_hand, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', CONVS)
+def test_a_changed_convolution_before_a_norm(name, batch, grad_mode):
+    plain = make_block(name)(make_features(batch, dtype=torch.float64))
+    for change, apply in CHANGES.items():
+        if change == 'parametrization' and name in NO_WEIGHT:
+            continue
+        block, calls = make_block(name), []
+        block.conv = apply(block.conv, calls)
+        assert_called_alike(block, calls, batch)
+        assert not torch.allclose(block(make_features(batch, dtype=torch.float64)), plain), change
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', CONVS)
+def test_a_changed_norm_behind_a_convolution(name, batch, grad_mode):
+    plain = make_block(name)(make_features(batch, dtype=torch.float64))
+    for change, apply in CHANGES.items():
+        block, calls = make_block(name), []
+        block.bn = apply(block.bn, calls)
+        assert_called_alike(block, calls, batch)
+        assert not torch.allclose(block(make_features(batch, dtype=torch.float64)), plain), change
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', CONVS)
+def test_a_norm_with_an_activation_in_it(name, batch, grad_mode):
+    block, x = make_block(name), make_features(batch, dtype=torch.float64)
+    norm = BatchNormAct(CHANNELS).double().eval()
+    norm.load_state_dict(block.bn.state_dict())
+    block.bn = norm
+    torch.testing.assert_close(block(x), torch.relu(norm(block.conv(x))), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', CONVS)
+@pytest.mark.parametrize('part', ['conv', 'bn'])
+def test_hooks_of_all_modules(name, part, batch, grad_mode):
+    block, calls = make_block(name), []
+    with global_hooks(getattr(block, part), calls):
+        assert_called_alike(block, calls, batch)
+
+
+def changed(layer: nn.Module, part: str, change: str, calls: list) -> nn.Module:
+    """The layer with one of its modules changed."""
+    owner, _, name = part.rpartition('.')
+    owner = layer.get_submodule(owner)
+    setattr(owner, name, CHANGES[change](getattr(owner, name), calls))
+    return layer
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', LAYERS)
+def test_a_changed_part_of_an_attention(name, batch, grad_mode):
+    """It is called once with what it gets in training, where norms are in eval mode too; and all ways to halve an
+    output come to the same."""
+    x, plain = make_features(batch, dtype=torch.float64), make_layer(name).double().eval()
+    expected = plain(x)
+    for part in PARTS[name]:
+        outputs = {}
+        for change in CHANGES.keys() - {'parametrization'}:
+            calls = []
+            layer = changed(make_layer(name).double().eval(), part, change, calls)
+            outputs[change] = layer(x)
+            assert len(calls) == 1, f'{part}, {change}: {len(calls)} calls'
+            assert not torch.allclose(outputs[change], expected), f'{part}, {change}'
+            seen = calls.pop()
+            layer.train()
+            for norm in layer.modules():
+                if isinstance(norm, _BatchNorm):
+                    norm.eval()
+            with torch.enable_grad():
+                torch.testing.assert_close(layer(x), outputs[change], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(calls, [seen], rtol=1e-9, atol=1e-9)
+        for change in ('patched forward', 'forward hook', 'checkpoint_wrapper'):
+            torch.testing.assert_close(outputs[change], outputs['subclass'], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', LAYERS)
+def test_hooks_of_all_modules_see_the_parts(name, batch, grad_mode):
+    x = make_features(batch, dtype=torch.float64)
+    for part in PARTS[name]:
+        layer, calls = make_layer(name).double().eval(), []
+        expected = changed(make_layer(name).double().eval(), part, 'forward hook', [])(x)
+        with global_hooks(layer.get_submodule(part), calls):
+            torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)
+        assert len(calls) == 1, part
