@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from . import switch
 from .operator import autocast_dtype, is_recorded
 
 
@@ -57,15 +58,25 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
         with torch.autocast(input.device.type, enabled=False):
             return attention(input, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
-    for backend in BACKENDS:
-        attentions = backend(call)
-        if attentions is not None:
-            return attentions
+    if is_recorded():
+        return _reference(call)
+    if input.dim() != 4:
+        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
+    if input.shape[1] != fc.weight.shape[1]:
+        raise ValueError(f'Given weight of size {list(fc.weight.shape)}, expected input{list(input.shape)} to have '
+                         f'{fc.weight.shape[1]} channels, but got {input.shape[1]} channels instead')
+    enabled = switch.here.get()
+    for name, backend in BACKENDS.items():
+        if name in (switch.default if enabled is None else enabled):
+            attentions = backend(call)
+            if attentions is not None:
+                return attentions
     return _reference(call)
 
 
-BACKENDS: list[Callable[[Attention], dict[str, Tensor] | None]] = []
-"""Ways to compute attentions; each takes a call, and returns None where it refuses it."""
+BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
+"""Ways to compute attentions, by the switch that they are on with; each takes a call, and returns None where it refuses
+it."""
 
 
 def _reference(call: Attention) -> dict[str, Tensor]:

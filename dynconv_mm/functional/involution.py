@@ -38,14 +38,12 @@ def involution2d(input: Tensor,
 
     The channels are split into G groups of neighbours, g(c) = ⌊c·G/C⌋, each with its own kernels. Half precision is
     summed up in float32. CUDA tensors are computed by Triton where :func:`~dynconv_mm.functional.enable_triton` asks
-    for it; CPU tensors by Numba where it is installed (:func:`~dynconv_mm.functional.enable_numba`) and both tensors
-    lie in torch's own order.
+    for it; CPU tensors by Numba where it is installed (:func:`~dynconv_mm.functional.enable_numba`).
 
     Args:
         input (Tensor[batch, channels, height, width]): features; the batch may be empty.
         weight (Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]): the kernels, of the
-            input's dtype. Without Numba it is fastest on the CPU if the memory order is [batch, out_height, out_width,
-            groups, kernel_height, kernel_width], which is what a convolution in ``channels_last`` puts out.
+            input's dtype.
         stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
 
     Returns:
@@ -119,4 +117,4 @@ def shifts(weight: Tensor, stride: IntPair, dilation: IntPair) -> Iterator[tuple
                          slice(left, left + (out_width - 1) * stride[1] + 1, stride[1]))
 
 
-INVOLUTION = Operator(2, reference, lambda call, needs_grad: ('triton', 'numba', 'embedding_bag', 'products'))
+INVOLUTION = Operator(2, reference, lambda call, needs_grad: ('triton', 'numba', 'products'))

@@ -17,6 +17,7 @@ from .batch_norm import BatchNorm, scale_and_shift
 from .cost_model import cheapest
 from .geometry import IntPair, output_size, pair
 from .operator import Operator
+from .sample_conv import grouped_conv
 
 ATTENTIONS = ('kernel_attention', 'spatial_attention', 'channel_attention', 'filter_attention')
 
@@ -152,17 +153,10 @@ def sample_kernels(m: Mixture) -> Tensor:
 
 def reference(m: Mixture) -> Tensor:
     """The equation: one kernel for each sample, one convolution with ``batch * groups`` groups."""
-    batch = m.input.shape[0]
-    if batch == 0:  # no kernels to mix: zero gradients for all tensors
+    if m.input.shape[0] == 0:  # no kernels to mix: zero gradients for all tensors
         y = F.conv2d(m.input, m.weight.sum(0), m.bias, *m[7:11])
         return y + sum(attention.sum() for attention in m[3:7] if attention is not None)
-    kernels = sample_kernels(m)
-    if batch == 1:
-        return F.conv2d(m.input, kernels[0], m.bias, *m[7:11])
-    y = F.conv2d(m.input.reshape(1, -1, *m.input.shape[2:]), kernels.flatten(0, 1), None, m.stride, m.padding,
-                 m.dilation, batch * m.groups)
-    y = y.reshape(batch, -1, *y.shape[2:])
-    return y if m.bias is None else y + m.bias[:, None, None]
+    return grouped_conv(m.input, sample_kernels(m), m.bias, *m[7:11])
 
 
 def _simplify(m: Mixture) -> Mixture:
@@ -230,9 +224,9 @@ def _check_shapes(m: Mixture) -> None:
     batch, channels = m.input.shape[:2]
     n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
     if channels != group_channels * m.groups or out_channels % m.groups:
-        raise ValueError(f'input has {channels} channels, and weight of shape {tuple(m.weight.shape)} with '
-                         f'groups={m.groups} takes {group_channels * m.groups}; out_channels must be '
-                         f'divisible by groups')
+        raise ValueError(f'Given groups={m.groups}, weight of size {list(m.weight.shape)}, expected input'
+                         f'{list(m.input.shape)} to have {group_channels * m.groups} channels, but got {channels} '
+                         'channels instead; out_channels must be divisible by groups')
     if m.bias is not None and m.bias.shape != (out_channels,):
         raise ValueError(f'bias must be [{out_channels}], but its shape is {tuple(m.bias.shape)}')
     for name, attention, length in (('spatial_attention', m.spatial_attention, kernel_height * kernel_width),

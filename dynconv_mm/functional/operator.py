@@ -8,6 +8,8 @@ the meta device, empty batches, and derivatives of derivatives.
 """
 from __future__ import annotations
 
+import math
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -91,12 +93,11 @@ class Operator:
             return self.graph(call)
         if not is_plain_eager(*tensors) or call[0].shape[0] == 0:
             return self.reference(call)
-        needs_grad = records_gradients(*tensors)
-        backend = self.choose(call, plan, needs_grad)
+        backend = self.choose(call, plan, records_gradients(*tensors))
         try:
-            y = execute(self, backend, call, needs_grad)
+            y = execute(self, backend, call)
         except RuntimeError as error:
-            y = self._with_least_memory(call, backend, needs_grad, error)
+            y = self._with_least_memory(call, backend, error)
         if not call[0].is_contiguous() and is_channels_last(call[0]):
             y = y.contiguous(memory_format=torch.channels_last)
         return y
@@ -123,7 +124,7 @@ class Operator:
             raise ValueError(f'plan {plan!r} cannot serve {reason}; those that can: {able}')
         # all that a backend may refuse a call for
         key = (needs_grad, call[0].dtype, call[0].device.type, is_channels_last(call[0]), torch.get_num_threads(),
-               switch.default, switch.overrides.get(), *call[self.tensors:],
+               switch.default, switch.here.get(), *call[self.tensors:],
                *[tensor if tensor is None else tensor.shape for tensor in call[:self.tensors]])
         choice = self._choices.get(key)
         if choice is None:
@@ -141,7 +142,7 @@ class Operator:
         backend = self.backends[name]
         return 'calls that need gradients' if needs_grad and backend.backward is None else backend.refuses(call)
 
-    def _with_least_memory(self, call: Call, failed: Backend, needs_grad: bool, error: RuntimeError) -> Tensor:
+    def _with_least_memory(self, call: Call, failed: Backend, error: RuntimeError) -> Tensor:
         """The call once more by the backend that needs the least memory, if memory is what was short."""
         # the CPU's allocator raises a plain RuntimeError
         out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
@@ -151,12 +152,12 @@ class Operator:
         warnings.warn(f'out of memory in plan {names.get(failed)!r} for input {tuple(call[0].shape)}: trying '
                       f'{self.frugal!r}, which is slower. Reduce the batch size, or set plan={self.frugal!r} to go '
                       'without the attempt.', stacklevel=5)
-        return execute(self, self.backends[self.frugal], call, needs_grad)
+        return execute(self, self.backends[self.frugal], call)
 
 
-def execute(operator: Operator, backend: Backend, call: Call, needs_grad: bool) -> Tensor:
+def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:
     """The output of a call by a backend, whose own backward function autograd is to use where gradients are needed."""
-    if not needs_grad or backend.backward is AUTOGRAD:
+    if backend.backward is AUTOGRAD or not records_gradients(*call[:operator.tensors]):
         return backend.forward(call)
     return _Differentiable.apply(operator, backend, type(call), call[operator.tensors:], *call[:operator.tensors])
 
@@ -248,3 +249,44 @@ def is_plain(module: nn.Module) -> bool:
                 or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
                 or torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks) \
         and type(module).__call__ is nn.Module.__call__
+
+
+# Memory for intermediate results that is kept from call to call. On a CPU, fresh memory costs more than filling it: the
+# system maps and clears it page by page at the first touch.
+
+# Elements beyond which a result gets memory of its own: what is kept is bounded, a few such buffers a thread.
+KEPT_ELEMENTS = 2**23
+# Shapes whose views of a buffer are kept too: to make one anew takes as long as another operator.
+KEPT_VIEWS = 1024
+
+_local = threading.local()
+
+
+def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor of the dtype and device of ``like``, overwritten by the next call of the same name.
+
+    For backends, which run in plain eager mode, and for what ends with the call: no result lies in it.
+
+    Args:
+        name (str): what it is for; results that live at the same time have different names.
+        shape (tuple[int, ...]): its shape.
+        like (Tensor): gives dtype and device.
+    """
+    kept = _local.__dict__
+    view = kept.setdefault('views', {}).get((name, shape, like.dtype))
+    if view is not None and like.is_cpu:
+        return view
+    size = math.prod(shape)
+    if not like.is_cpu or size > KEPT_ELEMENTS:
+        return like.new_empty(shape)
+    buffers = kept.setdefault('buffers', {})
+    key = name, like.dtype
+    buffer = buffers.get(key)
+    # no inference tensor, which could not be written to outside of inference mode
+    with torch.inference_mode(False):
+        if buffer is None or buffer.numel() < size:
+            kept['views'].clear()  # of the smaller buffer
+            buffer = buffers[key] = torch.empty(size, dtype=like.dtype, device='cpu')
+        if len(kept['views']) >= KEPT_VIEWS:
+            kept['views'].clear()
+        return kept['views'].setdefault((name, shape, like.dtype), buffer[:size].view(shape))

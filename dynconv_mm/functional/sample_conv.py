@@ -75,7 +75,7 @@ def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPai
 
 def convolve_samples(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,
                      dilation: IntPair, groups: int) -> Tensor:
-    """The same, dense 1×1 kernels of several samples as matrix products."""
+    """:func:`~dynconv_mm.functional.sample_conv2d`, dense 1×1 kernels of several samples as matrix products."""
     if x.shape[0] == 1 or groups > 1 or kernels.shape[3] * kernels.shape[4] > 1:
         return grouped_conv(x, kernels, bias, stride, padding, dilation, groups)
     return pointwise_product(kernels[..., 0, 0], pointwise_columns(x, stride, padding), bias)

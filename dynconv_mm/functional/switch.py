@@ -5,17 +5,15 @@ import os
 from contextvars import ContextVar
 
 default: frozenset[str] = frozenset()
-"""What is switched on in all threads."""
-overrides: ContextVar[tuple[tuple[str, bool], ...]] = ContextVar('overrides', default=())
-"""What ``with`` blocks of this thread say, the innermost last."""
+"""Names of the kernels that are switched on in all threads."""
+here: ContextVar[frozenset[str] | None] = ContextVar('here', default=None)
+"""The same within the ``with`` blocks of this thread; None outside of them."""
 
 
 def is_enabled(name: str) -> bool:
     """Whether the kernels of that name are to be used in this thread."""
-    for other, enabled in reversed(overrides.get()):
-        if other == name:
-            return enabled
-    return name in default
+    enabled = here.get()
+    return name in (default if enabled is None else enabled)
 
 
 class Switch:
@@ -44,10 +42,11 @@ class Switch:
         if self in self._lasting:  # for this block alone
             self._lasting.remove(self)
             self._set_default()
-        self._token = overrides.set((*overrides.get(), (self.name, self.enabled)))
+        enabled = default if here.get() is None else here.get()
+        self._token = here.set(enabled | {self.name} if self.enabled else enabled - {self.name})
 
     def __exit__(self, *error: object) -> None:
-        overrides.reset(self._token)
+        here.reset(self._token)
 
     @classmethod
     def check(cls) -> None:

@@ -42,7 +42,7 @@ def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool =
         raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
 
 
-def check_input(x: Tensor, in_channels: int, groups: int, weight: Tensor | None = None) -> None:
+def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: Tensor | None = None) -> None:
     """Raise a ValueError, in torch's words, unless features are a batch of maps with a convolution's channels."""
     if x.dim() != 4:
         raise ValueError(f'Expected 4D (batched) input to conv2d, but got input of size: {list(x.shape)}')

@@ -3,6 +3,6 @@
 from .numba import enable_numba
 from .numba import attention, batch_norm, depthwise, involution, mixture_conv
 from .triton import enable_triton
-from . import embedding_bag, fold, graph, grouped, im2col, library, mix_after, products, shared, shifted
+from . import fold, graph, im2col, library, mix_after, products, shared, shifted
 
 __all__ = ['enable_numba', 'enable_triton']

@@ -8,12 +8,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
-from ..operator import Backend, execute, records_gradients
+from ..mixture_conv import MIXTURE_CONV, Mixture, reference, sample_kernels
+from ..operator import Backend, execute, scratch
 from ..sample_conv import convolve_samples, convolve_samples_backward
-from ..scratch import scratch
-from .shared import scaled_input, scaled_output
 
 # No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32).
 KERNEL_ELEMENTS = 2**22
@@ -24,15 +23,22 @@ def fold(m: Mixture) -> Tensor:
     batch, kernel, folded = m.input.shape[0], math.prod(m.weight.shape[1:]), m
     channel, filter_ = m.channel_attention, m.filter_attention
     if channel is not None and channel.dim() == 2 and m.input.numel() < batch * kernel:
-        folded = folded._replace(input=scaled_input(m), channel_attention=None)
-    if filter_ is not None and filter_.dim() == 2 and m.weight.shape[1] * math.prod(m.output_size) < kernel:
+        folded = folded._replace(input=m.input * channel[:, :, None, None], channel_attention=None)
+    pixels = math.prod(m.input.shape[2:]) // math.prod(m.stride)
+    filter_after = filter_ is not None and filter_.dim() == 2 and m.weight.shape[1] * pixels < kernel
+    if filter_after:
         folded = folded._replace(filter_attention=None, bias=None)
-    y = execute(MIXTURE_CONV, KERNELS, folded, records_gradients(*folded[:7]))
-    return y if folded.filter_attention is filter_ else scaled_output(m, y)
+    y = execute(MIXTURE_CONV, KERNELS, folded)
+    if not filter_after:
+        return y
+    scale = filter_[:, :, None, None]
+    return y * scale if m.bias is None else torch.addcmul(m.bias[:, None, None], y, scale)
 
 
 def convolve(m: Mixture, samples: int) -> Tensor:
     """Convolve by kernels made for so many samples at a time. No gradients are recorded."""
+    if m.input.shape[0] == 1:
+        return F.conv2d(m.input, _kernels(m)[0], m.bias, *m[7:11])
     parts = [convolve_samples(part.input, _kernels(part), m.bias, *m[7:11]) for part in _parts(m, samples)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -111,3 +117,5 @@ KERNELS = Backend(lambda m: convolve(m, _samples_at_once(m)),
 MIXTURE_CONV.backends['fold'] = Backend(fold)
 MIXTURE_CONV.backends['per_sample'] = Backend(lambda m: convolve(m, 1),
                                               backward=lambda m, grad, needed: differentiate(m, grad, needed, 1))
+# what everybody does
+MIXTURE_CONV.backends['grouped'] = Backend(reference)

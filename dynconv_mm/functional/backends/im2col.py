@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from ..geometry import IntPair
 from ..mixture_conv import MIXTURE_CONV, Mixture
-from ..operator import Backend, execute, records_gradients
+from ..operator import Backend, execute, records_gradients, scratch
 from ..sample_conv import pointwise_columns
-from ..scratch import scratch
 from .shared import needs_shared_attentions, scaled_input, scaled_output
 
 # Elements of a block of mixed kernels, and of the columns that are made at once.
@@ -33,11 +32,11 @@ def im2col(m: Mixture) -> Tensor:
         one = height * width < WIDE_PIXELS
     if not one:
         inner = m._replace(input=scaled_input(m), bias=None, channel_attention=None, filter_attention=None)
-        return scaled_output(m, execute(MIXTURE_CONV, SAMPLE_PRODUCTS, inner, records_gradients(*inner[:7])))
+        return scaled_output(m, execute(MIXTURE_CONV, SAMPLE_PRODUCTS, inner))
     if not records_gradients(*m[:7]):
         return _multiply_batch(m)
     # autograd scales the output, and keeps what it needs for that
-    return scaled_output(m, execute(MIXTURE_CONV, BATCH_PRODUCT, m._replace(bias=None, filter_attention=None), True))
+    return scaled_output(m, execute(MIXTURE_CONV, BATCH_PRODUCT, m._replace(bias=None, filter_attention=None)))
 
 
 # A product for each sample, of kernels that are mixed and α_s.

@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
-from ..operator import Backend, records_gradients
+from ..operator import Backend
 from .im2col import windows_of
 
 
@@ -14,7 +14,6 @@ def shifted(m: Mixture) -> Tensor:
     kernel_size = m.weight.shape[3:]
     windows = windows_of(m.input, kernel_size, m.stride, m.padding, m.dilation)
     values = sample_kernels(m).reshape(batch, channels, -1, *kernel_size, 1, 1)
-    in_place = not records_gradients(*m[:7])
     y = None
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
@@ -22,7 +21,7 @@ def shifted(m: Mixture) -> Tensor:
             if y is None:
                 y = window * value
             else:
-                y = y.addcmul_(window, value) if in_place else y.addcmul(window, value)
+                y = y.addcmul(window, value) if y.requires_grad else y.addcmul_(window, value)
     y = y.flatten(1, 2)
     return y if m.bias is None else y + m.bias[:, None, None]
 

@@ -69,9 +69,10 @@ def load(name: str) -> ModuleType | None:
         return None
 
 
-def refuses(x: Tensor, name: str) -> str | None:
-    """Why a module of compiled kernels does not serve calls with these features, or None."""
-    if not is_enabled('numba') or not x.is_cpu or x.dtype not in ZEROS or load(name) is None:
+def refuses(x: Tensor, name: str, dtype: torch.dtype | None = None) -> str | None:
+    """Why a module of compiled kernels does not serve calls with these features, computed in ``dtype`` or their own, or
+    None."""
+    if not numba_enabled() or not x.is_cpu or (dtype or x.dtype) not in ZEROS or load(name) is None:
         return 'calls without Numba, on other devices than the CPU, or of other types than float32 and float64'
     return None
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...attention import BACKENDS, Attention, fully_connected
 from ...batch_norm import batch_norm_of
-from ...operator import is_plain, is_plain_eager, is_recorded, records_gradients
+from ...operator import is_plain, is_plain_eager, records_gradients
 from . import SERIAL_PRODUCTS, ZEROS, addresses, load, refuses
 
 NO_NORM = (None, None, None, None, 0.)
@@ -19,8 +19,7 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
     fcs = [fc, *[head.fc for head in heads.values()]]
-    if is_recorded() or pool_size > 1 or not all(
-            [type(layer).forward is fully_connected and is_plain(layer) for layer in fcs]):
+    if pool_size > 1 or not all([type(layer).forward is fully_connected and is_plain(layer) for layer in fcs]):
         return None
     without = norm is None or type(norm) is nn.Identity and is_plain(norm)
     of_norm = NO_NORM if without else batch_norm_of(norm)
@@ -60,4 +59,4 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
     return attentions
 
 
-BACKENDS.append(attention)
+BACKENDS['numba'] = attention

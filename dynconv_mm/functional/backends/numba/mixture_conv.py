@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from ...mixture_conv import MIXTURE_CONV, Mixture
-from ...operator import Backend
+from ...operator import Backend, scratch
 from ...sample_conv import convolve_samples
-from ...scratch import scratch
 from ..shared import needs_shared_attentions
 from . import SERIAL_PRODUCTS, ZEROS, addresses, load
 from . import refuses as refuses_features
