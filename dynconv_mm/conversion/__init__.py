@@ -1,5 +1,5 @@
 """Weights and models from elsewhere: official checkpoints, static networks, any model's convolutions."""
-from .carry_over import carry_over
+from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized import Dynamicized
@@ -9,7 +9,7 @@ from .static_twin import static_layer, static_twin
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'carry_over', 'check_fit', 'dynamicize',
+    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'init_from_static', 'check_fit', 'dynamicize',
     'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
     'static_twin', 'to_official', 'warm_start', 'write_checkpoint'
 ]

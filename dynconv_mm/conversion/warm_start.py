@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
 from ..layers.eval_mode import eval_mode
-from .carry_over import carry_over
+from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit
 from .static_names import openmmlab_names
 from .static_twin import dynamic_layers, layers_without_static, static_twin
@@ -42,7 +42,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         model (Module): with a child ``backbone``, such as a classifier or a detector; changed in place.
         state_dict (Mapping[str, Tensor]): of a static network, see :func:`~.static_names.openmmlab_names`.
         parts (Sequence[str], optional): children of the model to carry. Default: all that the checkpoint has.
-        noise (float): by which kernels of a layer differ, see :func:`carry_over`. Default: 0.
+        noise (float): by which kernels of a layer differ, see :func:`init_from_static`. Default: 0.
 
     Returns:
         WarmStart: what was carried, and the static network itself.
@@ -81,7 +81,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         source = static_layers[name]
         source, prefix = (source.fc, f'{name}.fc') if hasattr(source, 'fc') else (source, name)  # a classifier head
         if f'{prefix}.weight' in values:
-            carry_over(source, layer, noise)
+            init_from_static(source, layer, noise)
     carried = [part for part in children if part not in left]
     for part in carried:
         for module in getattr(model, part).modules():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dynconv_mm import CondConv2d, DCDConv2d, DyConv2d, ODConv2d
-from dynconv_mm.conversion import carry_over, kernel_rates
+from dynconv_mm.conversion import init_from_static, kernel_rates
 from dynconv_mm.layers.condconv import CondConvLinear
 
 LAYERS = {
@@ -27,7 +27,7 @@ def test_a_step(name, optimizer, tolerance):
     torch.manual_seed(0)
     dynamic, linear = LAYERS[name][0]().double(), name == 'condconv-linear'
     static = (nn.Linear(6, 4) if linear else nn.Conv2d(6, 4, dynamic.kernel_size)).double()
-    carry_over(static, dynamic)
+    init_from_static(static, dynamic)
     rates = kernel_rates(nn.ModuleDict(dict(layer=dynamic)), adaptive=optimizer is torch.optim.Adam)
     x = torch.randn(3, 6, dtype=torch.float64) if linear else torch.randn(3, 6, 7, 5, dtype=torch.float64)
     before = static(x).detach()
