@@ -5,11 +5,11 @@ from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized import Dynamicized
 from .kernel_rates import kernel_rates
 from .official import from_official, to_official
-from .static_twin import static_layer, static_twin
+from .static_counterpart import static_layer, static_counterpart
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
     'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'init_from_static', 'check_fit', 'dynamicize',
     'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
-    'static_twin', 'to_official', 'warm_start', 'write_checkpoint'
+    'static_counterpart', 'to_official', 'warm_start', 'write_checkpoint'
 ]

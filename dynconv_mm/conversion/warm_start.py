@@ -13,14 +13,14 @@ from ..layers.eval_mode import eval_mode
 from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit
 from .static_names import openmmlab_names
-from .static_twin import dynamic_layers, layers_without_static, static_twin
+from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart
 
 
 class WarmStart(NamedTuple):
     """What was carried from a static checkpoint to a dynamic model."""
 
     naming: str  # whose names the checkpoint has, in words
-    static: nn.Module  # the static twin, with the weights carried
+    static: nn.Module  # the static counterpart, with the weights carried
     carried: list[str]  # parts of the model: 'backbone', 'neck', …
     left: dict[str, str]  # parts of the model that were not carried, and why
     unused: list[str]  # names in the checkpoint that nothing was made of
@@ -59,7 +59,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
     if unknown:
         raise ValueError(f'parts must be out of {children}, but {", ".join(sorted(unknown))} is not')
     naming, weights = openmmlab_names(state_dict)
-    static = static_twin(model)
+    static = static_counterpart(model)
     expected = static.state_dict()
     left, values = {}, {}
     for part in children:

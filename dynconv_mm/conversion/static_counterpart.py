@@ -45,7 +45,7 @@ def static_layer(layer: nn.Module) -> nn.Module:
     raise ValueError(f'layer must be one that has a static counterpart, but is a {type(layer).__name__}')
 
 
-def static_twin(model: nn.Module) -> nn.Module:
+def static_counterpart(model: nn.Module) -> nn.Module:
     """A copy of a model in which each dynamic layer is a static one with fresh weights.
 
     Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
