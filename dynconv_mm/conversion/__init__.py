@@ -4,12 +4,12 @@ from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_s
 from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized import Dynamicized
 from .kernel_rates import kernel_rates
-from .official import from_official, to_official
+from .released_checkpoints import from_released, to_released
 from .static_counterpart import static_layer, static_counterpart
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
     'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'init_from_static', 'check_fit', 'dynamicize',
-    'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
-    'static_counterpart', 'to_official', 'warm_start', 'write_checkpoint'
+    'from_released', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
+    'static_counterpart', 'to_released', 'warm_start', 'write_checkpoint'
 ]
