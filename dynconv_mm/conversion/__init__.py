@@ -2,7 +2,7 @@
 from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
-from .dynamicized import Dynamicized
+from .dynamicized_model import Dynamicized
 from .kernel_rates import kernel_rates
 from .released_checkpoints import from_released, to_released
 from .static_counterpart import static_layer, static_counterpart
