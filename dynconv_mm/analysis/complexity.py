@@ -20,7 +20,7 @@ from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd import DCDConv2d
 from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
-from .madds import KINDS, count_by_layer, counted_layers
+from .multiply_adds import KINDS, count_by_layer, counted_layers
 
 # The networks halve the image five times: below it, there is nothing left to convolve.
 MIN_SIZE = 32
@@ -33,7 +33,7 @@ class LayerComplexity:
     name: str
     type: str
     params: int
-    madds: dict[str, int]  # by kind, see dynconv_mm.analysis.madds.KINDS; 0 if the layer was not run
+    madds: dict[str, int]  # by kind, see dynconv_mm.analysis.multiply_adds.KINDS; 0 if the layer was not run
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Complexity:
 
     @property
     def madds(self) -> dict[str, int]:
-        """Multiply-adds by kind, see :data:`dynconv_mm.analysis.madds.KINDS`."""
+        """Multiply-adds by kind, see :data:`dynconv_mm.analysis.multiply_adds.KINDS`."""
         return {kind: sum(layer.madds[kind] for layer in self.layers) for kind in KINDS}
 
     @property

@@ -11,7 +11,7 @@ from torch import nn
 
 from dynconv_mm.analysis import count_madds, measure_complexity
 from dynconv_mm.analysis.complexity import build_on_meta, dynamic_params
-from dynconv_mm.analysis.madds import KINDS
+from dynconv_mm.analysis.multiply_adds import KINDS
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     CondConvResNet,
