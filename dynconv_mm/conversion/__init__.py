@@ -1,11 +1,11 @@
 """Weights and models from elsewhere: official checkpoints, static networks, any model's convolutions."""
-from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized_model import Dynamicized
+from .init_from_static import init_from_static
 from .kernel_rates import kernel_rates
 from .released_checkpoints import from_released, to_released
-from .static_counterpart import static_layer, static_counterpart
+from .static_counterpart import static_counterpart, static_layer
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [

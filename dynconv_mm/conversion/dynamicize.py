@@ -134,11 +134,11 @@ def dynamicize(model: nn.Module,
         exclude (str | Pattern | Sequence, optional): patterns of which it may match none. Default: none.
         placement (str): 'all'; '1x1', '3x3' …, a kernel size; 'last_6_blocks' or another number, the last residual
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
-        keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer loads
-            the static one's weights too. Else the layers start anew, and ``Involution2d`` and ``DCDC2d``, which map C
-            to C channels, take the place of those that do. Default: True.
-        noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all processes
-            of a distributed training. Default: 0.1.
+        keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
+            loads the static one's weights too. Else the layers start anew, and ``Involution2d`` and ``DCDC2d``, which
+            map C to C channels, take the place of those that do. Default: True.
+        noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
+            processes of a distributed training. Default: 0.1.
 
     Returns:
         DynamicizeReport: what was replaced, what was not and why.

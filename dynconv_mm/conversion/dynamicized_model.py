@@ -9,7 +9,7 @@ from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from torch import nn
 
-from .dynamicize import Pattern, Swap, apply_swaps, seeded_init_from_static, place, plan_swaps
+from .dynamicize import Pattern, Swap, apply_swaps, place, plan_swaps, seeded_init_from_static
 
 
 class StaticInitialization:

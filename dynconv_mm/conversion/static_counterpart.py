@@ -52,8 +52,8 @@ def static_counterpart(model: nn.Module) -> nn.Module:
     ``DCDC2d``) are copied as they are.
     """
     # deepcopy takes a replacement for a copy that it has already made
-    twin = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
-    for block in twin.modules():
+    static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
+    for block in static.modules():
         if isinstance(getattr(block, 'routing', None), CondConvRouting):
             block.routing = None
-    return twin.train(model.training)
+    return static.train(model.training)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
 from ..layers.eval_mode import eval_mode
-from .init_from_static import init_from_static
 from .checkpoint_file import CheckpointError, check_fit
-from .static_names import openmmlab_names
+from .init_from_static import init_from_static
 from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart
+from .static_names import openmmlab_names
 
 
 class WarmStart(NamedTuple):

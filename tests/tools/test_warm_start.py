@@ -45,7 +45,7 @@ def write_config(tmp_path):
 
 
 def make_static(config: str) -> nn.Module:
-    """The static twin of a config's model, with random weights and statistics."""
+    """The static counterpart of a config's model, with random weights and statistics."""
     torch.manual_seed(1)
     config = Config.fromfile(config)
     init_default_scope(config.default_scope)
