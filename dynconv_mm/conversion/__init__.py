@@ -1,4 +1,4 @@
-"""Weights and models from elsewhere: official checkpoints, static networks, any model's convolutions."""
+"""Weights and models from elsewhere: released checkpoints, static networks, any model's convolutions."""
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
 from .dynamicized_model import Dynamicized
@@ -9,7 +9,7 @@ from .static_counterpart import static_counterpart, static_layer
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'init_from_static', 'check_fit', 'dynamicize',
-    'from_released', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
-    'static_counterpart', 'to_released', 'warm_start', 'write_checkpoint'
+    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'check_fit', 'dynamicize', 'from_released',
+    'init_from_static', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict',
+    'static_counterpart', 'static_layer', 'to_released', 'warm_start', 'write_checkpoint'
 ]
