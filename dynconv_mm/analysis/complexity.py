@@ -212,19 +212,21 @@ def _run_two_stage(model: nn.Module, images: Tensor, proposals: int, detections:
 @contextlib.contextmanager
 def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
     """Modules of :data:`STAND_INS` only say what shape they put out."""
-    replaced = []
-    for module in model.modules():
-        names = _class_names(module)
-        for name, stand_in in STAND_INS.items():
-            if name in names:
-                module.forward = stand_in.__get__(module)
-                replaced.append(module)
-                break
+    own = {}  # forwards that belong to the module itself and not to its class
     try:
+        for module in model.modules():
+            names = _class_names(module)
+            stand_in = next((stand_in for name, stand_in in STAND_INS.items() if name in names), None)
+            if stand_in is not None:
+                own[module] = vars(module).get('forward')
+                module.forward = stand_in.__get__(module)
         yield
     finally:
-        for module in replaced:
-            del module.forward
+        for module, forward in own.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _keep(norm_or_activation: nn.Module, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -149,19 +150,27 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
         with_head (bool): whether to compare the logits too, of classifiers.
         temperatures (Iterable[float]): of the dynamic model. Default: 1 and 30.
     """
-    tempered = [module for module in dynamic.modules() if isinstance(module, TemperatureMixin)]
-    own_temperatures = [module.temperature.item() for module in tempered]
     differences = []
-    with eval_mode(static, dynamic):
+    with eval_mode(static, dynamic), _own_temperatures(dynamic) as tempered:
         expected = list(_outputs(static, image, with_head))
         for temperature in temperatures:
             for module in tempered:
                 module.set_temperature(temperature)
             for theirs, ours in zip(expected, _outputs(dynamic, image, with_head), strict=True):
                 differences.append((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
-    for module, temperature in zip(tempered, own_temperatures):
-        module.set_temperature(temperature)
     return torch.stack(differences).max().item()  # NaN if one is
+
+
+@contextmanager
+def _own_temperatures(model: nn.Module) -> Iterator[list[TemperatureMixin]]:
+    """The layers that have a temperature, which within the block may be set, and afterwards is what it was."""
+    temperatures = {module: module.temperature.clone() for module in model.modules()
+                    if isinstance(module, TemperatureMixin)}
+    try:
+        yield list(temperatures)
+    finally:
+        for module, temperature in temperatures.items():
+            module.temperature.copy_(temperature)
 
 
 def _outputs(model: nn.Module, image: Tensor, with_head: bool) -> Iterator[Tensor]:

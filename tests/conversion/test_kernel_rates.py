@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm import CondConv2d, DCDConv2d, DyConv2d, ODConv2d
@@ -46,3 +47,14 @@ def test_values(name):
 
 def test_static_kernels_learn_as_they_do():
     assert kernel_rates(nn.Sequential(nn.Conv2d(6, 4, 3), DCDConv2d(6, 4, 3))) == {}
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_the_model_stays_as_it_is(name):
+    model = nn.ModuleDict(dict(layer=LAYERS[name][0]())).eval()
+    model.layer.register_forward_hook(print)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    before = model_state(model)
+    assert kernel_rates(model) == {'layer.weight': pytest.approx(LAYERS[name][1])}
+    assert model_state(model) == before
