@@ -125,7 +125,7 @@ class CondConv2d(MixtureConv2d):
         return dict(kernel=self.routing(x))
 
     def forward(self, x: Tensor, routing_weights: Tensor | None = None) -> Tensor:
-        return self._convolve(x, self.bias, self.compute_attentions(x, routing_weights))
+        return self._convolve(x, self.bias, self._attend(x, routing_weights))
 
     def attention_modules(self) -> list[nn.Module]:
         return [] if self.routing is None else [self.routing]

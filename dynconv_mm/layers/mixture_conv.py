@@ -1,8 +1,12 @@
 """What the layers share that convolve with a mixture of kernels: their weights, initialisation and execution."""
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..functional.mixture_conv import mixture_conv2d
 from ..functional.plans import check_plan
@@ -38,6 +42,7 @@ class MixtureConv2d(ConvArguments):
         check_plan(plan)
         self.kernel_num = kernel_num
         self.plan = plan
+        self._attention_hooks: dict[int, Callable[[MixtureConv2d, dict[str, Tensor]], None]] = OrderedDict()
         self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
         self._init_bias(bias)
 
@@ -56,6 +61,16 @@ class MixtureConv2d(ConvArguments):
         """
         raise NotImplementedError
 
+    def register_attention_hook(self, hook: Callable[[MixtureConv2d, dict[str, Tensor]], None]) -> RemovableHandle:
+        """Let ``hook(layer, attentions)`` see what :meth:`compute_attentions` puts out whenever the layer runs.
+
+        Returns:
+            RemovableHandle: its ``remove()`` takes the hook away.
+        """
+        handle = RemovableHandle(self._attention_hooks)
+        self._attention_hooks[handle.id] = hook
+        return handle
+
     def attention_modules(self) -> list[nn.Module]:
         """The modules that compute the attentions: all that is not static."""
         raise NotImplementedError
@@ -69,7 +84,7 @@ class MixtureConv2d(ConvArguments):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self.bias, self.compute_attentions(x))
+        return self._convolve(x, self.bias, self._attend(x))
 
     def forward_norm(self, x: Tensor, norm: nn.Module, *shared: Tensor) -> Tensor:
         """``norm(forward(x, *shared))`` without a pass of the norm over the features.
@@ -79,11 +94,17 @@ class MixtureConv2d(ConvArguments):
             norm (Module): a batch norm in eval mode.
             shared (Tensor): what ``forward`` takes beside the features.
         """
-        attentions = self.compute_attentions(x, *shared)
+        attentions = self._attend(x, *shared)
         scale, shift = scale_and_shift(norm, self.bias)
         filter_ = attentions.get('filter')
         attentions['filter'] = scale.expand(x.shape[0], -1) if filter_ is None else filter_ * scale
         return self._convolve(x, shift, attentions)
+
+    def _attend(self, x: Tensor, *shared: Tensor) -> dict[str, Tensor]:
+        attentions = self.compute_attentions(x, *shared)
+        for hook in list(self._attention_hooks.values()):
+            hook(self, dict(attentions))
+        return attentions
 
     def _convolve(self, x: Tensor, bias: Tensor | None, attentions: dict[str, Tensor]) -> Tensor:
         x, padding = self._pad(x)

@@ -257,7 +257,7 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
             return None
         if self.attention is None or not self.share_attention or self.spatial_activation != 'sigmoid':
             return None
-        if plan_for_all(self.plan) != 'auto' \
+        if self._attention_hooks or plan_for_all(self.plan) != 'auto' \
                 or getattr(self.compute_attentions, '__func__', None) is not ODConv2d.compute_attentions:
             return None  # somebody asks for another execution, or for the attentions
         parts = self.attention.parts(self.temperature)
