@@ -234,6 +234,9 @@ class DCDConv2d(ConvArguments, DynamicFusion):
     def expansion(self) -> StaticMatrix | None:
         return getattr(self, f'{self._prefix}p', None)
 
+    def _kernel_holders(self) -> list[nn.Module]:
+        return [self.conv] if self.fusion is None else [self.conv, self.expansion()]
+
     def forward(self, x: Tensor) -> Tensor:
         scale, phi = self.compute_coefficients(x)
         x, padding = self._pad(x)
