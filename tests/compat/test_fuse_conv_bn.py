@@ -49,6 +49,7 @@ OPS = {
     'ODConv2d': dict(kernel_num=2), 'DyConv2d': dict(kernel_num=2), 'CondConv2d': dict(kernel_num=2), 'DCDConv2d': {},
     'Involution2d': dict(group_channels=2, kernel_size=3), 'DCDC2d': dict(group_channels=2),
 }
+SIZE_KEEPING = ('Involution2d', 'DCDC2d')
 # with arguments, and whether the 3×3 convolutions are grouped
 NETWORKS = {
     'mmdet.ResNet': (dict(depth=50, base_channels=8, stem_channels=8, norm_eval=False), False),
@@ -127,17 +128,15 @@ def test_dynamicized_by_default():
     assert outer_norms(assert_same(model, torch.randn(5, 3, 12, 11))) == []
 
 
-@pytest.mark.parametrize('op', OPS)
-@pytest.mark.parametrize('network', NETWORKS)
-def test_dynamicized_models(op, network):
-    arguments, grouped = NETWORKS[network]
-    size_keeping = op in ('Involution2d', 'DCDC2d')
-    if size_keeping and grouped:
-        pytest.skip(f'{op} takes the place of no grouped convolution')
+@pytest.mark.parametrize(('network', 'op'), [
+    (network, op) for network, (_, grouped) in NETWORKS.items() for op in OPS
+    if not (grouped and op in SIZE_KEEPING)])  # which take the place of no grouped convolution
+def test_dynamicized_models(network, op):
+    arguments, _ = NETWORKS[network]
     pytest.importorskip(network.partition('.')[0])
     from mmengine.registry import MODELS
     model = MODELS.build(dict(type=network, **arguments))
-    dynamicize(model, dict(type=op, **OPS[op]), placement='3x3', keep_function=not size_keeping)
+    dynamicize(model, dict(type=op, **OPS[op]), placement='3x3', keep_function=op not in SIZE_KEEPING)
     assert_same(model, torch.randn(8, 3, 64, 64))
 
 
@@ -209,6 +208,7 @@ class SharedConv(nn.Module):
 
 
 @pytest.mark.parametrize(('make', 'left'), [
+    (lambda: nn.Sequential(type('Subclass', (ODConv2d, ), {})(3, 4, 3), nn.BatchNorm2d(4)), 0),
     (lambda: nn.Sequential(ActivatedConv(3, 4, 3), nn.BatchNorm2d(4)), 1),
     (lambda: nn.Sequential(ODConv2d(3, 4, 3), ActivatedNorm(4)), 1),
     (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), ActivatedNorm(4)), 1),
@@ -220,8 +220,8 @@ class SharedConv(nn.Module):
     (lambda: nn.Sequential(ConvModule(3, 4, 3, conv_cfg=dict(type='ConvWS'), norm_cfg=dict(type='BN'))), 1),
     (SharedConv, 2),
     (lambda: dynamicized(SharedConv()), 2),
-], ids=['overridden', 'activated-norm', 'activated-norm-static', 'wrapped', 'two-norms', 'conv-module', 'norm-first',
-        'norm-last', 'weight-standardised', 'shared', 'shared-dynamic'])
+], ids=['subclass', 'overridden', 'activated-norm', 'activated-norm-static', 'wrapped', 'two-norms', 'conv-module',
+        'norm-first', 'norm-last', 'weight-standardised', 'shared', 'shared-dynamic'])
 def test_where_the_order_is_not_plain(make, left):
     fused = assert_same(make(), torch.randn(5, 3, 12, 11))
     assert len(outer_norms(fused)) == left
@@ -230,6 +230,34 @@ def test_where_the_order_is_not_plain(make, left):
 def dynamicized(model: nn.Module) -> nn.Module:
     dynamicize(model, include='*')
     return model
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_a_detector(dynamic):
+    """RTMDet, whose head has the convolutions in common for all levels, and norms for each."""
+    pytest.importorskip('mmdet')
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+    config = Config.fromstring("_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'", '.py')
+    config.model.data_preprocessor.batch_augments = None
+    config.model.backbone.init_cfg = None
+    model = MODELS.build(dict(config.model, _scope_='mmdet'))
+    if dynamic:
+        dynamicize(model, dict(type='ODConv2d', kernel_num=2), placement='3x3')
+    left = len(model.bbox_head.cls_convs) * 2 * config.model.bbox_head.stacked_convs
+    assert len(outer_norms(assert_same(Levels(model), torch.randn(4, 3, 64, 64)))) == left
+
+
+class Levels(nn.Module):
+    """A detector up to the maps of its head."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        scores, boxes = self.detector(x, mode='tensor')
+        return (*scores, *boxes)
 
 
 def test_it_is_mmcvs():
