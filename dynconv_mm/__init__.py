@@ -5,6 +5,7 @@ check_versions()
 
 from . import registry  # noqa: E402
 from .compat.checkpoint import allow_mmengine_checkpoints  # noqa: E402
+from .compat.fuse_conv_bn import install_fuse_conv_bn  # noqa: E402
 from .compat.hints import install_hints  # noqa: E402
 from .conversion import Dynamicized, dynamicize  # noqa: E402
 from .datasets import LoadCocoPanopticAnnotations  # noqa: E402
@@ -41,6 +42,7 @@ from .models import (  # noqa: E402
 from .version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
+install_fuse_conv_bn()
 install_hints()
 
 __all__ = [

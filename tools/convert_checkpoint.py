@@ -67,7 +67,7 @@ def describe(architecture) -> str:
 
 def report(conversion, target: Path, reverse: bool) -> str:
     """What was converted and how to use it, a line each."""
-    from dynconv_mm.conversion.official import STATISTICS
+    from dynconv_mm.conversion.released_checkpoints import STATISTICS
     architecture, weights = conversion.architecture, conversion.checkpoint['state_dict']
     params = sum(value.numel() for name, value in weights.items() if not name.endswith((*STATISTICS, '.temperature')))
     config = ROOT / 'configs' / architecture.config
@@ -96,11 +96,11 @@ def report(conversion, target: Path, reverse: bool) -> str:
 def main(argv: list[str] | None = None) -> None:
     command = parser()
     args = command.parse_args(argv)
-    from dynconv_mm.conversion import from_official, read_checkpoint, to_official, write_checkpoint
+    from dynconv_mm.conversion import from_released, read_checkpoint, to_released, write_checkpoint
     try:
         if args.dst is not None and args.src.exists():
             check_target(args.src, args.dst, args.overwrite)
-        convert = to_official if args.reverse else from_official
+        convert = to_released if args.reverse else from_released
         conversion = convert(read_checkpoint(args.src), args.method, args.backbone_only)
         target = args.dst or default_target(conversion.architecture, args.reverse)
         check_target(args.src, target, args.overwrite)

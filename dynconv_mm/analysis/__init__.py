@@ -1,5 +1,5 @@
 """What networks cost and what they learned."""
 from .complexity import measure_complexity
-from .madds import count_madds
+from .multiply_adds import count_madds
 
 __all__ = ['count_madds', 'measure_complexity']

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
 from ..layers.condconv import CondConv2d, CondConvRouting
 from ..layers.mixture_conv import MixtureConv2d
-from .observe import find_layers, observe
+from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
 
@@ -50,14 +51,16 @@ class AttentionStatistics:
     def collect(self) -> Iterator[None]:
         """Within the block, what the model runs on is counted."""
         with ExitStack() as stack:
-            stack.enter_context(observe(self._routings, 'forward', self._add_routing))
-            stack.enter_context(observe(self._mixtures, 'compute_attentions', self._add))
+            for name, routing in self._routings.items():
+                stack.enter_context(routing.register_forward_hook(partial(self._add_routing, name)))
+            for name, layer in self._mixtures.items():
+                stack.enter_context(layer.register_attention_hook(partial(self._add, name)))
             yield
 
-    def _add_routing(self, name: str, args: tuple, weights: Tensor) -> None:
-        self._add(name, args, dict(kernel=weights))
+    def _add_routing(self, name: str, routing: nn.Module, args: tuple, weights: Tensor) -> None:
+        self._add(name, routing, dict(kernel=weights))
 
-    def _add(self, name: str, args: tuple, attentions: dict[str, Tensor]) -> None:
+    def _add(self, name: str, module: nn.Module, attentions: dict[str, Tensor]) -> None:
         layer = self.layers.setdefault(name, {})
         for kind, values in attentions.items():
             layer.setdefault(kind, RunningStatistics(self.bins)).update(values)

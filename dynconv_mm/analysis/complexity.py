@@ -20,7 +20,7 @@ from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd import DCDConv2d
 from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
-from .madds import KINDS, count_by_layer, counted_layers
+from .multiply_adds import KINDS, count_by_layer, counted_layers
 
 # The networks halve the image five times: below it, there is nothing left to convolve.
 MIN_SIZE = 32
@@ -33,7 +33,7 @@ class LayerComplexity:
     name: str
     type: str
     params: int
-    madds: dict[str, int]  # by kind, see dynconv_mm.analysis.madds.KINDS; 0 if the layer was not run
+    madds: dict[str, int]  # by kind, see dynconv_mm.analysis.multiply_adds.KINDS; 0 if the layer was not run
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Complexity:
 
     @property
     def madds(self) -> dict[str, int]:
-        """Multiply-adds by kind, see :data:`dynconv_mm.analysis.madds.KINDS`."""
+        """Multiply-adds by kind, see :data:`dynconv_mm.analysis.multiply_adds.KINDS`."""
         return {kind: sum(layer.madds[kind] for layer in self.layers) for kind in KINDS}
 
     @property
@@ -212,19 +212,21 @@ def _run_two_stage(model: nn.Module, images: Tensor, proposals: int, detections:
 @contextlib.contextmanager
 def _outputs_by_shape(model: nn.Module) -> Iterator[None]:
     """Modules of :data:`STAND_INS` only say what shape they put out."""
-    replaced = []
-    for module in model.modules():
-        names = _class_names(module)
-        for name, stand_in in STAND_INS.items():
-            if name in names:
-                module.forward = stand_in.__get__(module)
-                replaced.append(module)
-                break
+    own = {}  # forwards that belong to the module itself and not to its class
     try:
+        for module in model.modules():
+            names = _class_names(module)
+            stand_in = next((stand_in for name, stand_in in STAND_INS.items() if name in names), None)
+            if stand_in is not None:
+                own[module] = vars(module).get('forward')
+                module.forward = stand_in.__get__(module)
         yield
     finally:
-        for module in replaced:
-            del module.forward
+        for module, forward in own.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _keep(norm_or_activation: nn.Module, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..layers.eval_mode import eval_mode
+
 
 class Cam(NamedTuple):
     """Of a batch of images."""
@@ -19,7 +21,7 @@ def grad_cam(model: nn.Module, inputs: Tensor, labels: Tensor | None = None, lay
     """Grad-CAM of mmpretrain's classifiers.
 
     Args:
-        model (nn.Module): an ``ImageClassifier``; the modes of its layers are left as they are.
+        model (nn.Module): an ``ImageClassifier``. It runs in eval mode, and stays as it is.
         inputs (Tensor[batch, channels, height, width]): images as its data preprocessor puts them out.
         labels (Tensor[batch], optional): the classes to explain. Default: those predicted.
         layer (str): name of the module whose output is explained; of several maps the last. Default: 'backbone'.
@@ -40,13 +42,14 @@ def grad_cam(model: nn.Module, inputs: Tensor, labels: Tensor | None = None, lay
     def logits(images: Tensor) -> Tensor:
         return model(images, mode='tensor')
 
-    with torch.no_grad():
-        probabilities = logits(inputs).softmax(1)
-    if labels is None:
-        labels = probabilities.argmax(1)
-    # gradients reach a frozen layer too if its input has one
-    maps = LayerGradCam(logits, modules[layer]).attribute(inputs.detach().requires_grad_(), target=labels,
-                                                          relu_attributions=True)
+    with eval_mode(model):
+        with torch.no_grad():
+            probabilities = logits(inputs).softmax(1)
+        if labels is None:
+            labels = probabilities.argmax(1)
+        # gradients reach a frozen layer too if its input has one
+        maps = LayerGradCam(logits, modules[layer]).attribute(inputs.detach().requires_grad_(), target=labels,
+                                                              relu_attributions=True)
     maps = maps[-1] if isinstance(maps, tuple) else maps
     if maps.dim() != 4:
         raise ValueError(f'layer must put out maps, Tensor[batch, channels, height, width], but {layer!r} does not')

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
 from ..layers.dcdc import GSI
 from ..layers.involution import Involution2d
-from .observe import find_layers, observe
+from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
 
@@ -45,17 +46,23 @@ class KernelMaps:
     def collect(self) -> Iterator[None]:
         """Within the block, what the model runs on is counted and kept until the next batch."""
         with ExitStack() as stack:
-            stack.enter_context(observe(self._involutions, 'compute_kernels', self._add_positions))
-            stack.enter_context(observe(self._gsi, 'compute_kernel', self._add_image))
+            for name, layer in self._involutions.items():
+                last = getattr(layer, layer.branch[-1])
+                stack.enter_context(last.register_forward_hook(partial(self._add_positions, name)))
+            for name, layer in self._gsi.items():
+                stack.enter_context(layer.fc.register_forward_hook(partial(self._add_image, name)))
             yield
 
-    def _add_positions(self, name: str, args: tuple, kernels: Tensor) -> None:
-        self.position_maps[name] = kernels.detach().sum((2, 3))
+    def _add_positions(self, name: str, module: nn.Module, args: tuple, kernels: Tensor) -> None:
+        layer = self._involutions[name]
+        groups = layer.in_channels // layer.group_channels
+        self.position_maps[name] = kernels.detach().unflatten(1, (groups, *layer.kernel_size)).sum((2, 3))
         maps = self.position_maps[name].double().flatten(2)
         self._vary(name, maps.std(2, correction=0))
 
-    def _add_image(self, name: str, args: tuple, kernel: Tensor) -> None:
-        self.image_maps[name] = kernel.detach().sum((3, 4))
+    def _add_image(self, name: str, module: nn.Module, args: tuple, kernel: Tensor) -> None:
+        size, channels = self._gsi[name].kernel_size, self._gsi[name].conv1.out_channels
+        self.image_maps[name] = kernel.detach().unflatten(1, (channels, channels, size, size)).sum((3, 4))
         self._vary(name, self.image_maps[name])
 
     def _vary(self, name: str, values: Tensor) -> None:

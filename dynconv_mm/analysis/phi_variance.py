@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
 from ..layers.dcd import DCDConv2d
 from ..layers.dcd_base import DynamicFusion
-from .observe import find_layers, observe
+from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
 
@@ -26,28 +27,31 @@ class PhiVariance:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        fusions = {name: layer for name, layer in find_layers(model, DynamicFusion).items() if layer.latent_channels}
-        self._convs = {name: layer for name, layer in fusions.items() if isinstance(layer, DCDConv2d)}
-        self._classifiers = {name: layer for name, layer in fusions.items() if name not in self._convs}
+        self._fusions = {name: layer for name, layer in find_layers(model, DynamicFusion).items()
+                         if layer.latent_channels}
         self._phi: dict[str, RunningStatistics] = {}
         self._inputs: dict[str, RunningStatistics] = {}
 
     def __bool__(self) -> bool:
         """Whether the model has anything to collect."""
-        return bool(self._convs or self._classifiers)
+        return bool(self._fusions)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
         """Within the block, what the model runs on is counted."""
         with ExitStack() as stack:
-            stack.enter_context(observe(self._convs, 'compute_coefficients', self._add))
-            # a classifier's features are of one position, and are what its branch sees
-            stack.enter_context(observe(self._classifiers, '_coefficients', self._add))
+            for name, layer in self._fusions.items():
+                # a classifier's features are of one position, and are what its branch sees
+                takes_input = layer if isinstance(layer, DCDConv2d) else layer.fc
+                stack.enter_context(takes_input.register_forward_pre_hook(partial(self._add_input, name)))
+                stack.enter_context(layer.fc_phi.register_forward_hook(partial(self._add_phi, name)))
             yield
 
-    def _add(self, name: str, args: tuple, coefficients: tuple[Tensor | None, Tensor]) -> None:
-        self._phi.setdefault(name, RunningStatistics()).update(coefficients[1])
+    def _add_input(self, name: str, module: nn.Module, args: tuple) -> None:
         self._inputs.setdefault(name, RunningStatistics()).update(args[0].flatten())
+
+    def _add_phi(self, name: str, module: nn.Module, args: tuple, phi: Tensor) -> None:
+        self._phi.setdefault(name, RunningStatistics()).update(phi)
 
     @property
     def layers(self) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..conversion import check_fit, read_checkpoint, read_state_dict
 from ..layers.temperature import TemperatureMixin
-from .observe import find_layers
+from .find_layers import find_layers
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 

@@ -1,15 +1,15 @@
-"""Weights and models from elsewhere: official checkpoints, static networks, any model's convolutions."""
-from .carry_over import carry_over
+"""Weights and models from elsewhere: released checkpoints, static networks, any model's convolutions."""
 from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
 from .dynamicize import DynamicizeReport, dynamicize
-from .dynamicized import Dynamicized
+from .dynamicized_model import Dynamicized
+from .init_from_static import init_from_static
 from .kernel_rates import kernel_rates
-from .official import from_official, to_official
-from .static_twin import static_layer, static_twin
+from .released_checkpoints import from_released, to_released
+from .static_counterpart import static_counterpart, static_layer
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'carry_over', 'check_fit', 'dynamicize',
-    'from_official', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict', 'static_layer',
-    'static_twin', 'to_official', 'warm_start', 'write_checkpoint'
+    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'check_fit', 'dynamicize', 'from_released',
+    'init_from_static', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict',
+    'static_counterpart', 'static_layer', 'to_released', 'warm_start', 'write_checkpoint'
 ]

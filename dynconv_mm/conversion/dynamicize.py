@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
 from ..layers.conv_arguments import ConvArguments
 from ..models.placement import Placement, parse_placement
-from .carry_over import carry_over
+from .init_from_static import init_from_static
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -134,11 +134,11 @@ def dynamicize(model: nn.Module,
         exclude (str | Pattern | Sequence, optional): patterns of which it may match none. Default: none.
         placement (str): 'all'; '1x1', '3x3' …, a kernel size; 'last_6_blocks' or another number, the last residual
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
-        keep_function (bool): the model computes the same as before, by :func:`carry_over`; and a dynamic layer loads
-            the static one's weights too. Else the layers start anew, and ``Involution2d`` and ``DCDC2d``, which map C
-            to C channels, take the place of those that do. Default: True.
-        noise (float): by how much the n kernels differ at the start, see :func:`carry_over`. The same in all processes
-            of a distributed training. Default: 0.1.
+        keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
+            loads the static one's weights too. Else the layers start anew, and ``Involution2d`` and ``DCDC2d``, which
+            map C to C channels, take the place of those that do. Default: True.
+        noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
+            processes of a distributed training. Default: 0.1.
 
     Returns:
         DynamicizeReport: what was replaced, what was not and why.
@@ -226,18 +226,18 @@ def place(model: nn.Module, names: Sequence[str], layer: nn.Module) -> None:
         setattr(model.get_submodule(parent), attribute, layer)
 
 
-def carry_over_alike(static: nn.Conv2d, dynamic: nn.Module, noise: float, name: str) -> None:
-    """:func:`carry_over` with noise that depends on nothing but the layer's name.
+def seeded_init_from_static(static: nn.Conv2d, dynamic: nn.Module, noise: float, name: str) -> None:
+    """:func:`init_from_static` with noise that depends on nothing but the layer's name.
 
     All processes of a distributed training get the same, though each loads the static weights by itself.
     """
     static = _as_plain(static)
     if static.weight.is_meta:
-        carry_over(static, dynamic, noise)
+        init_from_static(static, dynamic, noise)
         return
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(zlib.crc32(name.encode()))
-        carry_over(_on_cpu(static), dynamic, noise)
+        init_from_static(_on_cpu(static), dynamic, noise)
 
 
 # The op.
@@ -294,7 +294,7 @@ def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d
         dynamic = kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=bias is not None,
                        dtype=weight.dtype)
     if keep_function:
-        carry_over_alike(static, dynamic, noise, name)
+        seeded_init_from_static(static, dynamic, noise, name)
         dynamic._register_load_state_dict_pre_hook(partial(_take_static_weights, noise=noise), with_module=True)
     if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
         dynamic.to(memory_format=torch.channels_last)
@@ -342,7 +342,7 @@ def _take_static_weights(dynamic: ConvArguments, state_dict: dict[str, Tensor], 
         static = nn.Conv2d(dynamic.in_channels, dynamic.out_channels, dynamic.kernel_size, dynamic.stride,
                            dynamic.padding, dynamic.dilation, dynamic.groups, bias is not None, dynamic.padding_mode)
     static.weight, static.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
-    carry_over_alike(static, dynamic, noise, prefix[:-1])
+    seeded_init_from_static(static, dynamic, noise, prefix[:-1])
     del state_dict[prefix + 'weight']
     state_dict.update((prefix + name, value) for name, value in dynamic.state_dict().items())
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.func import functional_call
 
 from ..layers.condconv import CondConvLinear
 from ..layers.mixture_conv import MixtureConv2d
@@ -17,7 +18,8 @@ def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
     as the static one does.
 
     Args:
-        model (Module): just made by :func:`warm_start`; its attentions are made neutral, as they are then.
+        model (Module): whose attentions are neutral, as :func:`warm_start` leaves them. It stays as it is, whatever its
+            attentions are.
         adaptive (bool): whether the optimizer is Adam or one of its kind. Default: False, SGD.
 
     Returns:
@@ -26,6 +28,23 @@ def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
     rates = {}
     for name, layer in model.named_modules():
         if isinstance(layer, (MixtureConv2d, CondConvLinear)):
-            total = layer.neutralize_attention()  # n·a
+            total = _neutral_total(layer)
             rates[f'{name}.weight'] = 1 / total if adaptive else len(layer.weight) / total**2
     return rates
+
+
+def _neutral_total(layer: nn.Module) -> float:
+    """n·a, which a layer tells when it is made neutral: here with copies of its tensors in their place."""
+    wrapped = _Neutralized(layer)
+    tensors = {**dict(wrapped.named_parameters()), **dict(wrapped.named_buffers())}
+    return functional_call(wrapped, {name: tensor.detach().clone() for name, tensor in tensors.items()}, ())
+
+
+class _Neutralized(nn.Module):
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self) -> float:
+        return self.layer.neutralize_attention()

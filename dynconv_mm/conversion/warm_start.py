@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,17 +11,17 @@ from torch import Tensor, nn
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
 from ..layers.eval_mode import eval_mode
-from .carry_over import carry_over
 from .checkpoint_file import CheckpointError, check_fit
+from .init_from_static import init_from_static
+from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart
 from .static_names import openmmlab_names
-from .static_twin import dynamic_layers, layers_without_static, static_twin
 
 
 class WarmStart(NamedTuple):
     """What was carried from a static checkpoint to a dynamic model."""
 
     naming: str  # whose names the checkpoint has, in words
-    static: nn.Module  # the static twin, with the weights carried
+    static: nn.Module  # the static counterpart, with the weights carried
     carried: list[str]  # parts of the model: 'backbone', 'neck', …
     left: dict[str, str]  # parts of the model that were not carried, and why
     unused: list[str]  # names in the checkpoint that nothing was made of
@@ -42,7 +43,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         model (Module): with a child ``backbone``, such as a classifier or a detector; changed in place.
         state_dict (Mapping[str, Tensor]): of a static network, see :func:`~.static_names.openmmlab_names`.
         parts (Sequence[str], optional): children of the model to carry. Default: all that the checkpoint has.
-        noise (float): by which kernels of a layer differ, see :func:`carry_over`. Default: 0.
+        noise (float): by which kernels of a layer differ, see :func:`init_from_static`. Default: 0.
 
     Returns:
         WarmStart: what was carried, and the static network itself.
@@ -59,7 +60,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
     if unknown:
         raise ValueError(f'parts must be out of {children}, but {", ".join(sorted(unknown))} is not')
     naming, weights = openmmlab_names(state_dict)
-    static = static_twin(model)
+    static = static_counterpart(model)
     expected = static.state_dict()
     left, values = {}, {}
     for part in children:
@@ -81,7 +82,7 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         source = static_layers[name]
         source, prefix = (source.fc, f'{name}.fc') if hasattr(source, 'fc') else (source, name)  # a classifier head
         if f'{prefix}.weight' in values:
-            carry_over(source, layer, noise)
+            init_from_static(source, layer, noise)
     carried = [part for part in children if part not in left]
     for part in carried:
         for module in getattr(model, part).modules():
@@ -149,19 +150,27 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
         with_head (bool): whether to compare the logits too, of classifiers.
         temperatures (Iterable[float]): of the dynamic model. Default: 1 and 30.
     """
-    tempered = [module for module in dynamic.modules() if isinstance(module, TemperatureMixin)]
-    own_temperatures = [module.temperature.item() for module in tempered]
     differences = []
-    with eval_mode(static, dynamic):
+    with eval_mode(static, dynamic), _own_temperatures(dynamic) as tempered:
         expected = list(_outputs(static, image, with_head))
         for temperature in temperatures:
             for module in tempered:
                 module.set_temperature(temperature)
             for theirs, ours in zip(expected, _outputs(dynamic, image, with_head), strict=True):
                 differences.append((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1e-30))
-    for module, temperature in zip(tempered, own_temperatures):
-        module.set_temperature(temperature)
     return torch.stack(differences).max().item()  # NaN if one is
+
+
+@contextmanager
+def _own_temperatures(model: nn.Module) -> Iterator[list[TemperatureMixin]]:
+    """The layers that have a temperature, which within the block may be set, and afterwards is what it was."""
+    temperatures = {module: module.temperature.clone() for module in model.modules()
+                    if isinstance(module, TemperatureMixin)}
+    try:
+        yield list(temperatures)
+    finally:
+        for module, temperature in temperatures.items():
+            module.temperature.copy_(temperature)
 
 
 def _outputs(model: nn.Module, image: Tensor, with_head: bool) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
@@ -93,6 +94,31 @@ class ConvArguments(nn.Module):
             self.bias = nn.Parameter(torch.zeros(self.out_channels))
         else:
             self.register_parameter('bias', None)
+
+    def fuse_batch_norm(self, norm: nn.Module) -> bool:
+        """Fold a batch norm behind the layer, by its running statistics, into the layer's own kernels and bias.
+
+        Args:
+            norm (Module): the batch norm; it stays as it is.
+
+        Returns:
+            bool: False where that cannot be done and the layer stays as it is: it has no kernels of its own, or its
+            forward is none of this package.
+        """
+        holders = self._kernel_holders()
+        own_forward = 'forward' in vars(self) or type(self).forward.__module__.split('.')[0] != __name__.split('.')[0]
+        if own_forward or not holders or any('weight' not in holder._parameters for holder in holders):
+            return False
+        for holder in holders:
+            holder.weight, bias = fuse_conv_bn_weights(
+                holder.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+                transpose=holder.weight.dim() == 5)  # of n kernels the output channels are the second dimension
+        self.bias = bias
+        return True
+
+    def _kernel_holders(self) -> list[nn.Module]:
+        """The modules whose ``weight``, all of them scaled by output channels, scale the output but for the bias."""
+        return [self] if hasattr(self, 'weight') else []
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Features padded where the convolution itself cannot, and the padding left for the convolution."""

@@ -76,6 +76,9 @@ class DCDConv2d(ConvArguments, DynamicFusion):
     report: batch norms around Φ and a shortcut past it, :math:`\mathrm{BN}(\Phi u) + u` with
     :math:`u = \mathrm{BN}(Q^T x)`, a gated dynamic branch, and sizes by the network that the layer is for.
 
+    The residual grows with the square of the features. An untrained stack of layers in eval mode, whose norms have no
+    statistics yet, overflows to NaN, as the released code does: see ``configs/dcd/README.md``.
+
     Takes the arguments of :class:`torch.nn.Conv2d` in its order, then its own.
 
     Args:
@@ -236,6 +239,9 @@ class DCDConv2d(ConvArguments, DynamicFusion):
 
     def expansion(self) -> StaticMatrix | None:
         return getattr(self, f'{self._prefix}p', None)
+
+    def _kernel_holders(self) -> list[nn.Module]:
+        return [self.conv] if self.fusion is None else [self.conv, self.expansion()]
 
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_channels, self.groups, self.conv.weight)

@@ -1,9 +1,11 @@
 """Statistics of attentions against two passes in float64 over the attentions of all images."""
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, ODConv2d, ODConvResNet
@@ -82,3 +84,29 @@ def test_json():
     numbers = json.loads(json.dumps(statistics.to_json()))['0']['spatial']
     assert len(numbers['element_mean']) == len(numbers['element_std']) == 9
     assert (numbers['samples'], sum(numbers['histogram'])) == (2, 18)
+
+
+def test_layers_have_no_methods_of_their_own_meanwhile():
+    """With such a copy of a model would be served by the original's layers."""
+    model = nn.Sequential(ODConv2d(3, 4, 3), DyConv2d(4, 4, 3), CondConv2d(4, 2, 3)).eval()
+    image, before = torch.randn(1, 3, 9, 9), model_state(model)
+    with torch.no_grad():
+        with AttentionStatistics(model).collect():
+            attributes = [vars(module).keys() for module in model.modules()]
+            other = copy.deepcopy(model)
+            for layer in other:
+                layer.neutralize_attention()
+            found = other(image)
+        assert model_state(model) == before
+        assert [vars(module).keys() for module in model.modules()] == attributes
+        for layer in model:
+            layer.neutralize_attention()
+        torch.testing.assert_close(found, model(image))
+
+
+def test_hooks_are_removed_after_a_failure():
+    model = nn.Sequential(CondConv2d(3, 4, 3), ODConv2d(4, 2, 3)).eval()
+    before, statistics = model_state(model), AttentionStatistics(model)
+    with pytest.raises(RuntimeError), statistics.collect():
+        model(torch.randn(1, 5, 9, 9))
+    assert model_state(model) == before

@@ -7,11 +7,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm.analysis import count_madds, measure_complexity
 from dynconv_mm.analysis.complexity import build_on_meta, dynamic_params
-from dynconv_mm.analysis.madds import KINDS
+from dynconv_mm.analysis.multiply_adds import KINDS
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -207,3 +208,19 @@ def test_models_of_something_else_are_refused():
         measure_complexity(nn.MultiheadAttention(8, 2))
     with pytest.raises(ValueError, match='describes no model'):
         build_on_meta(Config(dict(optimizer=1)))
+
+
+def test_the_model_stays_as_it_is():
+    """With a forward of a norm's own, and where the model cannot be counted, too."""
+    model = ODConvResNet(depth=18, stem_channels=4, base_channels=4)
+    model.layer1.eval()
+    patched = model.layer2[0].bn1
+    patched.forward = lambda x: x
+    before = model_state(model)
+    measure_complexity(model, (64, 64))
+    assert model_state(model) == before
+    failure = model.layer4.register_forward_pre_hook(lambda *call: {}['none'])
+    with pytest.raises(ValueError, match='KeyError'):
+        measure_complexity(model, (64, 64))
+    failure.remove()
+    assert model_state(model) == before

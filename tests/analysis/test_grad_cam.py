@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 from torch.nn import functional as F
 
@@ -68,3 +69,14 @@ def test_without_captum(model, monkeypatch):
     monkeypatch.setitem(sys.modules, 'captum.attr', None)
     with pytest.raises(ImportError, match='pip install captum'):
         grad_cam(model, torch.randn(1, 3, 16, 16))
+
+
+def test_the_model_stays_as_it_is(model):
+    """In training mode too, in which its norms would take the images for training data."""
+    images = torch.randn(2, 3, 24, 32)
+    expected = grad_cam(model, images)
+    model.train().backbone.layer1.eval()
+    before = model_state(model)
+    cam = grad_cam(model, images)
+    assert model_state(model) == before
+    assert torch.equal(cam.maps, expected.maps) and torch.equal(cam.probabilities, expected.probabilities)

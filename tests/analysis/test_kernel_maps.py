@@ -1,6 +1,7 @@
 """Maps are sums of the kernels' elements, with axes as documented."""
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm import DCDC2d, Involution2d
@@ -56,3 +57,13 @@ def test_json(collected):
 
 def test_nothing_to_collect():
     assert not KernelMaps(nn.Conv2d(2, 3, 1))
+
+
+def test_the_model_stays_as_it_is(collected):
+    model, images, maps = collected
+    before = model_state(model)
+    attributes = [vars(module).keys() for module in model.modules()]
+    with maps.collect():
+        assert [vars(module).keys() for module in model.modules()] == attributes
+        model(images)
+    assert model_state(model) == before

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm import DCDConv2d
@@ -56,3 +57,13 @@ def test_constant_input():
 
 def test_nothing_to_collect():
     assert not PhiVariance(nn.Sequential(nn.Conv2d(2, 3, 1), DCDConv2d(3, 3, 1, fusion=None)))
+
+
+def test_the_model_stays_as_it_is():
+    model = nn.Sequential(DCDConv2d(4, 4, 1)).eval()
+    before = model_state(model)
+    attributes = [vars(module).keys() for module in model.modules()]
+    with PhiVariance(model).collect():
+        assert [vars(module).keys() for module in model.modules()] == attributes
+        model(torch.randn(2, 4, 3, 3))
+    assert model_state(model) == before

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_state import model_state
 from torch import nn
 
 from dynconv_mm import CondConv2d, DCDConv2d, DyConv2d, ODConv2d
-from dynconv_mm.conversion import carry_over, kernel_rates
+from dynconv_mm.conversion import init_from_static, kernel_rates
 from dynconv_mm.layers.condconv import CondConvLinear
 
 LAYERS = {
@@ -27,7 +28,7 @@ def test_a_step(name, optimizer, tolerance):
     torch.manual_seed(0)
     dynamic, linear = LAYERS[name][0]().double(), name == 'condconv-linear'
     static = (nn.Linear(6, 4) if linear else nn.Conv2d(6, 4, dynamic.kernel_size)).double()
-    carry_over(static, dynamic)
+    init_from_static(static, dynamic)
     rates = kernel_rates(nn.ModuleDict(dict(layer=dynamic)), adaptive=optimizer is torch.optim.Adam)
     x = torch.randn(3, 6, dtype=torch.float64) if linear else torch.randn(3, 6, 7, 5, dtype=torch.float64)
     before = static(x).detach()
@@ -46,3 +47,14 @@ def test_values(name):
 
 def test_static_kernels_learn_as_they_do():
     assert kernel_rates(nn.Sequential(nn.Conv2d(6, 4, 3), DCDConv2d(6, 4, 3))) == {}
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_the_model_stays_as_it_is(name):
+    model = nn.ModuleDict(dict(layer=LAYERS[name][0]())).eval()
+    model.layer.register_forward_hook(print)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    before = model_state(model)
+    assert kernel_rates(model) == {'layer.weight': pytest.approx(LAYERS[name][1])}
+    assert model_state(model) == before

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from model_state import model_state
 from torch import Tensor, nn
 
 from dynconv_mm.conversion import CheckpointError, max_difference, static_layer, warm_start
@@ -347,3 +348,21 @@ def test_bad_models_and_parts():
         warm_start(static, static.state_dict())
     with pytest.raises(ValueError, match=r"parts must be out of \['backbone', 'head'\], but neck"):
         warm_start(dynamic, static.state_dict(), parts=['backbone', 'neck'])
+
+
+def test_max_difference_leaves_the_models_as_they_are():
+    """Where an output cannot be compared, too."""
+    static, dynamic = make_pair('resnet18', 'ODConv4x')
+    made = warm_start(dynamic, static.state_dict())
+    dynamic.train().backbone.layer1.eval()
+    for module in dynamic.modules():
+        if isinstance(module, TemperatureMixin):
+            module.set_temperature(7.1)
+    before = model_state(dynamic), model_state(made.static)
+    max_difference(made.static, dynamic, torch.randn(2, 3, 64, 64), with_head=True)
+    assert (model_state(dynamic), model_state(made.static)) == before
+    dynamic.head.register_forward_pre_hook(lambda *call: 1 / 0)
+    before = model_state(dynamic), model_state(made.static)
+    with pytest.raises(ZeroDivisionError):
+        max_difference(made.static, dynamic, torch.randn(2, 3, 64, 64), with_head=True)
+    assert (model_state(dynamic), model_state(made.static)) == before

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dynconv_mm.functional import PLANS
 from dynconv_mm.functional.operator import Backend
-from dynconv_mm.layers import CondConv2d, DyConv2d
+from dynconv_mm.layers import CondConv2d, DyConv2d, ODConv2d
+from dynconv_mm.layers.conv_norm import conv_norm
 from dynconv_mm.layers.mixture_conv import MixtureConv2d
 
 LAYERS = [DyConv2d, CondConv2d]
@@ -176,3 +177,33 @@ def test_every_parameter_learns(layer):
     after = layer.state_dict()
     assert [name for name in before if torch.equal(before[name], after[name])] == [
         name for name in before if name == 'temperature']
+
+
+@pytest.mark.parametrize('kind', [*LAYERS, ODConv2d], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize('gradients', [False, True])
+def test_attention_hook(kind, gradients):
+    """It sees the attentions of every call, also of one whose norm is folded, and changes no output."""
+    layer, norm = kind(6, 4, 3, padding=1).eval(), nn.BatchNorm2d(4).eval()
+    seen = []
+    with torch.set_grad_enabled(gradients):
+        for x in (make_input(1).float(), make_input(3).float()):
+            expected, of_norm = layer(x), conv_norm(layer, norm, x)
+            handle = layer.register_attention_hook(lambda *call: seen.append(call))
+            torch.testing.assert_close(layer(x), expected)
+            torch.testing.assert_close(conv_norm(layer, norm, x), of_norm)
+            handle.remove()
+            layer(x)
+            attentions = layer.compute_attentions(x)
+            assert len(seen) == 2
+            for owner, found in seen:
+                assert owner is layer and found.keys() == attentions.keys()
+                for name, values in found.items():
+                    torch.testing.assert_close(values, attentions[name])
+            seen.clear()
+
+
+def test_attention_hook_of_shared_routing_weights():
+    layer, weights, seen = CondConv2d(**SMALL, routing=False), torch.rand(2, 3), []
+    layer.register_attention_hook(lambda owner, attentions: seen.append(attentions['kernel']))
+    layer(make_input(2).float(), weights)
+    assert seen == [weights]

@@ -197,7 +197,7 @@ def test_backbones_work(count, name):
 
 def test_nothing_public_is_left_out():
     classes = {name for name in dynconv_mm.__all__ if name[0].isupper() and name not in (
-        'Dynamicized',  # takes a model's config, see tests/conversion/test_dynamicized.py
+        'Dynamicized',  # takes a model's config, see tests/conversion/test_dynamicized_model.py
         'EpochSeedHook',  # takes nothing
         'WholeCheckpointHook')}  # hands all on to mmengine's
     assert classes == set(VALID)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from dynconv_mm.conversion import read_checkpoint, to_official
+from dynconv_mm.conversion import read_checkpoint, to_released
 from dynconv_mm.models import ODConvMobileNetV2
 
 
@@ -73,7 +73,7 @@ def test_a_detector_starts_from_it(tool, root, capsys):
     torch.manual_seed(0)
     backbone = ODConvMobileNetV2(kernel_num=1)
     weights = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
-    torch.save(to_official(weights, backbone_only=True).checkpoint, 'official.pth')
+    torch.save(to_released(weights, backbone_only=True).checkpoint, 'official.pth')
     tool.main(['official.pth', '--backbone-only'])
     told = capsys.readouterr().out
     assert re.search('start from it  faster-rcnn_odconv1x-mobilenet-v2_fpn_1x_coco, mask-rcnn_odconv1x', told)

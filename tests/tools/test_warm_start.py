@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from dynconv_mm.conversion import read_checkpoint, static_twin
+from dynconv_mm.conversion import read_checkpoint, static_counterpart
 
 pytest.importorskip('mmpretrain')
 
@@ -45,11 +45,11 @@ def write_config(tmp_path):
 
 
 def make_static(config: str) -> nn.Module:
-    """The static twin of a config's model, with random weights and statistics."""
+    """The static counterpart of a config's model, with random weights and statistics."""
     torch.manual_seed(1)
     config = Config.fromfile(config)
     init_default_scope(config.default_scope)
-    static = static_twin(MODELS.build(config.model))
+    static = static_counterpart(MODELS.build(config.model))
     for name, value in static.state_dict().items():
         if value.dim() == 1 and value.is_floating_point():
             nn.init.uniform_(value, .5, 1.5) if name.endswith(('weight', 'var')) else nn.init.normal_(value, std=.1)

@@ -214,7 +214,7 @@ def test_copies_initialise_themselves(copied):
     torch.testing.assert_close(kernels, torch.full_like(kernels, 0.25))
 
 
-def test_distributed_processes_carry_over_alike():
+def test_distributed_processes_start_alike():
     weights = []
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -45,15 +45,15 @@ def static_layer(layer: nn.Module) -> nn.Module:
     raise ValueError(f'layer must be one that has a static counterpart, but is a {type(layer).__name__}')
 
 
-def static_twin(model: nn.Module) -> nn.Module:
+def static_counterpart(model: nn.Module) -> nn.Module:
     """A copy of a model in which each dynamic layer is a static one with fresh weights.
 
     Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
     ``DCDC2d``) are copied as they are.
     """
     # deepcopy takes a replacement for a copy that it has already made
-    twin = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
-    for block in twin.modules():
+    static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
+    for block in static.modules():
         if isinstance(getattr(block, 'routing', None), CondConvRouting):
             block.routing = None
-    return twin.train(model.training)
+    return static.train(model.training)

@@ -7,7 +7,7 @@ from mmcv.cnn import build_conv_layer
 from torch import Tensor, nn
 
 from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DCDLinearClsHead, DyConv2d, Involution2d, ODConv2d
-from dynconv_mm.conversion import carry_over
+from dynconv_mm.conversion import init_from_static
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.static_conv import StaticConv2d
 from dynconv_mm.layers.temperature import TemperatureMixin
@@ -64,7 +64,7 @@ def make_pair(kind: type[nn.Module], options: dict, **geometry) -> tuple[nn.Modu
 def test_the_same_function(name, geometry):
     static, dynamic, x = make_pair(*KINDS[name], **geometry)
     assert (dynamic(x) - static(x)).abs().max() > 1e-3
-    carry_over(static, dynamic, noise=.1)
+    init_from_static(static, dynamic, noise=.1)
     for temperature in (1., 30., .1):
         if isinstance(dynamic, TemperatureMixin):
             dynamic.set_temperature(temperature)
@@ -80,7 +80,7 @@ def test_every_parameter_learns(name):
     for norm in dynamic.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             nn.init.ones_(norm.weight)
-    carry_over(static, dynamic, noise=.1)
+    init_from_static(static, dynamic, noise=.1)
     before = {key: value.clone() for key, value in dynamic.named_parameters()}
     target = torch.randn(5, 4, 9, 11, dtype=torch.float64)
     optimizer = torch.optim.SGD(dynamic.parameters(), .05)
@@ -94,9 +94,9 @@ def test_every_parameter_learns(name):
 
 def test_noise():
     static, dynamic, _ = make_pair(DyConv2d, dict(kernel_num=4), in_channels=64, out_channels=32)
-    carry_over(static, dynamic)
+    init_from_static(static, dynamic)
     assert all(kernel.equal(static.weight) for kernel in dynamic.weight)
-    carry_over(static, dynamic, noise=.02)
+    init_from_static(static, dynamic, noise=.02)
     torch.testing.assert_close(dynamic.weight.mean(0), static.weight, rtol=0, atol=1e-12)
     relative = (dynamic.weight - static.weight).pow(2).mean().sqrt() / static.weight.pow(2).mean().sqrt()
     assert .0195 < relative < .0205
@@ -105,14 +105,14 @@ def test_noise():
 def test_a_bias_that_the_static_layer_lacks_is_zero():
     _, dynamic, x = make_pair(ODConv2d, {})
     static = nn.Conv2d(6, 4, 3, bias=False).double()
-    carry_over(static, dynamic)
+    init_from_static(static, dynamic)
     torch.testing.assert_close(dynamic(x), static(x), rtol=0, atol=1e-12)
 
 
 def test_shared_routing():
     static, dynamic, x = make_pair(CondConv2d, dict(kernel_num=5, routing=False))
     routing = CondConvRouting(6, 5).double()
-    carry_over(static, dynamic, noise=.1)
+    init_from_static(static, dynamic, noise=.1)
     assert routing.neutralize_attention() == 2.5
     torch.testing.assert_close(dynamic(x, routing(x)), static(x), rtol=0, atol=1e-12)
 
@@ -120,14 +120,14 @@ def test_shared_routing():
 @pytest.mark.parametrize('make', [lambda: CondConvLinear(6, 5, 3), lambda: nn.Linear(6, 5)], ids=['condconv', 'plain'])
 def test_linear(make):
     static, dynamic, x = nn.Linear(6, 5).double(), make().double(), torch.randn(4, 6, dtype=torch.float64)
-    carry_over(static, dynamic, noise=.1)
+    init_from_static(static, dynamic, noise=.1)
     torch.testing.assert_close(dynamic(x), static(x), rtol=0, atol=1e-12)
 
 
 def test_dcd_classifier():
     pytest.importorskip('mmpretrain')
     static, head = nn.Linear(6, 5).double(), DCDLinearClsHead(num_classes=5, in_channels=6).double()
-    carry_over(static, head)
+    init_from_static(static, head)
     x = torch.randn(4, 6, dtype=torch.float64)
     for mode in (True, False):
         torch.testing.assert_close(head.train(mode)((x, )), static(x), rtol=0, atol=1e-12)
@@ -142,38 +142,38 @@ def test_a_mismatch_is_named(options, named):
     dynamic = ODConv2d(**{**SMALL, **options})
     before = {key: value.clone() for key, value in dynamic.state_dict().items()}
     with pytest.raises(ValueError, match=f'^{named} must be'):
-        carry_over(nn.Conv2d(**SMALL), dynamic)
+        init_from_static(nn.Conv2d(**SMALL), dynamic)
     assert all(value.equal(before[key]) for key, value in dynamic.state_dict().items())
 
 
 def test_equal_paddings_of_other_names():
-    carry_over(nn.Conv2d(6, 4, 3, padding='same'), ODConv2d(6, 4, 3, padding=1))
-    carry_over(nn.Conv2d(6, 4, 3, padding='valid'), ODConv2d(6, 4, 3))
+    init_from_static(nn.Conv2d(6, 4, 3, padding='same'), ODConv2d(6, 4, 3, padding=1))
+    init_from_static(nn.Conv2d(6, 4, 3, padding='valid'), ODConv2d(6, 4, 3))
     with pytest.raises(ValueError, match='padding'):  # one side is longer
-        carry_over(nn.Conv2d(6, 4, 4, padding='same'), ODConv2d(6, 4, 4, padding=1))
+        init_from_static(nn.Conv2d(6, 4, 4, padding='same'), ODConv2d(6, 4, 4, padding=1))
 
 
 @pytest.mark.parametrize('kind', [Involution2d, DCDC2d])
 def test_impossible(kind):
     with pytest.raises(ValueError, match=f'{kind.__name__} cannot start as a static convolution'):
-        carry_over(nn.Conv2d(32, 32, 3, padding=1), kind(32, 32, 3, padding=1))
+        init_from_static(nn.Conv2d(32, 32, 3, padding=1), kind(32, 32, 3, padding=1))
 
 
 def test_other_types():
     conv = nn.Conv2d(**SMALL)
     with pytest.raises(ValueError, match='static must be a plain Conv2d.*ConvTranspose2d'):
-        carry_over(nn.ConvTranspose2d(6, 4, 3), ODConv2d(**SMALL))
+        init_from_static(nn.ConvTranspose2d(6, 4, 3), ODConv2d(**SMALL))
     with pytest.raises(ValueError, match='static must be a plain Conv2d.*ConvWS2d'):  # standardises its kernel
-        carry_over(build_conv_layer(dict(type='ConvWS'), 6, 4, 3), ODConv2d(**SMALL))
+        init_from_static(build_conv_layer(dict(type='ConvWS'), 6, 4, 3), ODConv2d(**SMALL))
     with pytest.raises(ValueError, match='dynamic must be a convolution of this package.*ReLU'):
-        carry_over(conv, nn.ReLU())
+        init_from_static(conv, nn.ReLU())
     with pytest.raises(ValueError, match='dynamic must be a CondConvLinear.*Conv2d'):
-        carry_over(nn.Linear(6, 4), conv)
+        init_from_static(nn.Linear(6, 4), conv)
     with pytest.raises(ValueError, match='out_features and in_features'):
-        carry_over(nn.Linear(6, 4), CondConvLinear(6, 5))
+        init_from_static(nn.Linear(6, 4), CondConvLinear(6, 5))
 
 
 @pytest.mark.parametrize('noise', [-.1, float('nan'), float('inf'), '1', True])
 def test_bad_noise(noise):
     with pytest.raises(ValueError, match='noise'):
-        carry_over(nn.Conv2d(**SMALL), ODConv2d(**SMALL), noise=noise)
+        init_from_static(nn.Conv2d(**SMALL), ODConv2d(**SMALL), noise=noise)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from dynconv_mm.conversion import CheckpointError, from_official, to_official
+from dynconv_mm.conversion import CheckpointError, from_released, to_released
 from dynconv_mm.layers import DCDConv2d, ODConv2d
 from dynconv_mm.models import (
     DCDCResNet,
@@ -72,7 +72,7 @@ SMALL = partial(meta_weights, ODConvResNet, depth=18, kernel_num=1)
 def test_released_checkpoints(name, release, root):
     pytest.importorskip('mmpretrain')
     official = release(name)
-    converted, architecture, remarks = from_official(official)
+    converted, architecture, remarks = from_released(official)
     assert architecture.name == RELEASES[name]
     assert architecture.num_classes == 1000 and not architecture.options
     assert remarks == ('optimizer was left out', )
@@ -87,7 +87,7 @@ def test_released_checkpoints(name, release, root):
     assert len(temperatures) == sum(isinstance(module, ODConv2d) for module in model.modules())
     assert all(value == 1 for value in temperatures)
 
-    back = to_official(converted).checkpoint
+    back = to_released(converted).checkpoint
     given = official['state_dict']
     assert back['state_dict'].keys() == given.keys()
     assert all(back['state_dict'][key] is value for key, value in given.items())
@@ -98,7 +98,7 @@ def test_released_checkpoints(name, release, root):
 
     # without what the official file had beside its weights: as a checkpoint that was trained here
     trained = dict(meta=dict(epoch=3), state_dict=converted['state_dict'], message_hub={}, param_schedulers=[])
-    back = to_official(trained).checkpoint
+    back = to_released(trained).checkpoint
     assert back['state_dict'].keys() == given.keys()
     if name.startswith('rednet'):
         assert back == dict(meta=dict(epoch=3), state_dict=given)
@@ -167,7 +167,7 @@ def test_same_outputs(name, root):
     model = original(name)
     randomise(model, from_batch=name.startswith('dcd'))
     official = {f'module.{key}': value for key, value in model.state_dict().items() if not key.endswith('.temperature')}
-    converted, architecture, _ = from_official(dict(FIELDS, state_dict=official))
+    converted, architecture, _ = from_released(dict(FIELDS, state_dict=official))
     assert architecture.name == name
     base = architecture.config if '::' in architecture.config else root / 'configs' / architecture.config
     init_default_scope('mmpretrain')
@@ -179,7 +179,7 @@ def test_same_outputs(name, root):
     assert expected.std() > 0.1
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
 
-    back = to_official(converted).checkpoint  # DCD behind a dropout too
+    back = to_released(converted).checkpoint  # DCD behind a dropout too
     assert back['state_dict'].keys() == official.keys()
     assert all(torch.equal(back['state_dict'][key], value) for key, value in official.items())
     parameters = [nn.Parameter(value) for key, value in official.items()
@@ -200,7 +200,7 @@ def test_same_outputs(name, root):
 ])
 def test_sizes_are_recognised(network, kwargs, features, name, extra):
     """By our names, which are those of the releases but for MobileNetV2's, and with another number of classes."""
-    converted, architecture, _ = from_official(classifier(meta_weights(network, **kwargs), features, classes=7))
+    converted, architecture, _ = from_released(classifier(meta_weights(network, **kwargs), features, classes=7))
     assert architecture.name == name and architecture.extra == extra
     assert architecture.options == {**{f'model.backbone.{key}': value for key, value in extra.items()},
                                     'model.head.num_classes': 7}
@@ -211,7 +211,7 @@ def test_sizes_are_recognised(network, kwargs, features, name, extra):
                                                        (0.75, 16, {}), (0.35, 16, dict(squeeze_ratio=16))])
 def test_squeeze_ratio_is_recognised(width, ratio, extra):
     weights = meta_weights(DCDMobileNetV2, widen_factor=width, squeeze_ratio=ratio)
-    architecture = from_official(weights, backbone_only=True).architecture
+    architecture = from_released(weights, backbone_only=True).architecture
     assert architecture.extra == extra
     assert architecture.name == f'dcd-mobilenet-v2-w{round(100 * width):03d}' and architecture.num_classes is None
 
@@ -219,7 +219,7 @@ def test_squeeze_ratio_is_recognised(width, ratio, extra):
 def test_dcd_resnets_are_told_apart():
     for depth in (34, 101):
         weights = meta_weights(DCDResNet, depth=depth)
-        assert from_official(weights, backbone_only=True).architecture.name == f'dcd-resnet{depth}'
+        assert from_released(weights, backbone_only=True).architecture.name == f'dcd-resnet{depth}'
 
 
 def test_averages_of_hooks():
@@ -228,16 +228,16 @@ def test_averages_of_hooks():
     weights.update(on_meta({'head.fc.weight': [1000, 2048], 'head.fc.bias': [1000]}))
     shadows = {'ema_' + key.replace('.', '_'): torch.empty_like(value) for key, value in weights.items()}
     for given in (dict(state_dict={**weights, **shadows}), dict(state_dict=weights, ema_state_dict=shadows)):
-        converted, _, remarks = from_official(given)
+        converted, _, remarks = from_released(given)
         assert all(converted['state_dict'][key] is value for key, value in weights.items())
         assert len(converted['state_dict']) == len(weights)
         assert len(remarks) == 1 and 'left out' in remarks[0]
 
 
 def test_temperature_of_an_unfinished_annealing():
-    weights = from_official(classifier(SMALL())).checkpoint['state_dict']
+    weights = from_released(classifier(SMALL())).checkpoint['state_dict']
     weights.update({key: torch.tensor(15.5) for key in weights if key.endswith('.temperature')})
-    official, _, remarks = to_official(weights)
+    official, _, remarks = to_released(weights)
     assert len(remarks) == 1 and '15.5' in remarks[0]
     assert not any('temperature' in key for key in official['state_dict'])
 
@@ -267,14 +267,14 @@ def detector(root):
 def test_detectors(config, name, release, detector, root):
     """The original backbones carry their classifier along."""
     weights = detector(config, release(name)['state_dict'])
-    converted, architecture, remarks = from_official(dict(meta=dict(epoch=12), state_dict=weights))
+    converted, architecture, remarks = from_released(dict(meta=dict(epoch=12), state_dict=weights))
     assert architecture.config == config and architecture.num_classes == 80 and not architecture.options
     assert len(remarks) == 1 and 'classifier' in remarks[0]
     with torch.device('meta'):
         model = MODELS.build(Config.fromfile(root / 'configs' / config).model)
     assert {key: value.shape for key, value in converted['state_dict'].items()} == {
         key: value.shape for key, value in model.state_dict().items()}
-    back = to_official(converted).checkpoint
+    back = to_released(converted).checkpoint
     unused = {key for key in weights if key.startswith(('backbone.fc.', 'backbone.classifier.'))}
     assert back['meta'] == dict(epoch=12)
     assert back['state_dict'].keys() == weights.keys() - unused
@@ -288,21 +288,21 @@ def test_detector_of_other_classes(release, detector):
         for part in ('weight', 'bias'):
             key = f'roi_head.{module}.{part}'
             weights[key] = torch.empty(rows, *weights[key].shape[1:], device='meta')
-    architecture = from_official(weights).architecture
+    architecture = from_released(weights).architecture
     assert architecture.options == {f'model.roi_head.{head}.num_classes': 3 for head in ('bbox_head', 'mask_head')}
-    alone, architecture, _ = from_official(weights, backbone_only=True)
+    alone, architecture, _ = from_released(weights, backbone_only=True)
     assert architecture.detector is None and all(key.startswith('backbone.') for key in alone['state_dict'])
 
 
 # What does not fit is refused.
 
 
-@pytest.mark.parametrize('convert', [from_official, to_official])
+@pytest.mark.parametrize('convert', [from_released, to_released])
 def test_a_partial_match(convert):
     weights = classifier(SMALL())
-    if convert is to_official:
-        weights = from_official(weights).checkpoint['state_dict']
-    prefix = 'backbone.' if convert is to_official else ''
+    if convert is to_released:
+        weights = from_released(weights).checkpoint['state_dict']
+    prefix = 'backbone.' if convert is to_released else ''
     del weights[f'{prefix}layer2.0.bn1.weight']
     weights[f'{prefix}layer5.0.bn1.weight'] = torch.empty(3, device='meta')
     weights[f'{prefix}layer1.1.conv2.weight'] = torch.empty(1, 64, 64, 5, 5, device='meta')
@@ -319,7 +319,7 @@ def test_a_partial_match(convert):
 def test_missing_parts(gone):
     weights = {key: value for key, value in classifier(SMALL()).items() if not key.startswith(gone)}
     with pytest.raises(CheckpointError, match=rf'missing \(\d+\): (backbone|head)\.{gone}'):
-        from_official(weights)
+        from_released(weights)
 
 
 def retinanet() -> dict:
@@ -348,22 +348,22 @@ def twice_named() -> dict:
 ], ids=['no classifier', 'two classifiers', 'static', 'retinanet', 'dyconv', 'dcdc', 'others', 'twice'])
 def test_other_weights(weights, words):
     with pytest.raises(CheckpointError, match=words):
-        from_official(weights())
+        from_released(weights())
 
 
 def test_a_static_resnet():
     models = pytest.importorskip('torchvision.models')
     with pytest.raises(CheckpointError, match='static ResNet'):
-        from_official(models.resnet18().state_dict())
+        from_released(models.resnet18().state_dict())
 
 
 @pytest.mark.parametrize('method', ['dcd', 'rednet', 'static'])
 def test_another_method(method):
     with pytest.raises(CheckpointError, match=f"odconv1x-resnet18, whose method is 'odconv', not '{method}'"):
-        from_official(classifier(SMALL()), method)
-    assert from_official(classifier(SMALL()), 'odconv').architecture.method == 'odconv'
+        from_released(classifier(SMALL()), method)
+    assert from_released(classifier(SMALL()), 'odconv').architecture.method == 'odconv'
 
 
 def test_an_unknown_method():
     with pytest.raises(ValueError, match="method must be 'auto' or one of .* but is 'dyconv'"):
-        from_official(classifier(SMALL()), 'dyconv')
+        from_released(classifier(SMALL()), 'dyconv')

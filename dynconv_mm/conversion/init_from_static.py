@@ -17,7 +17,7 @@ GEOMETRY = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 
 
 
 @torch.no_grad()
-def carry_over(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -> None:
+def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -> None:
     r"""Set a layer's parameters so that it computes what a static one does, in training and eval mode alike.
 
     The attentions become the same for every input, whatever the temperature, and stay able to learn:
@@ -45,7 +45,7 @@ def carry_over(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -> None
 
     Example:
         >>> static, dynamic = nn.Conv2d(8, 6, 3), ODConv2d(8, 6, 3, kernel_num=2)
-        >>> carry_over(static, dynamic, noise=0.01)
+        >>> init_from_static(static, dynamic, noise=0.01)
         >>> x = torch.randn(2, 8, 9, 9)
         >>> bool((static(x) - dynamic(x)).abs().max() < 1e-5)
         True

@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     detector: dict[str, Tensor]  # what is neither, by whole names
 
 
-def from_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool = False) -> Conversion:
+def from_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool = False) -> Conversion:
     """An official checkpoint as one of this package, which mmengine loads strictly.
 
     Names are those of mmpretrain's ``ImageClassifier`` or of mmdet's detector; ODConv's temperatures are 1, as in the
@@ -75,16 +75,16 @@ def from_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool
     return Conversion(dict(meta=meta, state_dict=converted), architecture, tuple(remarks))
 
 
-def to_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool = False) -> Conversion:
+def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool = False) -> Conversion:
     """A checkpoint of this package under the official names, in the official wrapper.
 
     Args:
-        checkpoint (Mapping): what mmengine saved, or :func:`from_official` made; of a run with ``EMAHook`` the
+        checkpoint (Mapping): what mmengine saved, or :func:`from_released` made; of a run with ``EMAHook`` the
             averaged weights are taken, as mmengine loads them.
-        method (str), backbone_only (bool): as of :func:`from_official`.
+        method (str), backbone_only (bool): as of :func:`from_released`.
 
     Raises:
-        CheckpointError, ImportError, ValueError: as :func:`from_official`.
+        CheckpointError, ImportError, ValueError: as :func:`from_released`.
     """
     weights, remarks = _weights(checkpoint)
     architecture, ours = _checked(_split(weights)[0], method, backbone_only)
@@ -102,7 +102,7 @@ def to_official(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
         state_dict = {**{f'backbone.{name}': value for name, value in backbone.items()},
                       **{f'head.{name}': value for name, value in parts.classifier.items()}, **parts.detector}
         return Conversion(dict(meta=meta, state_dict=state_dict), architecture, tuple(remarks))
-    classifier = {_official_classifier_name(name, architecture, origin.get('classifier')): value
+    classifier = {_released_classifier_name(name, architecture, origin.get('classifier')): value
                   for name, value in parts.classifier.items()}
     state_dict = {f'module.{name}': value for name, value in (*backbone.items(), *classifier.items())}
     fields = origin.get('fields') or dict(epoch=meta.get('epoch', 0), acc=0., best_acc=0.)
@@ -144,7 +144,7 @@ def _split(weights: Mapping[str, Tensor]) -> tuple[Parts, str | None]:
     return parts, classifier_name
 
 
-def _official_classifier_name(name: str, architecture: Architecture, module: str | None) -> str:
+def _released_classifier_name(name: str, architecture: Architecture, module: str | None) -> str:
     """The official name of the classifier's parameter ``name``.
 
     ``module`` is what the official file called the classifier: that of DCD is ``classifier.1`` behind a dropout.

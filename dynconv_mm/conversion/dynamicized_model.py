@@ -9,7 +9,7 @@ from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from torch import nn
 
-from .dynamicize import Pattern, Swap, apply_swaps, carry_over_alike, place, plan_swaps
+from .dynamicize import Pattern, Swap, apply_swaps, place, plan_swaps, seeded_init_from_static
 
 
 class StaticInitialization:
@@ -22,7 +22,7 @@ class StaticInitialization:
         model (Module): the dynamicized model.
         swaps (list[Swap]): what was replaced in it.
         keep_function (bool): whether to carry over; else the dynamic layers stay as they are.
-        noise (float): see :func:`carry_over`.
+        noise (float): see :func:`init_from_static`.
     """
 
     def __init__(self, model: nn.Module, swaps: list[Swap], keep_function: bool, noise: float) -> None:
@@ -49,7 +49,7 @@ class StaticInitialization:
                 module._params_init_info = note
         if self.keep_function:
             for (names, static), dynamic in zip(statics, dynamics):
-                carry_over_alike(static, dynamic, self.noise, names[0])
+                seeded_init_from_static(static, dynamic, self.noise, names[0])
         if notes:
             update_init_info(model, init_info='Initialized as a static model, whose weights were carried over')
         self.statics = []  # they have served
