@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conv_layers import LAYERS, make_features, make_layer
+from conv_layers import make_features
 from one_graph import needs_one_graph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -93,13 +93,14 @@ def test_the_gradients_of_a_symbolic_trace(layer, x):
 
 
 @needs_one_graph
-@pytest.mark.parametrize('name', LAYERS)
-@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
-def test_training_by_a_single_sample_is_one_graph(name, backend):
-    """With the warning that a norm in an attention got but one sample."""
+@pytest.mark.parametrize(('backend', 'training', 'batch'), [
+    ('eager', True, 1), ('aot_eager', True, 1), ('eager', True, 2), ('eager', False, 1),
+])
+def test_compiled_as_one_graph(layer, backend, training, batch):
+    """In training by a single sample too, where the norm in an attention warns."""
     torch._dynamo.reset()
-    layer, x = make_layer(name).train(), make_features(1)
-    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    layer.train(training)
+    x, compiled = make_features(batch), torch.compile(layer, fullgraph=True, backend=backend)
     results = []
     for run in (compiled, layer):
         y = run(x)
