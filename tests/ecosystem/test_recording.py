@@ -9,12 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conv_layers import make_features
+from conv_layers import make_features, make_layer
 from one_graph import needs_one_graph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BY_TRACE = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+
+ARGUMENTS = [dict(), dict(bias=False), dict(bias=False, kernel_size=1, padding=0)]
 
 
 @contextlib.contextmanager
@@ -31,18 +33,20 @@ def operations(traced: torch.jit.ScriptModule) -> Counter[str]:
     return Counter(node.kind() for node in traced.inlined_graph.nodes() if node.kind().startswith('aten::'))
 
 
+@pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_a_trace_passes_its_own_check(layer, x, training, grad_mode):
-    layer.train(training)
+def test_a_trace_passes_its_own_check(name, x, arguments, training):
+    layer = make_layer(name, **arguments).train(training)
     with strict_checks():
         traced = torch.jit.trace(layer, x, check_trace=True)
     for other in (x, make_features(3, seed=2)):
         torch.testing.assert_close(traced(other), layer(other), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_a_trace_does_not_depend_on_the_gradient_mode(layer, x, training):
-    layer.train(training)
+def test_a_trace_does_not_depend_on_the_gradient_mode(name, x, arguments, training):
+    layer = make_layer(name, **arguments).train(training)
     found = []
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients), strict_checks():
