@@ -9,12 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conv_layers import LAYERS, make_features, make_layer
+from conv_layers import make_features, make_layer
 from one_graph import needs_one_graph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BY_TRACE = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+
+ARGUMENTS = [dict(), dict(bias=False), dict(bias=False, kernel_size=1, padding=0)]
 
 
 @contextlib.contextmanager
@@ -31,18 +33,20 @@ def operations(traced: torch.jit.ScriptModule) -> Counter[str]:
     return Counter(node.kind() for node in traced.inlined_graph.nodes() if node.kind().startswith('aten::'))
 
 
+@pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_a_trace_passes_its_own_check(layer, x, training, grad_mode):
-    layer.train(training)
+def test_a_trace_passes_its_own_check(name, x, arguments, training):
+    layer = make_layer(name, **arguments).train(training)
     with strict_checks():
         traced = torch.jit.trace(layer, x, check_trace=True)
     for other in (x, make_features(3, seed=2)):
         torch.testing.assert_close(traced(other), layer(other), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_a_trace_does_not_depend_on_the_gradient_mode(layer, x, training):
-    layer.train(training)
+def test_a_trace_does_not_depend_on_the_gradient_mode(name, x, arguments, training):
+    layer = make_layer(name, **arguments).train(training)
     found = []
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients), strict_checks():
@@ -93,13 +97,14 @@ def test_the_gradients_of_a_symbolic_trace(layer, x):
 
 
 @needs_one_graph
-@pytest.mark.parametrize('name', LAYERS)
-@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
-def test_training_by_a_single_sample_is_one_graph(name, backend):
-    """With the warning that a norm in an attention got but one sample."""
+@pytest.mark.parametrize(('backend', 'training', 'batch'), [
+    ('eager', True, 1), ('aot_eager', True, 1), ('eager', True, 2), ('eager', False, 1),
+])
+def test_compiled_as_one_graph(layer, backend, training, batch):
+    """In training by a single sample too, where the norm in an attention warns."""
     torch._dynamo.reset()
-    layer, x = make_layer(name).train(), make_features(1)
-    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    layer.train(training)
+    x, compiled = make_features(batch), torch.compile(layer, fullgraph=True, backend=backend)
     results = []
     for run in (compiled, layer):
         y = run(x)
