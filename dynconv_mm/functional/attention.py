@@ -123,16 +123,13 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     Returns:
         Tensor: of the same shape.
     """
-    if not isinstance(norm, _BatchNorm):
-        return norm(hidden)
-    values = hidden.numel() // hidden.shape[1]
-    if norm.training and values < 2 and not _is_synchronised(norm):
+    if isinstance(norm, _BatchNorm) and norm.training and not _is_synchronised(norm):
+        values = hidden.numel() // hidden.shape[1]
         if values == 1 and not is_recorded():
             _warn_of_single_sample()
-        return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    if isinstance(norm, nn.BatchNorm1d) or hidden.dim() == 4:
-        return norm(hidden)
-    return norm(hidden[:, :, None, None]).flatten(1)
+        if values < 2:
+            return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(hidden)
 
 
 def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:

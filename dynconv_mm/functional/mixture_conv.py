@@ -138,7 +138,7 @@ def sample_kernels(m: Mixture) -> Tensor:
         bank = bank if scale is None else bank * scale
     if m.kernel_attention is None:
         kernels = bank.sum(1, keepdim=True).expand(batch, -1, -1, -1, -1, -1, -1)
-    elif own == [None, None, None]:
+    elif m.shares_attention:
         kernels = (m.kernel_attention @ bank.reshape(n, -1)).reshape(batch, 1, *bank.shape[2:])
     else:
         kernels = (bank * m.kernel_attention.reshape(batch, n, 1, 1, 1, 1, 1)).sum(1, keepdim=True)
@@ -224,9 +224,9 @@ def _check_shapes(m: Mixture) -> None:
     batch, channels = m.input.shape[:2]
     n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
     if channels != group_channels * m.groups or out_channels % m.groups:
-        raise ValueError(f'Given groups={m.groups}, weight of size {list(m.weight.shape)}, expected input'
-                         f'{list(m.input.shape)} to have {group_channels * m.groups} channels, but got {channels} '
-                         'channels instead; out_channels must be divisible by groups')
+        raise ValueError(f'input and weight must fit: Given groups={m.groups}, weight of size {list(m.weight.shape)}, '
+                         f'expected input{list(m.input.shape)} to have {group_channels * m.groups} channels, but got '
+                         f'{channels} channels instead, and out_channels must be divisible by groups')
     if m.bias is not None and m.bias.shape != (out_channels,):
         raise ValueError(f'bias must be [{out_channels}], but its shape is {tuple(m.bias.shape)}')
     for name, attention, length in (('spatial_attention', m.spatial_attention, kernel_height * kernel_width),

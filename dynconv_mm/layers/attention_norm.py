@@ -8,8 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 NORM_TYPES = ('BN', 'BN1d', 'BN2d', 'SyncBN', 'GN', 'LN')
 
 
-def build_attention_norm(norm_cfg: dict | None, channels: int) -> nn.Module:
-    """The norm that ``norm_cfg`` describes over a hidden vector of ``channels``.
+def build_attention_norm(norm_cfg: dict | None, channels: int, maps: bool = False) -> nn.Module:
+    """The norm that ``norm_cfg`` describes over a hidden vector.
+
+    Args:
+        norm_cfg (dict, optional): its type and arguments.
+        channels (int): length of the vector.
+        maps (bool): whether there are maps of such vectors, Tensor[batch, channels, height, width]; else the norm takes
+            Tensor[batch, channels]. Default: False.
 
     Raises:
         ValueError: ``norm_cfg`` is no dict with a type in :data:`NORM_TYPES`, or does not fit ``channels``.
@@ -19,6 +25,8 @@ def build_attention_norm(norm_cfg: dict | None, channels: int) -> nn.Module:
     if not isinstance(norm_cfg, dict) or norm_cfg.get('type') not in NORM_TYPES:
         raise ValueError(f'norm_cfg must be None or a dict whose type is one of {NORM_TYPES}, but is '
                          f'{norm_cfg!r}')
+    if norm_cfg['type'] in ('BN', 'BN1d', 'BN2d'):  # the same norm, but for the dimensions that it takes
+        norm_cfg = dict(norm_cfg, type='BN2d' if maps else 'BN1d')
     try:
         norm = build_norm_layer(norm_cfg, channels)[1]
     except (TypeError, ValueError, AssertionError) as error:

@@ -96,8 +96,8 @@ class DynamicFusion(nn.Module):
         if latent_channels:
             self.fc_phi = StaticMatrix(blocks * latent_channels * latent_channels * taps, hidden_channels)
             if norm_cfg is not None:
-                self.bn1 = build_attention_norm(norm_cfg, blocks * latent_channels)
-                self.bn2 = build_attention_norm(norm_cfg, blocks * latent_channels)
+                self.bn1 = build_attention_norm(norm_cfg, blocks * latent_channels, maps=True)
+                self.bn2 = build_attention_norm(norm_cfg, blocks * latent_channels, maps=True)
 
     def _init_matrices(self) -> None:
         """Initialise all matrices anew."""

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dynconv_mm.analysis import calibration
-from dynconv_mm.functional.plan_costs import QUANTITIES, Shape
+from dynconv_mm.functional.cost_model import QUANTITIES, Shape
 
 pytest.importorskip('scipy')
 

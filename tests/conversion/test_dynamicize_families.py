@@ -113,7 +113,7 @@ def assert_trains(model: nn.Module, batches: list, idle: str | None = None, step
     assert not dead
     still = [name for name, module in model.named_modules() if isinstance(module, ODConv2d)
              if name != idle
-             and not (module.attention.fc.weight.grad.any() and module.attention.heads.weight.grad.any())]
+             and not (module.attention.fc.weight.grad.any() and module.attention.channel_fc.weight.grad.any())]
     assert not still
 
 

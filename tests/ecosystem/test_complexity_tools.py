@@ -14,7 +14,7 @@ from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
 from thin_networks import BACKBONES
 from torch import Tensor, nn
 
-from dynconv_mm.analysis.madds import count_by_layer
+from dynconv_mm.analysis.multiply_adds import count_by_layer
 
 #: what mmengine counts, norms aside, as a share of our count: at least and at most
 SHARES = {

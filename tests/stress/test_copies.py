@@ -66,12 +66,16 @@ def test_eight_threads_by_every_plan(count, name, plan):
     torch.manual_seed(0)
     model = settle(BACKBONES[name]()).requires_grad_(False)
     batches = [torch.randn(1 + index % 3, 3, 32 + 8 * (index % 4), 40) for index in range(THREADS)]
-    with use_plan(plan):
-        expected = [model(batch)[0] for batch in batches]
-        count('calls of one model by eight threads at once', THREADS)
-        with ThreadPoolExecutor(THREADS) as threads:
-            for (actual, ), other in zip(threads.map(model, batches), expected):
-                assert torch.equal(actual, other)
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        with use_plan(plan):  # of this thread
+            return model(batch)[0]
+
+    expected = [run(batch) for batch in batches]
+    count('calls of one model by eight threads at once', THREADS)
+    with ThreadPoolExecutor(THREADS) as threads:
+        for actual, other in zip(threads.map(run, batches), expected):
+            assert torch.equal(actual, other)
 
 
 def test_threads_that_train(count):

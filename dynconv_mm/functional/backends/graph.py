@@ -47,7 +47,7 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    batch = kernels.shape[0]
+    batch = x.shape[0]
     out_channels, group_channels, kernel_height, kernel_width = kernels.shape[1:]
     rows = _views(_pad(x, padding), 2, kernel_height, stride[0], dilation[0])
     if groups > 1 and group_channels == 1:
