@@ -82,7 +82,10 @@ it."""
 def _reference(call: Attention) -> dict[str, Tensor]:
     input, fc, norm, heads, temperature, pool_size = call
     dtype = fc.weight.dtype
-    pooled = adaptive_avg_pool2d(input, pool_size).to(dtype) if pool_size > 1 else input.mean((2, 3), dtype=dtype)
+    if pool_size > 1 or is_recorded():  # in a graph as what tools know to count
+        pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
+    else:
+        pooled = input.mean((2, 3), dtype=dtype)
     hidden = fc(pooled)
     if norm is not None:
         hidden = normalize_hidden(norm, hidden)

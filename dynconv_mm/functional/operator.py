@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx import _symbolic_trace
 from torch.nn.modules import module as torch_module
 
 from . import switch
@@ -195,7 +196,7 @@ class _Differentiable(torch.autograd.Function):
 
 def is_recorded() -> bool:
     """Whether the call is recorded, for batches of any size: compiled, exported or traced."""
-    return _is_compiling() or is_exported()
+    return _is_compiling() or is_exported() or _symbolic_trace.is_fx_tracing()
 
 
 def is_exported() -> bool:
@@ -226,6 +227,8 @@ def records_gradients(*tensors: Tensor | None) -> bool:
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     """The dtype in which autocast runs a convolution of ``tensor``, or None where it leaves it as it is."""
+    if not isinstance(tensor, Tensor):  # a stand-in of torch.fx
+        return None
     kind = tensor.device.type
     if kind == 'meta' or tensor.dtype == torch.float64:
         return None

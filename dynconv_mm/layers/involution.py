@@ -145,8 +145,7 @@ class Involution2d(SizeKeepingConv):
         kernels = self.pool(x)
         for name in self.branch:
             kernels = getattr(self, name)(kernels)
-        groups = self.in_channels // self.group_channels
-        return kernels.reshape(kernels.shape[0], groups, *self.kernel_size, *kernels.shape[2:])
+        return kernels.unflatten(1, (self.in_channels // self.group_channels, *self.kernel_size))
 
     def attention_modules(self) -> list[nn.Module]:
         """The modules that predict the kernels: all there are."""

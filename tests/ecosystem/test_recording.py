@@ -79,8 +79,14 @@ def test_plain_onnx_export_of_a_trace(layer, x, tmp_path):
         np.testing.assert_allclose(actual, layer(features).detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
+def trace_symbolically(layer: torch.nn.Module) -> torch.fx.GraphModule:
+    """Without the arguments that are left out, which torch.fx would take for given."""
+    arguments = dict.fromkeys(list(inspect.signature(layer.forward).parameters)[1:])
+    return torch.fx.symbolic_trace(layer, concrete_args=arguments)
+
+
 def test_symbolic_trace(layer, x, grad_mode):
-    graph = torch.fx.symbolic_trace(layer)
+    graph = trace_symbolically(layer)
     assert isinstance(graph, torch.fx.GraphModule)
     graph.graph.lint()
     for batch in (1, 3):
@@ -89,7 +95,7 @@ def test_symbolic_trace(layer, x, grad_mode):
 
 
 def test_the_gradients_of_a_symbolic_trace(layer, x):
-    graph = torch.fx.symbolic_trace(layer)
+    graph = trace_symbolically(layer)
     actual = torch.autograd.grad(graph(x).square().sum(), [graph.get_parameter(name)
                                                            for name, _ in layer.named_parameters()])
     expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))

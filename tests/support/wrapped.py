@@ -17,6 +17,13 @@ from torch.nn.utils import parametrize
 Calls = list[Tensor]
 
 
+def changed(output: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Another output: half of it, plus 1; of a module that puts out several by name, of each."""
+    if isinstance(output, dict):
+        return {name: changed(value) for name, value in output.items()}
+    return output * 0.5 + 1
+
+
 def subclass(module: nn.Module, calls: Calls) -> nn.Module:
     """A subclass that overrides ``forward``."""
     parent = type(module)
@@ -25,7 +32,7 @@ def subclass(module: nn.Module, calls: Calls) -> nn.Module:
 
         def forward(self, x: Tensor, *shared: Tensor) -> Tensor:
             calls.append(x)
-            return parent.forward(self, x, *shared) * 0.5 + 1
+            return changed(parent.forward(self, x, *shared))
 
     module.__class__ = Subclass
     return module
@@ -34,7 +41,7 @@ def subclass(module: nn.Module, calls: Calls) -> nn.Module:
 def patched_forward(module: nn.Module, calls: Calls) -> nn.Module:
     """An instance whose ``forward`` was replaced."""
     forward = module.forward
-    module.forward = lambda x, *shared: (calls.append(x), forward(x, *shared) * 0.5 + 1)[1]
+    module.forward = lambda x, *shared: (calls.append(x), changed(forward(x, *shared)))[1]
     return module
 
 
@@ -48,7 +55,7 @@ class Doubled(nn.Module):
 
     def forward(self, x: Tensor, *shared: Tensor) -> Tensor:
         self.calls.append(x)
-        return 2 * self.module(x, *shared)
+        return changed(self.module(x, *shared))
 
     def __getattr__(self, name: str) -> object:
         try:
@@ -67,7 +74,7 @@ def forward_hook(module: nn.Module, calls: Calls) -> nn.Module:
 
     def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         calls.append(args[0])
-        return output * 0.5 + 1
+        return changed(output)
 
     module.register_forward_hook(hook)
     return module
@@ -121,7 +128,7 @@ def global_hooks(watched: nn.Module, calls: Calls) -> Iterator[None]:
     """Hooks of all modules: one notes what ``watched`` gets, one changes what it puts out."""
     handles = [
         register_module_forward_pre_hook(lambda module, args: calls.append(args[0]) if module is watched else None),
-        register_module_forward_hook(lambda module, args, output: output * 0.5 + 1 if module is watched else None),
+        register_module_forward_hook(lambda module, args, output: changed(output) if module is watched else None),
     ]
     try:
         yield
