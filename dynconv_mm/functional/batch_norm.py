@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .operator import Operator, is_plain
 
@@ -56,11 +55,13 @@ def _reference(norm: Affine) -> Tensor:
 
 def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
     """What a norm computes with, if to call it is to apply a batch norm by running statistics, and nothing else."""
-    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_mean is None \
-            or type(norm).forward not in FORWARDS or not is_plain(norm):
+    if type(norm) not in KINDS or norm.training or not is_plain(norm):
         return None
-    return BatchNorm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    statistics, affine = norm._buffers, norm._parameters
+    if statistics['running_mean'] is None:
+        return None
+    return BatchNorm(statistics['running_mean'], statistics['running_var'], affine['weight'], affine['bias'], norm.eps)
 
 
-FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+KINDS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm}  # and no subclass
 BATCH_NORM = Operator(5, _reference, autocast=False)

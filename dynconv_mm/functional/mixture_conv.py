@@ -77,16 +77,17 @@ def mixture_conv2d(input: Tensor,
         padding = pair(padding)
     if not isinstance(dilation, tuple):
         dilation = pair(dilation)
-    shares_attention = not any([attention is not None and attention.dim() == 3
-                                for attention in (spatial_attention, channel_attention, filter_attention)])
+    shares_attention = ((spatial_attention is None or spatial_attention.dim() == 2)
+                        and (channel_attention is None or channel_attention.dim() == 2)
+                        and (filter_attention is None or filter_attention.dim() == 2))
     m = Mixture(input, weight, bias, kernel_attention, spatial_attention, channel_attention, filter_attention,
-                stride, padding, dilation, groups, shares_attention)
+                stride, padding, dilation, groups, shares_attention, norm)
     _check_shapes(m)
     if plan != 'auto':
         check_plan(plan)
-    if norm is not None:
-        m = _with_norm(m, norm)
-    return MIXTURE_CONV(_simplify(m), plan)
+    if shares_attention and (kernel_attention is None or weight.shape[0] == 1):
+        m = _as_one_kernel(m)
+    return MIXTURE_CONV(m, plan)
 
 
 class Mixture(NamedTuple):
@@ -105,6 +106,7 @@ class Mixture(NamedTuple):
     groups: int
     shares_attention: bool
     """Whether all kernels have the same spatial, channel and filter attention, so that these leave the sum."""
+    norm: BatchNorm | None = None
 
     @property
     def output_size(self) -> IntPair:
@@ -159,31 +161,27 @@ def reference(m: Mixture) -> Tensor:
     return grouped_conv(m.input, sample_kernels(m), m.bias, *m[7:11])
 
 
-def _simplify(m: Mixture) -> Mixture:
+def _as_one_kernel(m: Mixture) -> Mixture:
     """An equal mixture in which kernels that need no mixing are one, and one kernel has no attention of its own."""
-    if not m.shares_attention:
-        return m
     if m.kernel_attention is None:
         return m if m.weight.shape[0] == 1 else m._replace(weight=m.weight.sum(0, keepdim=True))
-    if m.weight.shape[0] > 1:
-        return m
     filter_ = m.kernel_attention.expand(-1, m.weight.shape[1])
     if m.filter_attention is not None:
         filter_ = m.filter_attention * filter_
     return m._replace(kernel_attention=None, filter_attention=filter_)
 
 
-def _with_norm(m: Mixture, norm: BatchNorm) -> Mixture:
-    """The mixture whose output is that of ``m`` behind a norm: its filter attention scaled, its bias shifted."""
-    scale, shift = scale_and_shift(norm, m.bias)
+def _fold_norm(m: Mixture) -> Mixture:
+    """An equal mixture without a norm: its filter attention is scaled, its bias shifted."""
+    scale, shift = scale_and_shift(m.norm, m.bias)
     filter_ = scale.expand(m.input.shape[0], -1) if m.filter_attention is None else m.filter_attention * scale
-    return m._replace(filter_attention=filter_, bias=shift)
+    return m._replace(filter_attention=filter_, bias=shift, norm=None)
 
 
 # The choice of a plan.
 
 
-MIXTURE_CONV = Operator(7, reference, cheapest, frugal='per_sample')
+MIXTURE_CONV = Operator(7, reference, cheapest, frugal='per_sample', fold_norm=_fold_norm)
 PLANS = MIXTURE_CONV.backends
 """The ways to execute :func:`mixture_conv2d`, by name."""
 

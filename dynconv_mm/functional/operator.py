@@ -27,6 +27,7 @@ from . import switch
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 # torch.export says so from torch 2.7 on
 _is_exporting = getattr(torch.compiler, 'is_exporting', bool)
+_AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')
 _PLAIN = (Tensor, nn.Parameter)
 
 # Choices that are remembered. Training at many image sizes makes many.
@@ -45,10 +46,13 @@ class Backend(NamedTuple):
     """Takes a call. No gradients are recorded in it unless ``backward`` is :data:`AUTOGRAD`."""
     refuses: Callable[[Any], str | None] = lambda call: None
     """Why it cannot execute a call, or None. It looks at what :meth:`Operator.choose` remembers choices by: shapes,
-    type, device and memory format of the features, switches and the number of threads."""
+    of features and weight, type, device and memory format of the features, which tensors there are, switches and the
+    number of threads."""
     backward: Callable[[Any, Tensor, tuple[bool, ...]], tuple[Tensor | None, ...]] | str | None = AUTOGRAD
     """Takes a call, the gradient of the output and, for each tensor of the call, whether its gradient is needed, and
     returns these gradients. None: for inference alone."""
+    takes_norm: bool = False
+    """Whether it takes calls with a batch norm behind the operator."""
 
 
 class Operator:
@@ -63,6 +67,8 @@ class Operator:
             Default: True.
         frugal (str, optional): name of the backend that needs the least memory, which is tried where another one runs
             out of it.
+        fold_norm (Callable, optional): takes a call whose last field is a batch norm, and returns an equal one whose
+            last field is None. Only backends that say so take calls with a norm.
 
     Attributes:
         backends (dict[str, Backend]): by name.
@@ -73,8 +79,9 @@ class Operator:
 
     def __init__(self, tensors: int, reference: Callable[[Any], Tensor],
                  rank: Callable[[Any, bool], Iterable[str]] | None = None, autocast: bool = True,
-                 frugal: str | None = None) -> None:
+                 frugal: str | None = None, fold_norm: Callable[[Any], Call] | None = None) -> None:
         self.tensors = tensors
+        self.fold_norm = fold_norm
         self.reference = self.graph = reference
         self.rank = rank
         self.autocast = autocast
@@ -84,22 +91,29 @@ class Operator:
         self._choices: dict[tuple, tuple[Backend, ...]] = {}
 
     def __call__(self, call: Call, plan: str = 'auto') -> Tensor:
-        tensors = call[:self.tensors]
-        dtype = autocast_dtype(call[0]) if self.autocast else None
+        x, tensors = call[0], call[:self.tensors]
+        has_norm = self.fold_norm is not None and call[-1] is not None
+        if has_norm:
+            tensors = (*tensors, *call[-1][:4])
+        dtype = autocast_dtype(x) if self.autocast else None
         if dtype is not None:
-            cast = [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
-            with torch.autocast(call[0].device.type, enabled=False):
+            if has_norm:
+                call = self.fold_norm(call)
+            cast = [tensor if tensor is None else tensor.to(dtype) for tensor in call[:self.tensors]]
+            with torch.autocast(x.device.type, enabled=False):
                 return self(type(call)(*cast, *call[self.tensors:]), plan)
         if is_recorded():
-            return self.graph(call)
-        if not is_plain_eager(*tensors) or call[0].shape[0] == 0:
-            return self.reference(call)
+            return self.graph(self.fold_norm(call) if has_norm else call)
+        if not is_plain_eager(*tensors) or x.shape[0] == 0:
+            return self.reference(self.fold_norm(call) if has_norm else call)
         backend = self.choose(call, plan, records_gradients(*tensors))
+        if has_norm and not backend.takes_norm:
+            call = self.fold_norm(call)
         try:
             y = execute(self, backend, call)
         except RuntimeError as error:
             y = self._with_least_memory(call, backend, error)
-        if not call[0].is_contiguous() and is_channels_last(call[0]):
+        if not x.is_contiguous() and is_channels_last(x):
             y = y.contiguous(memory_format=torch.channels_last)
         return y
 
@@ -124,9 +138,10 @@ class Operator:
             able = sorted(name for name in self.backends if self.refusal(name, call, needs_grad) is None)
             raise ValueError(f'plan {plan!r} cannot serve {reason}; those that can: {able}')
         # all that a backend may refuse a call for
-        key = (needs_grad, call[0].dtype, call[0].device.type, is_channels_last(call[0]), torch.get_num_threads(),
-               switch.default, switch.here.get(), *call[self.tensors:],
-               *[tensor if tensor is None else tensor.shape for tensor in call[:self.tensors]])
+        x, end = call[0], None if self.fold_norm is None else -1
+        key = (x.shape, call[1].shape, call[self.tensors:end], needs_grad, x.dtype, x.device, x.is_contiguous(),
+               torch.get_num_threads(), switch.default, switch.here.get(),
+               *[tensor is None for tensor in call[2:self.tensors]])
         choice = self._choices.get(key)
         if choice is None:
             names = self.backends if self.rank is None else self.rank(call, needs_grad)
@@ -196,7 +211,7 @@ class _Differentiable(torch.autograd.Function):
 
 def is_recorded() -> bool:
     """Whether the call is recorded, for batches of any size: compiled, exported or traced."""
-    return _is_compiling() or is_exported() or _symbolic_trace.is_fx_tracing()
+    return _is_compiling() or is_exported() or _symbolic_trace._is_fx_tracing_flag
 
 
 def is_exported() -> bool:
@@ -232,7 +247,7 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     kind = tensor.device.type
     if kind == 'meta' or tensor.dtype == torch.float64:
         return None
-    if hasattr(torch, 'get_autocast_dtype'):
+    if _AUTOCAST_BY_KIND:
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if kind == 'cpu':  # torch before 2.4
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

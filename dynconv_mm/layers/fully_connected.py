@@ -19,7 +19,7 @@ class FullyConnected(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, pool_size: int = 1, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, pool_size, pool_size))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.register_parameter('bias', nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.init_weights()
 
     def init_weights(self) -> None:

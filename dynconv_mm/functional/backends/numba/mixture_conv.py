@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...mixture_conv import MIXTURE_CONV, Mixture
 from ...operator import Backend, scratch
@@ -14,26 +15,35 @@ from .depthwise import depthwise_conv2d
 
 
 def mixture_conv(m: Mixture) -> Tensor:
-    """Attentions are folded into the kernels, which lie in memory that the next call overwrites."""
-    kernels = sample_kernels(m)
-    if kernels is None:  # parts of different types or devices are torch's to refuse
-        return MIXTURE_CONV.reference(m)
+    """Attentions and a norm are folded into the kernels, which lie in memory that the next call overwrites."""
+    made = make_kernels(m)
+    if made is None:  # parts of different types or devices are torch's to refuse
+        return MIXTURE_CONV.reference(m if m.norm is None else MIXTURE_CONV.fold_norm(m))
+    kernels, bias = made
     if m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups:
-        y = depthwise_conv2d(m.input, kernels.flatten(0, 1), m.bias, *m[7:10])
+        y = depthwise_conv2d(m.input, kernels.flatten(0, 1), bias, *m[7:10])
         if y is not None:
             return y
-    return convolve_samples(m.input, kernels, m.bias, *m[7:11])
+    if len(kernels) == 1:
+        return F.conv2d(m.input, kernels[0], bias, *m[7:11])
+    return convolve_samples(m.input, kernels, bias, *m[7:11])
 
 
-def sample_kernels(m: Mixture) -> Tensor | None:
-    """Each sample's kernel with all of its attentions.
+def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
+    """Each sample's kernel with all of its attentions and the scale of the norm, and the bias.
 
     Returns:
-        Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width], or None unless all tensors are
-        of the features' type and lie on the CPU.
+        tuple: Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width] and Tensor[out_channels]
+        or None; None unless all tensors are of the features' type and lie on the CPU.
     """
-    batch, dtype, weight = m.input.shape[0], m.input.dtype, m.weight.contiguous()
-    bank = addresses(dtype, (weight, weight.numel()))
+    x, weight, bias = m[:3]
+    batch, dtype = x.shape[0], x.dtype
+    if not weight.is_contiguous():
+        weight = weight.contiguous()
+    n, out_channels, channels, height, width = weight.shape
+    of_norm = (None, None, None, None, 0.) if m.norm is None else m.norm
+    at = addresses(dtype, (weight, weight.numel()), *[(tensor, out_channels) for tensor in of_norm[:4]],
+                   (bias, out_channels))
     rows, attentions = [], list(m[3:7])  # held until the kernels are made: copies would end with the loop
     for index, attention in enumerate(attentions):
         if attention is None:
@@ -44,13 +54,14 @@ def sample_kernels(m: Mixture) -> Tensor | None:
         if attention.stride(1) != 1 or attention.is_neg():
             attention = attentions[index] = attention.resolve_neg().contiguous()
         rows += [attention.data_ptr(), attention.stride(0)]
-    if bank is None:
+    if at is None:
         return None
-    n, out_channels, channels, height, width = weight.shape
-    mixed = scratch('kernels', (batch, out_channels, channels, height, width), weight)
-    load('mixture_conv').mix_and_scale(ZEROS[dtype], *bank, batch, n, m.groups, out_channels // m.groups, channels,
-                                           height * width, *rows, mixed.data_ptr())
-    return mixed
+    mixed = scratch('kernels', (batch, *weight.shape[1:]), weight)
+    offset = bias if m.norm is None else scratch('offset', (out_channels, ), weight)
+    load('mixture_conv').mix_and_scale(ZEROS[dtype], at[0], batch, n, m.groups, out_channels // m.groups, channels,
+                                       height * width, *rows, *at[1:], of_norm[4], mixed.data_ptr(),
+                                       0 if m.norm is None else offset.data_ptr())
+    return mixed, offset
 
 
 def refuses(m: Mixture) -> str | None:
@@ -60,4 +71,4 @@ def refuses(m: Mixture) -> str | None:
     return needs_shared_attentions(m) or refuses_features(m.input, 'mixture_conv')
 
 
-MIXTURE_CONV.backends['numba'] = Backend(mixture_conv, refuses, None)
+MIXTURE_CONV.backends['numba'] = Backend(mixture_conv, refuses, None, takes_norm=True)

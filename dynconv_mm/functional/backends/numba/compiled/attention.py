@@ -47,17 +47,17 @@ def scale_and_shift(zero, mean, variance, gain, shift, conv_bias, eps, channels,
 
 @compiled
 def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, variance, gain, shift, eps, heads,
-           biases, lengths, softmax, logits, temperature, attentions):
+           biases, lengths, softmax, temperature, attentions):
     """Pool → FC → batch norm → ReLU → heads → sigmoid or softmax.
 
-    ``heads``, ``biases``, ``lengths`` and ``softmax`` are tuples, with a weight, a bias, a number of logits and whether
-    softmax is the activation for each head.
+    ``heads``, ``biases``, ``lengths``, ``softmax`` and ``attentions`` are tuples: of each head a weight, a bias, a number
+    of logits, over how many of them softmax is taken, 0 where sigmoid is the activation, and the result.
 
     Shape:
         features [batch, channels, pixels], fc [hidden, channels], fc_bias, mean, variance, gain, shift [hidden], each
-        of heads [length, hidden], each of biases [length], temperature [1]; attentions [batch, logits], the result.
+        of heads [length, hidden], each of biases [length], temperature [1], each of attentions [batch, length].
     """
-    x, w, result = pointer(features, zero), pointer(fc, zero), pointer(attentions, zero)
+    x, w = pointer(features, zero), pointer(fc, zero)
     tau = pointer(temperature, zero)[0]
     pooled, relu = np.empty((batch, channels), type(zero)), np.empty((batch, hidden), type(zero))
     for row in range(batch * channels):
@@ -75,9 +75,8 @@ def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, v
                 total += w[unit * channels + channel] * pooled[sample, channel]
             value = total * scale + offset
             relu[sample, unit] = 0 if value <= 0 else value  # NaN stays
-    start = 0
     for head in range(len(heads)):
-        v, length = pointer(heads[head], zero), lengths[head]
+        v, result, length = pointer(heads[head], zero), pointer(attentions[head], zero), lengths[head]
         for logit in range(length):
             offset = pointer(biases[head], zero)[logit] if biases[head] else zero
             for sample in range(batch):
@@ -87,17 +86,15 @@ def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, v
                 total = (total + offset) / tau
                 if not softmax[head]:
                     total = 1 / (1 + np.exp(-total))
-                result[sample * logits + start + logit] = total
-        if softmax[head]:
-            for sample in range(batch):
-                first = sample * logits + start
-                highest = result[first]
-                for i in range(first, first + length):
-                    highest = max(highest, result[i])
-                total = zero
-                for i in range(first, first + length):
-                    result[i] = np.exp(result[i] - highest)
-                    total += result[i]
-                for i in range(first, first + length):
-                    result[i] /= total
-        start += length
+                result[sample * length + logit] = total
+        span = softmax[head]
+        for first in range(0, batch * length if span else 0, max(span, 1)):
+            highest = result[first]
+            for i in range(first, first + span):
+                highest = max(highest, result[i])
+            total = zero
+            for i in range(first, first + span):
+                result[i] = np.exp(result[i] - highest)
+                total += result[i]
+            for i in range(first, first + span):
+                result[i] /= total

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from .attention import affine_of
 from .common import compiled, pointer
 
 
 @compiled
 def mix_and_scale(zero, bank, batch, n, groups, filters, channels, area, kernel, kernel_stride, spatial,
-                  spatial_stride, channel, channel_stride, filter_, filter_stride, mixed):
-    """Each sample's Σ_i α_wi W_i times the attentions that all kernels share.
+                  spatial_stride, channel, channel_stride, filter_, filter_stride, mean, variance, gain, shift, conv_bias,
+                  eps, mixed, offset):
+    """Each sample's Σ_i α_wi W_i times the attentions that all kernels share and the scale of a norm, and what that
+    norm adds.
 
-    Strides are those between samples.
+    Strides are those between samples. Without ``mean`` there is no norm, and no offset is written.
 
     Shape:
         bank [n, groups·filters, channels, area], kernel [batch, n], spatial [batch, area],
-        channel [batch, groups·channels], filter_ [batch, groups·filters];
-        mixed [batch, groups·filters, channels, area], the result.
+        channel [batch, groups·channels], filter_ [batch, groups·filters], mean, variance, gain, shift and conv_bias
+        [groups·filters]; the results: mixed [batch, groups·filters, channels, area], offset [groups·filters].
     """
     weights, result = pointer(bank, zero), pointer(mixed, zero)
     kernels, spatials = pointer(kernel, zero), pointer(spatial, zero)
@@ -39,9 +42,17 @@ def mix_and_scale(zero, bank, batch, n, groups, filters, channels, area, kernel,
         # a filter of all kernels for all samples, so that it is read from memory once
         for number in range(group * filters, (group + 1) * filters):
             start = number * row
+            of_norm = type(zero)(1)
+            if mean:
+                of_norm, added = affine_of(zero, mean, variance, gain, shift, eps, number)
+                if conv_bias:
+                    added += of_norm * pointer(conv_bias, zero)[number]
+                pointer(offset, zero)[number] = added
             for sample in range(batch):
                 to, column = sample * whole + start, columns[sample]
-                scale = of_filters[sample * filter_stride + number] if filter_ else type(zero)(1)
+                scale = type(zero)(of_norm)
+                if filter_:
+                    scale *= of_filters[sample * filter_stride + number]
                 if kernel:
                     # four at a time, as memory is what it waits for; those that there are not count nothing
                     at = sample * kernel_stride
