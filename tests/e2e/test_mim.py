@@ -199,9 +199,11 @@ def test_missing_checkpoint(digits, tmp_path, run):
 
 
 def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
-    done = run(*train_command(DEMO, tmp_path, *data_options(digits), 'model.backbone.kernel_num=2',
-                              'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.prefix=backbone.',
-                              f'model.backbone.init_cfg.checkpoint={trained}/epoch_{EPOCHS}.pth'))
+    config, checkpoint = tmp_path / 'config.py', trained / f'epoch_{EPOCHS}.pth'
+    config.write_text(f"_base_ = '{Path(DEMO).resolve()}'\n"
+                      'model = dict(backbone=dict(kernel_num=2, init_cfg=dict(_delete_=True,\n'
+                      f"    type='Pretrained', checkpoint='{checkpoint}', prefix='backbone.')))\n")
+    done = run(*train_command(config, tmp_path, *data_options(digits)))
     assert done.returncode != 0
     assert 'the checkpoint does not fit this ODConvResNet' in done.stdout
     assert 'use the config that it was trained with' in done.stdout
