@@ -9,7 +9,7 @@ from module_imports import imports, module_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'dynconv_mm'
-BELOW = ('compat', 'version', 'whole_file')
+BELOW = ('compat', 'version', 'atomic_write')
 """What any part but ``functional`` may use, and what uses none of them."""
 ORDER = {'functional': 0, 'layers': 1, 'models': 2}
 """Every other folder or module of the package stands above these."""
@@ -65,9 +65,15 @@ def test_functional_stands_on_torch_alone():
 
 
 def test_mmdet_and_mmpretrain_are_imported_when_needed():
+    """By the modules of heads and necks, which nothing imports but others of them."""
+    on_optional = {file for file in FILES if file.parent.name in ('heads', 'necks') and file.name != '__init__.py'}
+    assert len(on_optional) == 4
+    optional = {module_name(file) for file in on_optional}
     for file in FILES:
-        names = {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file), at_top=True)}
-        assert not names & {'mmdet', 'mmpretrain'}, file
+        if file not in on_optional:
+            names = imports(PACKAGE / file, module_name(file), at_top=True)
+            assert not {name.partition('.')[0] for name in names} & {'mmdet', 'mmpretrain'}, file
+            assert not names & optional, file
 
 
 def test_nothing_imports_tools_but_tools():
@@ -76,9 +82,23 @@ def test_nothing_imports_tools_but_tools():
         assert not {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file))} & {'tools', *tools}
 
 
+def test_import_leaves_the_process_as_it_was(run):
+    """What is for the whole process: hooks, signals, settings of warnings, of torch and of numpy, the environment."""
+    code = ('import os, signal, sys, threading, warnings, mmcv.cnn, mmengine.runner, numpy, torch\n'
+            'def state():\n'
+            '    return (sys.excepthook, sys.unraisablehook, sys.displayhook, threading.excepthook,\n'
+            '            [*sys.meta_path], [*map(signal.getsignal, signal.valid_signals())], [*warnings.filters],\n'
+            '            dict(os.environ), numpy.geterr(), torch.get_default_dtype(), torch.get_num_threads(),\n'
+            '            torch.is_grad_enabled(), torch.load)\n'
+            'before = state()\n'
+            'import dynconv_mm\n'
+            'print("changed:", [new for old, new in zip(before, state()) if new != old])')
+    assert run(sys.executable, '-W', 'ignore', '-c', code).stdout.splitlines()[-1] == 'changed: []'
+
+
 @pytest.mark.parametrize('importer, imported, allowed', [
     ('functional', 'layers', False), ('layers', 'functional', True), ('layers', 'models', False),
-    ('models', 'layers', True), ('layers', 'compat', True), ('functional', 'whole_file', False),
+    ('models', 'layers', True), ('layers', 'compat', True), ('functional', 'atomic_write', False),
     ('compat', 'functional', False), ('layers', '', False), ('layers', 'analysis', False),
     ('analysis', 'models', True), ('evaluation', 'datasets', True), ('analysis', '', False),
 ])

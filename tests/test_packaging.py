@@ -2,7 +2,9 @@
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import mmengine
 import pytest
 
 import dynconv_mm
@@ -56,9 +58,20 @@ def test_configs_resolve_without_an_import(wheel, tmp_path, run):
     assert done.stdout.splitlines()[-1] == '4 ODConvResNet', done.stdout
 
 
-def test_start_up_line_imports_nothing(run):
-    code = 'import sys; import dynconv_mm_scope; print({"torch", "mmengine", "dynconv_mm"} & set(sys.modules))'
-    assert run(sys.executable, '-c', code).stdout.strip() == 'set()'
+def test_start_up_line_imports_nothing(root, run):
+    """Every process of the environment runs it: not even modules of the standard library, which take milliseconds."""
+    code = ('import sys; sys.path.append(sys.argv[1]); before = set(sys.modules); import dynconv_mm_scope\n'
+            'print(set(sys.modules) - before)')
+    assert run(sys.executable, '-I', '-S', '-c', code, root).stdout.strip() == "{'dynconv_mm_scope'}"
+
+
+def test_start_up_line_is_gone_when_it_has_served(root, run):
+    code = ('import sys; sys.path += sys.argv[1:]; import dynconv_mm_scope as scope\n'
+            'assert scope._AddEntry in sys.meta_path\n'
+            'from mmengine.config.utils import MODULE2PACKAGE\n'
+            'print(scope._AddEntry in sys.meta_path, MODULE2PACKAGE["dynconv_mm"])')
+    packages = Path(mmengine.__file__).parents[1]
+    assert run(sys.executable, '-S', '-c', code, root, packages).stdout.split() == ['False', 'dynconv_mm.registry']
 
 
 def test_import_needs_neither_mmdet_nor_mmpretrain(run):

@@ -154,7 +154,7 @@ def test_all_lists_what_is_imported(package):
 
 
 if __name__ == '__main__':
-    from dynconv_mm.whole_file import whole_file
-    with whole_file(LIST) as partial:
+    from dynconv_mm.atomic_write import atomic_write
+    with atomic_write(LIST) as partial:
         partial.write_text('\n'.join(interface()) + '\n', encoding='utf-8')
     print(f'written: {LIST}')

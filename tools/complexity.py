@@ -90,9 +90,9 @@ def make_table(title: str, rows: dict[str, dict[str, int | None]], columns: tupl
 
 def write_csv(path: Path, entries: dict[str, dict], by_layer: bool) -> None:
     """A line a model, or a line a layer."""
-    from dynconv_mm.whole_file import whole_file
+    from dynconv_mm.atomic_write import atomic_write
     columns = LAYER_COLUMNS if by_layer else tuple(COLUMNS)
-    with whole_file(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
+    with atomic_write(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         about = ('layer', 'type') if by_layer else ('height', 'width', 'proposals', 'detections')
         writer.writerow(['config', *about, *columns])

@@ -136,7 +136,8 @@ TABLES = [
         resnet18('ODConv (4×), not shared', '45.43', '1.950G', 4, share_attention=False)]),
     Table('Table 14: with SE', [
         STATIC18, Row('ResNet18 + SE', '11.78', '1.816G', classifier('ResNet18', 'SE')),
-        Row('ResNet18 + SE, ODConv (4×)', '44.99', '1.918G', classifier('ResNet18', 'ODConv (4×)', 'SELayer'))]),
+        Row('ResNet18 + SE, ODConv (4×)', '44.99', '1.918G',
+            classifier('ResNet18', 'ODConv (4×)', 'DynConvSELayer'))]),
     Table('Table 16: pooling before the attentions, r = 1/4', [
         STATIC18, *(resnet18(f'ODConv (1×), pooled to {size}×{size}', *figures, reduction=1 / 4,
                              spatial_pool_size=size)

@@ -30,8 +30,8 @@ def build(cfg):
 
 def write(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
-    from dynconv_mm.whole_file import whole_file
-    with whole_file(path) as partial:
+    from dynconv_mm.atomic_write import atomic_write
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding='utf-8')
 
 

@@ -51,7 +51,7 @@ CLASSIFIERS = {
     'MobileNetV2 (0.5×)': 'mobilenet-v2-w050'}
 PREFIXES = {'CondConv (8×)': 'condconv/condconv8x', 'DyConv (4×)': 'dyconv/dyconv4x', 'DCD': 'dcd/dcd',
             **{f'ODConv ({n}×)': f'odconv/odconv{n}x' for n in (1, 2, 3, 4, 8)}}
-PLUGINS = {'SE': 'SELayer', 'CBAM': 'CBAM', 'ECA': 'ECALayer'}
+PLUGINS = {'SE': 'DynConvSELayer', 'CBAM': 'DynConvCBAM', 'ECA': 'DynConvECALayer'}
 
 
 def classifier(network: str, method: str = 'static', plugin: str | None = None, linear_head: bool = False,

@@ -147,13 +147,13 @@ def main(argv: list[str] | None = None) -> None:
     except (FileNotFoundError, ImportError, ValueError) as error:
         raise SystemExit(f'visualize_attention: {error}') from error
 
-    from dynconv_mm.whole_file import whole_file
+    from dynconv_mm.atomic_write import atomic_write
     contents = {f'{name}.png': png for name, png in pngs.items()}
     contents |= {NUMBERS: json.dumps(numbers, indent=1).encode(), PAGE: page.encode()}
     for name in FIGURES:  # of a report that was there
         (args.out / f'{name}.png').unlink(missing_ok=True)
     for name, content in contents.items():
-        with whole_file(args.out / name) as partial:
+        with atomic_write(args.out / name) as partial:
             partial.write_bytes(content)
     print(f'written: {args.out / PAGE} ({len(page) / 1024:.0f} KB), {NUMBERS} and {len(pngs)} figures')
 

@@ -65,6 +65,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(type='WholeCheckpointHook', max_keep_ckpts=2))  # can be killed at any moment, and resumed
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2))  # can be killed at any moment, and resumed
 randomness = dict(seed=0)
 custom_hooks = [dict(type='EpochSeedHook')]  # after `--resume`, training goes on as if never interrupted

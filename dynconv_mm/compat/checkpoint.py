@@ -1,17 +1,22 @@
 """Loading mmengine's checkpoints with ``torch.load(weights_only=True)``.
 
 From torch 2.6 on that is the default, and mmengine's own checkpoints fail it: their message hub holds
-``HistoryBuffer`` objects, numpy arrays and scalars, and methods looked up by ``builtins.getattr``. These,
-and no other callables, are allowed here; a file that asks for anything else is refused before it runs.
-numpy's own constructors are not: with them a file could pass off bytes as pointers to objects.
+``HistoryBuffer`` objects, numpy arrays and scalars, and methods looked up by ``builtins.getattr``. While
+mmengine loads a checkpoint these, and no other callables, are allowed here; a file that asks for anything
+else is refused before it runs. numpy's own constructors are not: with them a file could pass off bytes as
+pointers to objects.
 """
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, checkpoint
 from mmengine.utils import digit_version
 
 try:
@@ -34,7 +39,7 @@ def _history_buffer_method(owner: object, name: str) -> object:
 class _PlainArray(np.ndarray):
     """In place of ``numpy.ndarray``, which pickles need only name; they may not call it.
 
-    It is a type because the onedl fork of mmengine allows numpy's own ``_reconstruct``, which wants one.
+    It is a type because numpy's own ``_reconstruct``, which a user may allow, wants one.
     """
 
     def __new__(cls, *args, **kwargs) -> np.ndarray:
@@ -66,23 +71,56 @@ def _numeric_scalar(dtype: np.dtype, value: bytes) -> np.generic:
     return multiarray.scalar(dtype, value)
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read what mmengine's runner saves; done by ``import dynconv_mm``.
+ALLOWED = {  # by the names under which a file asks for them
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'builtins.getattr': _history_buffer_method,
+    'builtins.bytes': bytes,  # the data of an empty array
+    'numpy.ndarray': _PlainArray,
+    'numpy.dtype': _numeric_dtype,
+    # Objects of these types may be given a state; without a dot in their names, no file can call the types.
+    'ndarray': np.ndarray,
+    **{code: type(np.dtype(code)) for code in NUMERIC},
+    **{f'numpy.{core}.multiarray.{name}': replacement for core in ('core', '_core')
+       for name, replacement in (('_reconstruct', _empty_array), ('scalar', _numeric_scalar))},
+}
+_loading = threading.RLock()  # torch keeps what is allowed for all threads
 
-    Does nothing before torch 2.6, where mmengine loads without ``weights_only``.
+
+def _full_name(entry: object) -> str:
+    """The name for which an entry of torch's list stands."""
+    return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+
+
+@contextmanager
+def mmengine_checkpoints(beside: Iterable[object] = ()) -> Iterator[None]:
+    """Within it, ``torch.load(weights_only=True)`` reads what mmengine's runner saves.
+
+    What a user has allowed by ``torch.serialization.add_safe_globals`` stays what it is, here too. Does nothing before
+    torch 2.6, where mmengine loads without ``weights_only``.
+
+    Args:
+        beside (Iterable): what is allowed within it by others.
     """
     if digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'):
+        yield
         return
-    torch.serialization.add_safe_globals([
-        # With their names, so that they stay when the onedl fork of mmengine takes back what it allows for a load.
-        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
-        (_history_buffer_method, 'builtins.getattr'),
-        (bytes, 'builtins.bytes'),  # the data of an empty array
-        (_PlainArray, 'numpy.ndarray'),
-        (_numeric_dtype, 'numpy.dtype'),
-        # Objects of these types may be given a state; without a dot in their names, no file can call the types.
-        (np.ndarray, 'ndarray'),
-        *((type(np.dtype(code)), code) for code in NUMERIC),
-        *((replacement, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
-          for name, replacement in (('_reconstruct', _empty_array), ('scalar', _numeric_scalar))),
-    ])
+    with _loading:
+        others = torch.serialization.get_safe_globals()
+        taken = {_full_name(entry) for entry in (*others, *beside)}
+        try:
+            with torch.serialization.safe_globals([(item, name) for name, item in ALLOWED.items()
+                                                   if name not in taken]):
+                yield
+        finally:  # the onedl fork of mmengine takes back what it allows for a load, a user's own included
+            torch.serialization.add_safe_globals(others)
+
+
+def wrap_mmengine_loaders() -> None:
+    """Let mmengine load its own checkpoints, wherever they are stored; done by ``import dynconv_mm``.
+
+    The loaders that others have registered stay as they are, and so does ``torch.load`` elsewhere.
+    """
+    beside = getattr(checkpoint, 'get_torch_safe_globals', tuple)()  # of the onedl fork, for its loaders
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        if loader.__module__ == checkpoint.__name__:
+            CheckpointLoader.register_scheme(prefix, mmengine_checkpoints(beside)(loader), force=True)

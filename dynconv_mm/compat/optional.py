@@ -1,8 +1,11 @@
 """Import of packages that only some parts need, with an error that says which to install."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
+
+from mmengine.registry import MODELS
 
 
 def import_optional(module: str, user: str) -> ModuleType:
@@ -27,6 +30,36 @@ def import_optional(module: str, user: str) -> ModuleType:
             raise ImportError(MISSING_OPS.format(user=f'{user} is built on {package}, which')) from error
         raise ImportError(f'{user} is built on {package}, which cannot be imported because the module '
                           f'{error.name!r} is missing: install it') from error
+
+
+def import_when_needed(package: str, base: str, modules: Mapping[str, str]) -> Callable[[str], type]:
+    """A package's ``__getattr__`` for classes whose base is in an optional package: their modules, which import the
+    base, are imported when a class is asked for, or built from :data:`MODELS`, where its name is registered here.
+
+    Args:
+        package (str): dotted name of the package that the classes belong to.
+        base (str): dotted name of the module that their modules import.
+        modules (Mapping[str, str]): names of the classes, and of the modules in ``package`` that define them.
+    """
+
+    def get_class(name: str) -> type:
+        if name not in modules:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        import_optional(base, name)
+        return getattr(import_module(f'{package}.{modules[name]}'), name)
+
+    def register(name: str) -> None:
+
+        def build(*args, **kwargs) -> object:
+            return get_class(name)(*args, **kwargs)
+
+        build.__name__ = build.__qualname__ = name
+        build.__module__ = package
+        MODELS.register_module(name, module=build)
+
+    for name in modules:
+        register(name)
+    return get_class
 
 
 MISSING_OPS = ('{user} needs the compiled operators of mmcv (mmcv._ext), and the installed mmcv has none: it is '

@@ -9,7 +9,8 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from ..whole_file import whole_file
+from ..atomic_write import atomic_write
+from ..compat.checkpoint import mmengine_checkpoints
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict')  # mmengine and most others; torchvision's references, detectron
 
@@ -30,7 +31,8 @@ def read_checkpoint(path: str | Path) -> dict:
         raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
     _check_inflation(path)
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        with mmengine_checkpoints():
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(f'{path} was refused: it holds more than weights and plain data, and loading that could '
                               f'run code, or it is no checkpoint ({_first_line(error)})') from error
@@ -77,8 +79,8 @@ def unwrap(checkpoint: Mapping, origin: str = 'the checkpoint') -> dict[str, Ten
 
 
 def write_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Save a checkpoint, whole or not at all."""
-    with whole_file(path) as partial:
+    """Save a checkpoint atomically."""
+    with atomic_write(path) as partial:
         torch.save(checkpoint, partial)
 
 

@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..compat.optional import import_optional
-from ..models import DCDLinearClsHead
+from ..models import heads
 from ..models.backbones.mobilenet_v2 import MobileNetV2, make_divisible
 from .architecture import Architecture
 
@@ -34,7 +34,7 @@ def expected_weights(architecture: Architecture) -> dict[str, Tensor]:
 
 def _classifier(method: str, features: int, num_classes: int) -> dict[str, Tensor]:
     if method == 'dcd':
-        return DCDLinearClsHead(num_classes=num_classes, in_channels=features).state_dict()
+        return heads.DCDLinearClsHead(num_classes=num_classes, in_channels=features).state_dict()
     return {f'fc.{name}': value for name, value in torch.nn.Linear(features, num_classes).state_dict().items()}
 
 

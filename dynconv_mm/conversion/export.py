@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..atomic_write import atomic_write
 from ..layers.eval_mode import eval_mode
-from ..whole_file import whole_file
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
@@ -156,7 +156,7 @@ def export(network: nn.Module,
             raise ExportError(f'the network does not take images of {input_size[0]}×{input_size[1]}: '
                               f'{error}') from error
         opset = OPSETS[exporter] if format == 'onnx' else None
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             progress(f'writing {format}' + (f', opset {opset}, by the {exporter} exporter' if opset else ''))
             if format == 'onnx':
                 _write_onnx(exportable, images, partial, names, dynamic, exporter)

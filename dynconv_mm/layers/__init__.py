@@ -3,9 +3,9 @@ from .condconv import CondConv2d
 from .dcd import DCDConv2d
 from .dcdc import DCDC2d
 from .dyconv import DyConv2d
+from .feature_attention import CBAM, ECALayer, SELayer
 from .involution import Involution2d
 from .odconv import ODConv2d
-from .recalibration import CBAM, ECALayer, SELayer
 from .temperature import TemperatureMixin
 
 __all__ = [

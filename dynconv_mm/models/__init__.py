@@ -1,4 +1,5 @@
 """Networks: backbones on mmengine and mmcv.cnn, heads where mmpretrain and necks where mmdet is installed."""
+from . import heads, necks
 from .backbones import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -11,11 +12,17 @@ from .backbones import (
     ODConvResNet,
     RedNet,
 )
-from .heads import CondConvLinearClsHead, DCDLinearClsHead, DropoutLinearClsHead
-from .necks import DynamicFPN
 
+# what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
-    'CondConvLinearClsHead', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDLinearClsHead',
-    'DCDMobileNetV2', 'DCDResNet', 'DropoutLinearClsHead', 'DyConvMobileNetV2', 'DyConvResNet', 'DynamicFPN',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet'
+    'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DyConvMobileNetV2',
+    'DyConvResNet', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet'
 ]
+
+
+def __getattr__(name: str) -> type:
+    """A head or neck, see :func:`import_when_needed`."""
+    for package in (heads, necks):
+        if name in package.__all__:
+            return getattr(package, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -185,7 +185,7 @@ def test_dcdc(options, expected):
     (CBAM(64), 4 * 64 * AREA + 4 * 64 * 4 + AREA * 2 * 49),  # averages over places and channels, two scalings
     (ECALayer(64), 2 * 64 * AREA + 64 * 3),
 ], ids=['SE', 'CBAM', 'ECA'])
-def test_recalibration(layer, expected):
+def test_feature_attention(layer, expected):
     assert count(layer, 64) == expected
 
 

@@ -1,10 +1,11 @@
-"""mmengine's checkpoints load with torch's safe loader, and nothing else does that could run code."""
+"""mmengine loads its checkpoints safely, and nothing that could run code; all other loads are torch's own."""
 from __future__ import annotations
 
 import pickle
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,18 @@ import torch
 from hostile_checkpoints import PAYLOADS, Call, attribute, write_checkpoint
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import digit_version
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dynconv_mm.compat.checkpoint import NUMERIC, _PlainArray, multiarray
+from dynconv_mm.compat.checkpoint import (
+    NUMERIC,
+    _PlainArray,
+    mmengine_checkpoints,
+    multiarray,
+    wrap_mmengine_loaders,
+)
 from dynconv_mm.layers import ODConv2d
 
 pytestmark = pytest.mark.skipif(digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'),
@@ -94,10 +101,20 @@ def assert_same(ours: object, theirs: object) -> None:
         assert ours == theirs
 
 
-@pytest.mark.parametrize('kwargs', [{}, dict(weights_only=True)], ids=['default', 'weights_only'])
-def test_a_checkpoint_of_the_runner_loads(trained, kwargs):
+@mmengine_checkpoints()
+def load_default(file: str) -> dict:
+    return torch.load(file)
+
+
+@mmengine_checkpoints()
+def load_weights_only(file: str) -> dict:
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize('load', [load_default, load_weights_only, CheckpointLoader.load_checkpoint])
+def test_a_checkpoint_of_the_runner_loads(trained, load):
     file = f'{trained.work_dir}/epoch_1.pth'
-    loaded = torch.load(file, **kwargs)
+    loaded = load(file)
     assert_same(loaded, torch.load(file, weights_only=False))
     assert loaded.keys() >= {'state_dict', 'ema_state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'meta'}
     hub = loaded['message_hub']
@@ -108,8 +125,8 @@ def test_a_checkpoint_of_the_runner_loads(trained, kwargs):
 
 
 def test_loaded_checkpoint_can_be_saved_again(trained, tmp_path):
-    torch.save(torch.load(f'{trained.work_dir}/epoch_1.pth'), tmp_path / 'again.pth')
-    assert 'message_hub' in torch.load(tmp_path / 'again.pth')
+    torch.save(load_default(f'{trained.work_dir}/epoch_1.pth'), tmp_path / 'again.pth')
+    assert 'message_hub' in load_default(tmp_path / 'again.pth')
 
 
 def test_runner_resumes(trained, train):
@@ -119,21 +136,84 @@ def test_runner_resumes(trained, train):
     assert resumed.message_hub.get_scalar('train/loss').data[0].tolist() == pytest.approx(trained.model.losses)
 
 
-def test_without_the_package_it_does_not_load(trained):
-    code = 'import sys, torch; print("dynconv_mm" in sys.modules); torch.load(sys.argv[1], weights_only=True)'
+REAL = [getattr, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer,
+        *{type(np.dtype(code)) for code in NUMERIC}]
+
+
+@pytest.fixture
+def allowed():
+    """What torch allows in all loads; restored in the end."""
+    before = torch.serialization.get_safe_globals()
+    yield lambda: set(torch.serialization.get_safe_globals())
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(before)
+
+
+def test_all_other_loads_are_torchs_own(trained):
+    """In a process that imports the package, and has loaded a checkpoint."""
+    code = ('import sys, dynconv_mm, torch; from mmengine.runner import CheckpointLoader\n'
+            'check = lambda: print([x for x in torch.serialization.get_safe_globals()'
+            '                       if isinstance(x, tuple) or x.__module__.split(".")[0] != "torch"])\n'
+            'check(); CheckpointLoader.load_checkpoint(sys.argv[1])\n'
+            'check(); dynconv_mm.conversion.read_checkpoint(sys.argv[1]); check()\n'
+            'torch.load(sys.argv[1], weights_only=True)')
     done = subprocess.run([sys.executable, '-c', code, f'{trained.work_dir}/epoch_1.pth'], capture_output=True,
                           text=True, check=False)
-    assert done.stdout == 'False\n'
+    assert [line for line in done.stdout.splitlines() if line.startswith('[')] == ['[]'] * 3
     assert done.returncode == 1 and 'UnpicklingError' in done.stderr
 
 
+def test_what_a_user_allows_is_what_the_user_gets(allowed, tmp_path):
+    """By name, and for good: before, while and after mmengine loads."""
+    torch.serialization.add_safe_globals([*REAL, type(np.dtype('U4')), (HistoryBuffer.mean, 'mine')])
+    before = allowed()
+    write_checkpoint(tmp_path / 'mine.pth', [attribute(HistoryBuffer, 'update'), np.array(['text']), np.dtype('>f8')])
+    for load in (torch.load, load_default, CheckpointLoader.load_checkpoint, torch.load):
+        method, words, dtype = load(str(tmp_path / 'mine.pth'))['message_hub']
+        assert method is HistoryBuffer.update and type(words) is np.ndarray and dtype == '>f8'
+        assert allowed() == before
+
+
+def test_a_user_may_allow_a_part(allowed, trained):
+    for item in REAL:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([item])
+        assert load_default(f'{trained.work_dir}/epoch_1.pth')['meta']['iter'] == 3
+        assert allowed() == {item}
+
+
+def test_threads_do_not_take_each_others_permission(trained):
+    file, failed = f'{trained.work_dir}/epoch_1.pth', []
+
+    def load() -> None:
+        try:
+            for _ in range(20):
+                CheckpointLoader.load_checkpoint(file)
+        except pickle.UnpicklingError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_loaders_of_others_stay(monkeypatch, trained):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    CheckpointLoader.register_scheme('', torch.load, force=True)
+    wrap_mmengine_loaders()
+    assert CheckpointLoader._schemes[''] is torch.load
+
+
 def test_beside_a_loader_that_allows_numpy_itself(trained):
-    """As the onedl fork of mmengine does, and takes it back afterwards."""
+    """And takes it back afterwards."""
     file = f'{trained.work_dir}/epoch_1.pth'
-    with torch.serialization.safe_globals([getattr, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
-                                           HistoryBuffer, *{type(np.dtype(code)) for code in NUMERIC}]):
+    with mmengine_checkpoints():
+        with torch.serialization.safe_globals(REAL):
+            assert torch.load(file)['meta']['iter'] == 3
         assert torch.load(file)['meta']['iter'] == 3
-    assert torch.load(file)['meta']['iter'] == 3
     array = multiarray._reconstruct(_PlainArray, (0, ), b'b')
     array.__setstate__(np.arange(3.).__reduce__()[2])
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -145,9 +225,9 @@ def test_beside_a_loader_that_allows_numpy_itself(trained):
 
 
 def assert_refused(file: Path) -> None:
-    for kwargs in (dict(), dict(weights_only=True)):
+    for load in (load_default, load_weights_only):
         with pytest.raises(pickle.UnpicklingError):
-            torch.load(file, **kwargs)
+            load(file)
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
@@ -200,5 +280,5 @@ def test_state_of_a_dtype_cannot_be_set(tmp_path):
     state = (3, '<', None, ('a', ), {'a': (np.dtype('f8'), 0)}, -1, -1, 63)
     write_checkpoint(tmp_path / 'odd.pth', Call(np.dtype, 'f8', False, True, state=state))
     assert np.dtype(torch.load(tmp_path / 'odd.pth', weights_only=False)['message_hub']).hasobject
-    loaded = torch.load(tmp_path / 'odd.pth')['message_hub']
+    loaded = load_default(tmp_path / 'odd.pth')['message_hub']
     assert loaded == np.dtype('f8') and loaded.flags == 0 and loaded.fields is None

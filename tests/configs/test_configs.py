@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.evaluation import PanopticQualityMetric
 from dynconv_mm.layers import TemperatureMixin
-from dynconv_mm.models import DCDLinearClsHead
+from dynconv_mm.models import heads
 
 mmdet = pytest.importorskip('mmdet')
 mmpretrain = pytest.importorskip('mmpretrain')
@@ -309,7 +309,7 @@ def test_detector_parameters(name):
         parameters = sum(parameter.numel() for parameter in build_model(load(name)).parameters())
     classifier = features * 1000 + 1000
     if name.startswith('dcd/'):
-        classifier = sum(parameter.numel() for parameter in DCDLinearClsHead(1000, features).parameters())
+        classifier = sum(parameter.numel() for parameter in heads.DCDLinearClsHead(1000, features).parameters())
     assert (parameters + classifier) / 1e6 == pytest.approx(TABLE_4[name], abs=0.011)
 
 

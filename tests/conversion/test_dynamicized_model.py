@@ -117,7 +117,7 @@ def test_training_from_static_weights(run, static):
     assert start.optimized == start.parameters == {id(parameter) for parameter in trained.parameters()}
     assert all(layer.weight is weight for layer, weight in zip(layers, before))
 
-    checkpoint = torch.load(Path(runner.work_dir, 'epoch_2.pth'))
+    checkpoint = torch.load(Path(runner.work_dir, 'epoch_2.pth'), weights_only=False)
     assert set(reference.state_dict()) <= set(checkpoint['state_dict'])  # the static model's names
     trained.load_state_dict(checkpoint['state_dict'], strict=True)
     copied = {name[len('module.'):]: value for name, value in checkpoint['ema_state_dict'].items()
@@ -129,7 +129,7 @@ def test_training_from_static_weights(run, static):
 
     resumed = run(cfg, 'resumed', (ema, ), load_from=f'{runner.work_dir}/epoch_1.pth', resume=True)
     resumed.train()
-    repeated = torch.load(Path(resumed.work_dir, 'epoch_2.pth'))
+    repeated = torch.load(Path(resumed.work_dir, 'epoch_2.pth'), weights_only=False)
     for part in ('state_dict', 'ema_state_dict'):
         torch.testing.assert_close(repeated[part], checkpoint[part])
 

@@ -6,11 +6,12 @@ import torch
 from mmcv.cnn import build_conv_layer
 from torch import Tensor, nn
 
-from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DCDLinearClsHead, DyConv2d, Involution2d, ODConv2d
+from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
 from dynconv_mm.conversion import init_from_static
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.static_conv import StaticConv2d
 from dynconv_mm.layers.temperature import TemperatureMixin
+from dynconv_mm.models import heads
 
 KINDS = {
     'odconv1x': (ODConv2d, dict(kernel_num=1)),
@@ -126,7 +127,7 @@ def test_linear(make):
 
 def test_dcd_classifier():
     pytest.importorskip('mmpretrain')
-    static, head = nn.Linear(6, 5).double(), DCDLinearClsHead(num_classes=5, in_channels=6).double()
+    static, head = nn.Linear(6, 5).double(), heads.DCDLinearClsHead(num_classes=5, in_channels=6).double()
     init_from_static(static, head)
     x = torch.randn(4, 6, dtype=torch.float64)
     for mode in (True, False):

@@ -13,13 +13,13 @@ from dynconv_mm.conversion import CheckpointError, from_released, to_released
 from dynconv_mm.layers import DCDConv2d, ODConv2d
 from dynconv_mm.models import (
     DCDCResNet,
-    DCDLinearClsHead,
     DCDMobileNetV2,
     DCDResNet,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    heads,
 )
 from dynconv_mm.models.backbones import MobileNetV2
 
@@ -145,7 +145,7 @@ def original(name: str) -> nn.Module:
         model = models.resnet18()
         replace(model, partial(DCDConv2d, variant='basic'), ('conv1', ))
         model.fc = nn.Identity()
-        head = DCDLinearClsHead(num_classes=1000, in_channels=512)
+        head = heads.DCDLinearClsHead(num_classes=1000, in_channels=512)
         model.classifier = nn.Sequential(nn.Dropout(0.1), head)
         model.forward = lambda x: head((models.ResNet.forward(model, x), ))  # it takes what a backbone puts out
         return model

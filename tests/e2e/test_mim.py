@@ -187,8 +187,7 @@ def test_no_coco_folder(tmp_path, run):
     done = run(*train_command(R50, tmp_path, *FROM_SCRATCH, f'train_dataloader.dataset.data_root={tmp_path}/data/coco/',
                               'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))
     assert done.returncode != 0
-    assert 'dynconv_mm: the data set is not there' in done.stdout
-    assert 'train_dataloader.dataset.data_root' in done.stdout
+    assert "No such file or directory: '" in done.stdout and 'data/coco/' in done.stdout  # as the README has it
 
 
 def test_missing_checkpoint(digits, tmp_path, run):
@@ -200,8 +199,11 @@ def test_missing_checkpoint(digits, tmp_path, run):
 
 
 def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
-    done = run('mim', 'test', mmdet_name(), DEMO, '--checkpoint', trained / f'epoch_{EPOCHS}.pth', '--work-dir',
-               tmp_path, '--cfg-options', *data_options(digits), 'model.backbone.kernel_num=2')
+    config, checkpoint = tmp_path / 'config.py', trained / f'epoch_{EPOCHS}.pth'
+    config.write_text(f"_base_ = '{Path(DEMO).resolve()}'\n"
+                      'model = dict(backbone=dict(kernel_num=2, init_cfg=dict(_delete_=True,\n'
+                      f"    type='Pretrained', checkpoint='{checkpoint}', prefix='backbone.')))\n")
+    done = run(*train_command(config, tmp_path, *data_options(digits)))
     assert done.returncode != 0
     assert 'the checkpoint does not fit this ODConvResNet' in done.stdout
     assert 'use the config that it was trained with' in done.stdout

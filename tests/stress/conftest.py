@@ -9,7 +9,7 @@ import pytest
 import torch
 from single_thread import single_thread  # noqa: F401  for all tests here
 
-from dynconv_mm.whole_file import whole_file
+from dynconv_mm.atomic_write import atomic_write
 
 PAGE = """# Under stress
 
@@ -34,11 +34,11 @@ What the table does not say:
 - mmengine's `launcher='pytorch'` asks for a GPU when it opens the connection between processes, and names one when it
   wraps the model: on a CPU, open it yourself with gloo and set `model_wrapper_cfg=dict(device_ids=None, …)`, as
   [`distributed_training.py`](../tests/stress/distributed_training.py) does.
-- Before torch 2.6, mmengine's own loading (`mim test`, `--resume`, `init_cfg`) runs what a checkpoint file says; the
-  command lines in `tools/` refuse such files on every version.
+- Before torch 2.6, mmengine's own loading (`mim test`, `--resume`, `init_cfg`) runs what a checkpoint file says, and so
+  does that of the onedl fork on every version, with a warning; the command lines in `tools/` refuse such files always.
 - mmengine's `CheckpointHook` writes a checkpoint into its place, after it has removed the one that `max_keep_ckpts`
   does not keep. Where it was killed and `last_checkpoint` names a file that is not there or does not load, name the
-  newest that does: `--resume PATH` (or `load_from=PATH resume=True`). `WholeCheckpointHook` needs none of this.
+  newest that does: `--resume PATH` (or `load_from=PATH resume=True`). `AtomicCheckpointHook` needs none of this.
 - A norm over a map of a single pixel of a single image is refused by torch in training, as in any network; those in
   attentions use their running statistics there.
 - Boxes without area give losses that are not finite: mmdet's data sets leave them out (`filter_cfg`), and so should
@@ -87,7 +87,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption('--stress-report', None)
     if path:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(session.config.stash[TALLY].page())
 
 

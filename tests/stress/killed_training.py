@@ -125,7 +125,7 @@ def fork(function, *arguments, kill_after: float | None = None) -> int:
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:
     """Weights, temperature and momentum at the end."""
-    checkpoint = torch.load(folder / f'iter_{ITERATIONS}.pth')
+    checkpoint = torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=False)
     momentum = checkpoint['optimizer']['state']
     return checkpoint['state_dict'] | {f'momentum {key}': value['momentum_buffer'] for key, value in momentum.items()}
 
@@ -138,7 +138,7 @@ def main(folder: Path) -> None:
     import_all(folder / 'imports')
     whole = folder / 'whole'
     start = time.monotonic()
-    assert fork(train, whole, 'WholeCheckpointHook') == 0
+    assert fork(train, whole, 'AtomicCheckpointHook') == 0
     duration = time.monotonic() - start
     expected = final_state(whole)
 
@@ -156,16 +156,16 @@ def main(folder: Path) -> None:
         return killed
 
     operation = 0
-    while report('operation', operation, 'WholeCheckpointHook', inject=partial(kill_at_operation, operation)):
+    while report('operation', operation, 'AtomicCheckpointHook', inject=partial(kill_at_operation, operation)):
         operation += 1
     size = (whole / f'iter_{ITERATIONS}.pth').stat().st_size
     for part in (0., 0.1, 0.3, 0.5, 0.7, 0.9, 0.999):
-        report('byte', int(part * size), 'WholeCheckpointHook', inject=partial(kill_at_byte, int(part * size)))
+        report('byte', int(part * size), 'AtomicCheckpointHook', inject=partial(kill_at_byte, int(part * size)))
     report('byte', size // 2, 'CheckpointHook', inject=partial(kill_at_byte, size // 2))
     chance = random.Random(0)
     for _ in range(RANDOM_KILLS):
         delay = chance.uniform(0.2, 1) * duration
-        report('time', round(delay, 3), 'WholeCheckpointHook', kill_after=delay)
+        report('time', round(delay, 3), 'AtomicCheckpointHook', kill_after=delay)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from thin_networks import BACKBONES
 from torch import nn
 
 import dynconv_mm
+from dynconv_mm.models import heads, necks
 
 # The same examples in every run, so that a failure is nobody's luck.
 BOUNDED = settings(derandomize=True, deadline=None, database=None,
@@ -93,7 +94,7 @@ def test_layers_work(count, name):
         height, width = 11, 9
         x = torch.randn(2, arguments['in_channels'], height, width)
         y = layer(x)
-        if 'stride' not in arguments:  # recalibration
+        if 'stride' not in arguments:  # feature attention
             assert y.shape == x.shape
         else:
             out = [out_size(size, *values, padding, dilation) for size, *values, padding, dilation in zip(
@@ -196,8 +197,9 @@ def test_backbones_work(count, name):
 
 
 def test_nothing_public_is_left_out():
-    classes = {name for name in dynconv_mm.__all__ if name[0].isupper() and name not in (
+    public = (*dynconv_mm.__all__, *heads.__all__, *necks.__all__)
+    classes = {name for name in public if name[0].isupper() and name not in (
         'Dynamicized',  # takes a model's config, see tests/conversion/test_dynamicized_model.py
         'EpochSeedHook',  # takes nothing
-        'WholeCheckpointHook')}  # hands all on to mmengine's
+        'AtomicCheckpointHook', 'WholeCheckpointHook')}  # hands all on to mmengine's
     assert classes == set(VALID)

@@ -21,7 +21,7 @@ def kills(tmp_path_factory) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
 
 
-def of(kills: list[dict], how: str, hook: str = 'WholeCheckpointHook') -> list[dict]:
+def of(kills: list[dict], how: str, hook: str = 'AtomicCheckpointHook') -> list[dict]:
     return [kill for kill in kills if kill['how'] == how and kill['hook'] == hook]
 
 

@@ -63,7 +63,7 @@ def train(tmp_path_factory):
                               dict(type='EMAHook', momentum=0.1, update_buffers=True),
                               *([Interrupt(stop)] if stop else [])],
                 default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(
-                    type='WholeCheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1)),
+                    type='AtomicCheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1)),
                 resume=True, log_level='CRITICAL', experiment_name=f'{folder.name}-{number}', randomness=dict(seed=0))
             if stop:
                 with pytest.raises(KeyboardInterrupt):

@@ -74,7 +74,7 @@ def test_networks_are_what_their_rows_say(tool):
     from paper_rows import classifier
     cfg = tool.config_of(classifier('ResNet18', 'SE', style='caffe'))
     assert cfg.model.backbone.type.__name__ == 'ResNet' and cfg.model.backbone.style == 'caffe'
-    assert cfg.model.backbone.plugins == [dict(cfg=dict(type='SELayer'), position='after_conv2')]
+    assert cfg.model.backbone.plugins == [dict(cfg=dict(type='DynConvSELayer'), position='after_conv2')]
     assert cfg.model.head.type == 'LinearClsHead'
     assert tool.config_of(classifier('ResNet18', 'ODConv (4×)', kernel_num=2)).model.backbone.kernel_num == 2
     assert tool.config_of(classifier('ResNet18', 'ODConv (4×)')).model.backbone.kernel_num == 4  # left as it was

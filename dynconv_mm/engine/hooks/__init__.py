@@ -1,6 +1,6 @@
 """Hooks of mmengine's runner."""
+from .atomic_checkpoint import AtomicCheckpointHook, WholeCheckpointHook
 from .epoch_seed import EpochSeedHook
 from .temperature_annealing import TemperatureAnnealingHook
-from .whole_checkpoint import WholeCheckpointHook
 
-__all__ = ['EpochSeedHook', 'TemperatureAnnealingHook', 'WholeCheckpointHook']
+__all__ = ['AtomicCheckpointHook', 'EpochSeedHook', 'TemperatureAnnealingHook', 'WholeCheckpointHook']

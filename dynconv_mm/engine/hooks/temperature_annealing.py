@@ -6,10 +6,11 @@ import math
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ...layers.conv_arguments import check_positive_int
 from ...layers.temperature import TemperatureMixin, check_temperature
 
 
@@ -27,29 +28,39 @@ class TemperatureAnnealingHook(Hook):
 
     .. math:: \tau_t = \mathrm{end} + (\mathrm{start} - \mathrm{end}) \max(0, (T - t) / T)
 
-    where t is the number of iterations done, plus 1, and T = ``epochs`` · iterations per epoch. It depends
-    on nothing but the iteration, so a resumed training goes on exactly. All layers with a temperature are
-    set, whatever wraps the model, and those of an ``EMAHook``'s copy too. The training log shows
-    ``temperature``.
+    where t is the number of iterations done, plus 1, and T = ``iters``, or ``epochs`` · iterations in which the data
+    is seen once. It depends on nothing but the iteration, so a resumed training goes on exactly. All layers with a
+    temperature are set, whatever wraps the model, and those of an ``EMAHook``'s copy too. The training log shows
+    ``temperature``, and warns at the start of a training that ends before the temperature does; in an iteration-based
+    one it says which T ``epochs`` comes to.
 
     For pre-training only; downstream the temperature stays at 1 (ODConv A.2).
 
     Args:
         start (float): temperature before the first iteration. Default: 30.
         end (float): temperature from iteration T on. Default: 1.
-        epochs (int | float): epochs over which it falls. Default: 10.
+        epochs (int | float, optional): epochs over which it falls. Default: 10, unless ``iters`` is given.
+        iters (int, optional): iterations over which it falls, in place of ``epochs``.
 
     Raises:
-        ValueError: an argument is not positive, or ``start`` is less than ``end``; at the start of training,
-            the model has no layer with a temperature.
+        ValueError: an argument is not positive, ``start`` is less than ``end``, or both ``epochs`` and ``iters`` are
+            given; at the start of training, the model has no layer with a temperature.
     """
 
-    def __init__(self, start: float = 30., end: float = 1., epochs: float = 10) -> None:
-        for name, value in (('start', start), ('end', end), ('epochs', epochs)):
+    def __init__(self, start: float = 30., end: float = 1., epochs: float | None = None,
+                 iters: int | None = None) -> None:
+        if epochs is not None and iters is not None:
+            raise ValueError(f'epochs and iters exclude each other, but epochs={epochs!r} and iters={iters!r}: give '
+                             'the one that the training loop counts in')
+        if iters is not None:
+            check_positive_int('iters', iters)
+        elif epochs is None:
+            epochs = 10
+        for name, value in (('start', start), ('end', end), *([('epochs', epochs)] if iters is None else [])):
             check_temperature(value, name)
         if start < end:
             raise ValueError(f'start must not be less than end, but start={start} and end={end}')
-        self.start, self.end, self.epochs = start, end, epochs
+        self.start, self.end, self.epochs, self.iters = start, end, epochs, iters
 
     def temperature_at(self, iteration: int, epoch_length: int) -> float:
         """τ of an iteration.
@@ -58,11 +69,14 @@ class TemperatureAnnealingHook(Hook):
             iteration (int): number of iterations done before it.
             epoch_length (int): iterations per epoch.
         """
-        total = self.epochs * epoch_length
+        total = self._total(epoch_length)
         return self.end + (self.start - self.end) * max(0., (total - iteration - 1) / total)
 
+    def _total(self, epoch_length: int) -> float:
+        return self.epochs * epoch_length if self.iters is None else self.iters
+
     def before_train(self, runner: Runner) -> None:
-        """Find the layers, and refuse a model without any."""
+        """Find the layers, and refuse a model without any; say what a user may not expect."""
         copies = [hook.ema_model for hook in runner.hooks if isinstance(getattr(hook, 'ema_model', None), nn.Module)]
         self._layers = [module for model in (runner.model, *copies) for module in model.modules()
                         if isinstance(module, TemperatureMixin)]
@@ -73,6 +87,21 @@ class TemperatureAnnealingHook(Hook):
                 '(such as ODConv2d) to anneal. Remove the hook from custom_hooks, or use a dynamic backbone.')
         self._epoch_length = iterations_per_epoch(runner.train_dataloader)
         self._current = None
+        self._announce(runner)
+
+    def _announce(self, runner: Runner) -> None:
+        total = self._total(self._epoch_length)
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        told = f'iters={total}' if self.iters is not None else \
+            f'epochs={self.epochs:g}, {total:g} iterations ({self._epoch_length} an epoch)'
+        if total > runner.max_iters:
+            remedy = f'iters={runner.max_iters}' if by_iteration else f'epochs={runner.max_epochs}'
+            runner.logger.warning(
+                f'TemperatureAnnealingHook: the temperature falls over {told}, but the training ends after '
+                f'{runner.max_iters}, at {self.temperature_at(runner.max_iters - 1, self._epoch_length):.4g} in place '
+                f'of {self.end:g}: give the hook {remedy} or less, or train longer.')
+        elif by_iteration and self.iters is None:
+            runner.logger.info(f'TemperatureAnnealingHook: the temperature falls over {told}; iters=… says it as is.')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the temperature of the iteration to come."""

@@ -113,8 +113,12 @@ class StagedBackbone(BaseModule):
         super().init_weights()
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Refuse another architecture's weights, which a non-strict load would skip but for a line in the log."""
-        if any(key.startswith(prefix) for key in state_dict):
+        """Where ``init_cfg``, the backbone's or that of a model around it, reads a checkpoint, refuse another
+        architecture's weights, which mmengine would skip but for a line in the log.
+
+        All modules have ``_params_init_info`` while mmengine initialises the outermost, and at no other time.
+        """
+        if hasattr(self, '_params_init_info') and any(key.startswith(prefix) for key in state_dict):
             buffers = {name for name, _ in self.named_buffers()}
             parameters = {name: value.shape for name, value in self.state_dict().items() if name not in buffers}
             misfits = [f'{name}: ' + (f'{list(state_dict[prefix + name].shape)} in the checkpoint, '

@@ -129,8 +129,8 @@ class ResNet(StagedBackbone):
         plugins (Sequence[dict], optional): modules inserted into the blocks, as in mmdet: each a dict of ``cfg``
             (its registry name as ``type``, its arguments, ``postfix`` of its name; it gets ``in_channels``),
             ``position`` ('after_conv1', …: behind that convolution's norm and activation, the last one's norm
-            alone) and ``stages`` (a bool for each stage; default: all). For example ``SELayer``, ``CBAM``,
-            ``ECALayer``, mmcv's ``ContextBlock``. Default: None.
+            alone) and ``stages`` (a bool for each stage; default: all). For example ``DynConvSELayer``,
+            ``DynConvCBAM``, ``DynConvECALayer``, mmcv's ``ContextBlock``. Default: None.
         init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
 
     Shape:

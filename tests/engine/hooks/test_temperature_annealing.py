@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -73,14 +74,14 @@ def train(tmp_path):
     """Train a model with mmengine's runner; returns the runner."""
 
     def run(model: nn.Module, loop: dict = EPOCH_LOOP, hook: dict | None = None, hooks: tuple = (),
-            name: str = 'run', checkpoints: str = 'iter', **kwargs) -> Runner:
+            name: str = 'run', checkpoints: str = 'iter', log_level: str = 'ERROR', **kwargs) -> Runner:
         hook = dict(type='TemperatureAnnealingHook', epochs=EPOCHS) if hook is None else hook
         runner = Runner(
             model, str(tmp_path / name), dataloader(infinite=not loop['by_epoch']), train_cfg=dict(**loop),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)), custom_hooks=[hook, *hooks],
             default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
                                checkpoint=dict(type='CheckpointHook', by_epoch=checkpoints == 'epoch', interval=1)),
-            experiment_name=f'{tmp_path.name}-{name}', log_level='ERROR', randomness=dict(seed=0), **kwargs)
+            experiment_name=f'{tmp_path.name}-{name}', log_level=log_level, randomness=dict(seed=0), **kwargs)
         runner.train()
         return runner
 
@@ -104,6 +105,7 @@ def test_every_iteration(train, loop):
     (dict(epochs=0.5), 1 + 29 * 1.5 / 2.5, 1.),
     (dict(start=5., end=5.), 5., 5.),
     (dict(epochs=10), 1 + 29 * 0.98, 1 + 29 * 0.8),
+    (dict(iters=10), 1 + 29 * 0.9, 1.),
 ])
 def test_options(train, hook, first, tenth):
     model = ToyModel()
@@ -176,7 +178,7 @@ def test_ema_copy_follows(train, update_buffers):
     recorder = Recorder()
     runner = train(ToyModel(), hooks=(dict(type='EMAHook', update_buffers=update_buffers), recorder))
     assert recorder.temperatures == [pytest.approx([value] * 4) for value in formula(last=15)]
-    saved = torch.load(f'{runner.work_dir}/iter_4.pth')
+    saved = torch.load(f'{runner.work_dir}/iter_4.pth', weights_only=False)
     assert [float(value) for part in ('state_dict', 'ema_state_dict') for name, value in saved[part].items()
             if name.endswith('temperature')] == pytest.approx([formula()[3]] * 4)
 
@@ -223,6 +225,38 @@ def test_temperature_is_logged(train):
     assert [line['temperature'] for line in lines] == pytest.approx(formula())
 
 
+@pytest.mark.parametrize(('loop', 'hook', 'words'), [
+    (dict(by_epoch=False, max_iters=16), dict(epochs=10), 'epochs=10, 50 iterations (5 an epoch), but the training '
+     'ends after 16, at 20.72 in place of 1: give the hook iters=16 or less'),
+    (dict(by_epoch=False, max_iters=16), dict(iters=17), 'iters=17, but the training ends after 16, at 2.706'),
+    (dict(by_epoch=True, max_epochs=2), dict(epochs=3), 'epochs=3, 15 iterations (5 an epoch), but the training ends '
+     'after 10, at 10.67 in place of 1: give the hook epochs=2 or less'),
+    (dict(by_epoch=True, max_epochs=2), {}, 'give the hook epochs=2 or less'),
+], ids=['epochs of iterations', 'iterations', 'epochs', 'default'])
+def test_a_training_that_ends_before_the_temperature_is_told(train, monkeypatch, loop, hook, words):
+    assert words in announcement(train, monkeypatch, loop, hook, 'WARNING')
+
+
+@pytest.mark.parametrize(('loop', 'hook', 'words'), [
+    (dict(by_epoch=False, max_iters=16), dict(epochs=3), 'falls over epochs=3, 15 iterations (5 an epoch); iters='),
+    (dict(by_epoch=False, max_iters=16), dict(iters=16), ''), (dict(by_epoch=True, max_epochs=2), dict(epochs=2), ''),
+])
+def test_epochs_of_iterations_are_said(train, monkeypatch, loop, hook, words):
+    assert announcement(train, monkeypatch, loop, hook, 'WARNING') == ''
+    assert words in announcement(train, monkeypatch, loop, hook, 'INFO')
+
+
+def announcement(train, monkeypatch, loop: dict, hook: dict, level: str) -> str:
+    """What the hook logs, at one level, when a training starts."""
+    said = []
+    with monkeypatch.context() as patch:
+        patch.setattr(MMLogger, 'handle', lambda self, record: said.append(record))
+        train(ToyModel(), loop, dict(type='TemperatureAnnealingHook', **hook), name=level,
+              log_level='INFO')
+    return ''.join(record.getMessage() for record in said
+                   if record.levelname == level and record.getMessage().startswith('TemperatureAnnealingHook'))
+
+
 @pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel], ids=['plain', 'wrapped'])
 def test_model_without_temperature(wrap):
     runner = SimpleNamespace(model=wrap(ToyModel(dynamic=False)), hooks=[], train_dataloader=dataloader())
@@ -237,7 +271,10 @@ def test_model_without_temperature_does_not_train(train):
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     *((dict([(name, value)]), f'{name} must be a positive number, but is')
-      for name in ('start', 'end', 'epochs') for value in (0, -1., '30', None, True, float('inf'), float('nan'))),
+      for name in ('start', 'end', 'epochs') for value in (0, -1., '30', True, float('inf'), float('nan'))),
+    *((dict(iters=value), 'iters must be a positive int, but is') for value in (0, -1, 2.5, '30', True)),
+    (dict(epochs=1, iters=5), 'epochs and iters exclude each other, but epochs=1 and iters=5'),
+    (dict(start=None), 'start must be a positive number, but is'),
     (dict(start=1., end=2.), 'start must not be less than end, but start=1.0 and end=2.0'),
 ])
 def test_bad_arguments(arguments, words):

@@ -37,7 +37,7 @@ NETWORKS = {
     'DCDMobileNetV2': partial(DCDMobileNetV2, widen_factor=0.1),
     'ResNet with plugins': partial(ResNet, depth=50, **SMALL, plugins=[
         dict(cfg=dict(type=kind), position=f'after_conv{number}')
-        for number, kind in enumerate(('ECALayer', 'CBAM', 'SELayer'), 1)]),
+        for number, kind in enumerate(('DynConvECALayer', 'DynConvCBAM', 'DynConvSELayer'), 1)]),
 }
 RESNET, MOBILENET = [f'layer{i}' for i in range(1, 5)], [*(f'layer{i}' for i in range(1, 8)), 'conv2']
 STAGES = {name: MOBILENET if 'Mobile' in name else RESNET for name in NETWORKS}
@@ -148,8 +148,22 @@ def load_by_init_cfg(model, source, file):
     model.init_weights()
 
 
+class Detector(BaseModule):
+
+    def __init__(self, backbone: nn.Module, init_cfg: dict) -> None:
+        super().__init__(init_cfg)
+        self.backbone = backbone
+        self.head = nn.Linear(4, 2)
+
+
+def load_by_init_cfg_of_the_whole(model, source, file):
+    torch.save(dict(state_dict=Classifier(source).state_dict()), file)
+    Detector(model, dict(type='Pretrained', checkpoint=str(file))).init_weights()
+
+
+FILE_LOADERS = [load_by_init_cfg, load_by_init_cfg_of_the_whole]  # of another architecture, they refuse
 LOADERS = [load_bare_strictly, load_bare_loosely, load_whole_with_torch, load_bare_with_mmengine,
-           load_whole_with_mmengine, load_by_init_cfg]
+           load_whole_with_mmengine, *FILE_LOADERS]
 
 
 @pytest.mark.parametrize('load', LOADERS)
@@ -186,7 +200,7 @@ PAIRS = {  # a network, another whose weights it is given, and what does not fit
 
 
 @pytest.mark.parametrize(('pair', 'load'), [(pair, load) for number, pair in enumerate(PAIRS)
-                                            for load in (LOADERS if number < 4 else [load_by_init_cfg])])
+                                            for load in FILE_LOADERS[:2 if number < 4 else 1]])
 def test_other_architectures_are_refused(tmp_path, pair, load):
     model, source, misfit = PAIRS[pair]
     model = model()
@@ -195,6 +209,32 @@ def test_other_architectures_are_refused(tmp_path, pair, load):
     for words in (f'does not fit this {type(model).__name__}', misfit, 'use the config that it was trained with',
                   'tools/warm_start.py'):
         assert words in str(refused.value)
+
+
+@pytest.mark.parametrize('load', [
+    lambda model, file: model.load_state_dict(torch.load(file), strict=False),
+    lambda model, file: load_checkpoint(model, file, strict=False),
+], ids=['torch', 'mmengine'])
+def test_a_part_of_the_weights_loads(tmp_path, name, load):
+    """As into torch's modules, where it was asked for."""
+    model = Classifier(NETWORKS[name]())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    part = {key: torch.rand(value.shape).to(value.dtype) for key, value in before.items() if '.layer1.' in key}
+    torch.save(part, tmp_path / 'part.pth')
+    load(model, str(tmp_path / 'part.pth'))
+    torch.testing.assert_close(dict(model.state_dict()), {**before, **part}, rtol=0, atol=0)
+
+
+def test_a_part_of_the_weights_is_reported_as_by_torch():
+    model = NETWORKS['ResNet']()
+    found = model.load_state_dict({'conv1.weight': torch.ones(8, 3, 7, 7), 'other': torch.ones(1)}, strict=False)
+    assert found.unexpected_keys == ['other']
+    assert set(found.missing_keys) == {
+        name for name in model.state_dict() if name != 'conv1.weight' and not name.endswith('num_batches_tracked')}
+    with pytest.raises(RuntimeError, match='size mismatch for conv1.weight'):
+        model.load_state_dict({'conv1.weight': torch.ones(1)}, strict=False)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        model.load_state_dict({})
 
 
 @pytest.mark.parametrize('load_head', [

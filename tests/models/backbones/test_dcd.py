@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.layers import DCDConv2d
-from dynconv_mm.models import DCDLinearClsHead, DCDMobileNetV2, DCDResNet
+from dynconv_mm.models import DCDMobileNetV2, DCDResNet, heads
 
 SMALL_R18 = partial(DCDResNet, depth=18, stem_channels=8, base_channels=8)
 SMALL_R50 = partial(DCDResNet, depth=50, stem_channels=8, base_channels=8)
@@ -36,7 +36,7 @@ def millions(model: nn.Module) -> float:
 def test_parameters_of_the_released_models(network, kwargs, expected):
     pytest.importorskip('mmpretrain')
     model = on_meta(network, **kwargs)
-    head = on_meta(DCDLinearClsHead, num_classes=1000, in_channels=model.feat_dim)
+    head = on_meta(heads.DCDLinearClsHead, num_classes=1000, in_channels=model.feat_dim)
     assert round(millions(model) + millions(head), 2) == expected
 
 
@@ -87,7 +87,7 @@ def test_names_and_shapes_of_the_released_models(release, network, kwargs, relea
     pytest.importorskip('mmpretrain')
     released = {our_name(name): shape for name, shape in released_shapes(release).items()}
     model = on_meta(network, **kwargs)
-    head = on_meta(DCDLinearClsHead, num_classes=1000, in_channels=model.feat_dim)
+    head = on_meta(heads.DCDLinearClsHead, num_classes=1000, in_channels=model.feat_dim)
     ours = {**model.state_dict(), **{f'classifier.0.{name}': value for name, value in head.state_dict().items()}}
     assert {name: list(value.shape) for name, value in ours.items()} == released
 

@@ -107,11 +107,11 @@ def test_zero_init_residual_happens_once():
 
 @pytest.mark.parametrize('network', [ResNet, DyConvResNet, CondConvResNet, ODConvResNet])
 @pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize('kind', ['SELayer', 'CBAM', 'ECALayer'])
-def test_recalibration_of_every_resnet(network, depth, kind):
+@pytest.mark.parametrize('kind', ['DynConvSELayer', 'DynConvCBAM', 'DynConvECALayer'])
+def test_feature_attention_of_every_resnet(network, depth, kind):
     last = {18: 2, 50: 3}[depth]
     model = network(depth, **SMALL, plugins=[dict(cfg=dict(type=kind), position=f'after_conv{last}')])
-    name = {'SELayer': 'se_layer', 'CBAM': 'cbam', 'ECALayer': 'eca_layer'}[kind]
+    name = {'DynConvSELayer': 'se_layer', 'DynConvCBAM': 'cbam', 'DynConvECALayer': 'eca_layer'}[kind]
     assert sum(key.endswith(f'.{name}') for key, _ in model.named_modules()) == sum(model.stage_blocks)
     model(torch.randn(2, 3, 32, 32))[0].square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -119,12 +119,13 @@ def test_recalibration_of_every_resnet(network, depth, kind):
 
 # in millions, with the classifier: ODConv, Tables 2, 3 and 14
 @pytest.mark.parametrize(('network', 'depth', 'kind', 'millions'), [
-    (ResNet, 18, 'SELayer', 11.78), (ResNet, 18, 'CBAM', 11.78), (ResNet, 18, 'ECALayer', 11.69),
-    (ResNet, 50, 'SELayer', 28.07), (ResNet, 50, 'CBAM', 28.07), (ResNet, 50, 'ECALayer', 25.56),
-    (ResNet, 101, 'SELayer', 49.29), (ResNet, 101, 'CBAM', 49.30), (ResNet, 101, 'ECALayer', 44.55),
-    (ODConvResNet, 18, 'SELayer', 44.99),
+    (ResNet, 18, 'DynConvSELayer', 11.78), (ResNet, 18, 'DynConvCBAM', 11.78), (ResNet, 18, 'DynConvECALayer', 11.69),
+    (ResNet, 50, 'DynConvSELayer', 28.07), (ResNet, 50, 'DynConvCBAM', 28.07), (ResNet, 50, 'DynConvECALayer', 25.56),
+    (ResNet, 101, 'DynConvSELayer', 49.29), (ResNet, 101, 'DynConvCBAM', 49.30),
+    (ResNet, 101, 'DynConvECALayer', 44.55),
+    (ODConvResNet, 18, 'DynConvSELayer', 44.99),
 ])
-def test_parameters_of_recalibrated_networks(network, depth, kind, millions):
+def test_parameters_of_networks_with_feature_attention(network, depth, kind, millions):
     position = 'after_conv2' if depth == 18 else 'after_conv3'
     with torch.device('meta'):
         model = network(depth, plugins=[dict(cfg=dict(type=kind), position=position)])
@@ -138,9 +139,9 @@ def test_plugins_as_mmdet(training, compare_networks):
     mmdet = pytest.importorskip('mmdet.models')
     plugins = [
         dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(False, True, True, False), position='after_conv3'),
-        dict(cfg=dict(type='SELayer', postfix='_1'), position='after_conv1'),
-        dict(cfg=dict(type='SELayer', postfix='_2'), position='after_conv2'),
-        dict(cfg=dict(type='ECALayer'), stages=(True, False, False, True), position='after_conv2'),
+        dict(cfg=dict(type='DynConvSELayer', postfix='_1'), position='after_conv1'),
+        dict(cfg=dict(type='DynConvSELayer', postfix='_2'), position='after_conv2'),
+        dict(cfg=dict(type='DynConvECALayer'), stages=(True, False, False, True), position='after_conv2'),
     ]
     networks = [network(depth=50, plugins=copy.deepcopy(plugins), norm_eval=False, **SMALL, out_indices=(0, 3))
                 for network in (ResNet, mmdet.ResNet)]
@@ -153,7 +154,7 @@ def test_se_as_mmpretrain():
     reference = pytest.importorskip('mmpretrain.models').SEResNet
     torch.manual_seed(0)
     theirs = reference(50, se_ratio=4, **SMALL)
-    ours = ResNet(50, **SMALL, plugins=[dict(cfg=dict(type='SELayer', ratio=4), position='after_conv3')])
+    ours = ResNet(50, **SMALL, plugins=[dict(cfg=dict(type='DynConvSELayer', ratio=4), position='after_conv3')])
     state = theirs.state_dict()
     for key in list(state):
         if '.se_layer.conv' in key:
@@ -169,12 +170,12 @@ def test_se_as_mmpretrain():
 
 
 @pytest.mark.parametrize(('plugin', 'words'), [
-    (dict(cfg=dict(type='SELayer')), "'position'"),
-    (dict(cfg=dict(type='SELayer'), position='after_conv1', stage=1), "'stages'"),
-    ('SELayer', 'plugins must be dicts'),
-    (dict(cfg=dict(type='SELayer'), position='after_conv3'), r"\['after_conv1', 'after_conv2'\]"),
-    (dict(cfg=dict(type='SELayer'), position='after_conv1', stages=(True, )), 'num_stages=4'),
-    (dict(cfg=dict(type='SELayer', ratio=0), position='after_conv1'), 'ratio'),
+    (dict(cfg=dict(type='DynConvSELayer')), "'position'"),
+    (dict(cfg=dict(type='DynConvSELayer'), position='after_conv1', stage=1), "'stages'"),
+    ('DynConvSELayer', 'plugins must be dicts'),
+    (dict(cfg=dict(type='DynConvSELayer'), position='after_conv3'), r"\['after_conv1', 'after_conv2'\]"),
+    (dict(cfg=dict(type='DynConvSELayer'), position='after_conv1', stages=(True, )), 'num_stages=4'),
+    (dict(cfg=dict(type='DynConvSELayer', ratio=0), position='after_conv1'), 'ratio'),
 ])
 def test_bad_plugins(plugin, words):
     with pytest.raises(ValueError, match=words):
@@ -182,10 +183,10 @@ def test_bad_plugins(plugin, words):
 
 
 def test_two_plugins_of_one_name():
-    plugin = dict(cfg=dict(type='ECALayer'), position='after_conv1')
+    plugin = dict(cfg=dict(type='DynConvECALayer'), position='after_conv1')
     with pytest.raises(ValueError, match="plugins has two named 'eca_layer' in one block; .*postfix"):
         ResNet(18, **SMALL, plugins=[plugin, plugin])
-    assert plugin == dict(cfg=dict(type='ECALayer'), position='after_conv1')
+    assert plugin == dict(cfg=dict(type='DynConvECALayer'), position='after_conv1')
 
 
 @pytest.mark.parametrize(('name', 'value'), [

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import build_plugin_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from dynconv_mm.layers import CBAM, ECALayer, SELayer
@@ -75,14 +76,21 @@ def test_kernel_size_of_eca(channels, size):
 
 
 @pytest.mark.parametrize(('kind', 'shapes'), [
-    ('SELayer', {'mlp.fc1.weight': (4, 64, 1, 1), 'mlp.fc2.weight': (64, 4, 1, 1)}),
-    ('CBAM', {'mlp.fc1.weight': (4, 64, 1, 1), 'mlp.fc2.weight': (64, 4, 1, 1), 'spatial_conv.weight': (1, 2, 7, 7)}),
-    ('ECALayer', {'conv.weight': (1, 1, 3)}),
+    ('DynConvSELayer', {'mlp.fc1.weight': (4, 64, 1, 1), 'mlp.fc2.weight': (64, 4, 1, 1)}),
+    ('DynConvCBAM', {'mlp.fc1.weight': (4, 64, 1, 1), 'mlp.fc2.weight': (64, 4, 1, 1),
+                     'spatial_conv.weight': (1, 2, 7, 7)}),
+    ('DynConvECALayer', {'conv.weight': (1, 1, 3)}),
 ])
 def test_as_plugin_of_mmcv(kind, shapes):
     name, layer = build_plugin_layer(dict(type=kind), postfix='_2', in_channels=64)
-    assert name == {'SELayer': 'se_layer_2', 'CBAM': 'cbam_2', 'ECALayer': 'eca_layer_2'}[kind]
+    assert name == {'DynConvSELayer': 'se_layer_2', 'DynConvCBAM': 'cbam_2', 'DynConvECALayer': 'eca_layer_2'}[kind]
     assert {key: tuple(tensor.shape) for key, tensor in layer.state_dict().items()} == shapes
+
+
+def test_the_registry_has_room_for_the_same_names_of_others():
+    for kind in LAYERS:
+        assert MODELS.module_dict[f'DynConv{kind.__name__}'] is kind
+        assert kind.__name__ not in MODELS.module_dict
 
 
 @pytest.mark.parametrize('kind', LAYERS)

@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all, so that a training can be killed at any moment and resumed."""
+"""Checkpoints that are written atomically, so that a training can be killed at any moment and resumed."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,24 +9,24 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...whole_file import remove_leftovers, whole_file
+from ...atomic_write import atomic_write, remove_leftovers
 
-BACKEND = 'dynconv_mm_whole_file'
+BACKEND = 'dynconv_mm_atomic'
 
 
-class WholeFileBackend(LocalBackend):
+class AtomicBackend(LocalBackend):
     """mmengine's backend of local files, which takes a file's place when all of it is written."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file."""
-        with whole_file(filepath) as partial:
+        with atomic_write(filepath) as partial:
             super().put(obj, partial)
 
 
-register_backend(BACKEND, WholeFileBackend, force=True)
+register_backend(BACKEND, AtomicBackend, force=True)
 
 
-class LateRemoval(WholeFileBackend):
+class LateRemoval(AtomicBackend):
     """Which notes what to remove, and leaves it for later."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class LateRemoval(WholeFileBackend):
         self.outdated.append(str(filepath))
 
 
-@HOOKS.register_module()
-class WholeCheckpointHook(CheckpointHook):
+@HOOKS.register_module(['AtomicCheckpointHook', 'WholeCheckpointHook'])
+class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, after which a training that was killed at any moment can be resumed.
 
     mmengine writes a checkpoint into its place and first removes those that ``max_keep_ckpts`` does not keep: killed
@@ -46,7 +46,7 @@ class WholeCheckpointHook(CheckpointHook):
     ``max_keep_ckpts=1`` without any other. Here a file takes its place when it is whole, then ``last_checkpoint`` names
     it, and what is outdated goes last. What a killed training has left half-written is removed when it is resumed.
 
-    In any config: ``default_hooks = dict(checkpoint=dict(type='WholeCheckpointHook'))``. On other than local storage
+    In any config: ``default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))``. On other than local storage
     files are written as mmengine's backend writes them, and in the same order.
 
     Args:
@@ -65,7 +65,7 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """As ``CheckpointHook``, but the best one before goes when the new one is written."""
-        if not self.save_best or not isinstance(self.file_backend, WholeFileBackend):
+        if not self.save_best or not isinstance(self.file_backend, AtomicBackend):
             super()._save_best_checkpoint(runner, metrics)
             return
         backend, self.file_backend = self.file_backend, LateRemoval()
@@ -93,7 +93,7 @@ class WholeCheckpointHook(CheckpointHook):
                                meta=meta, by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
         if not is_main_process():
             return
-        with whole_file(Path(runner.work_dir, 'last_checkpoint')) as partial:
+        with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as partial:
             partial.write_text(self.last_ckpt)
         if outdated is not None:
             if self.file_backend.isfile(outdated):
@@ -103,3 +103,6 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _path_of(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+
+WholeCheckpointHook = AtomicCheckpointHook  # as configs of before 0.1.0 name it

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import pytest
 
-from dynconv_mm.whole_file import remove_leftovers, whole_file
+from dynconv_mm.atomic_write import atomic_write, remove_leftovers
 
 
 def test_it_makes_folders_and_leaves_nothing_beside_the_file(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'table.md'
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         assert partial.suffix == '.md'
         partial.write_text('whole')
         assert not path.exists()
@@ -19,7 +19,7 @@ def test_it_makes_folders_and_leaves_nothing_beside_the_file(tmp_path):
 def test_a_failure_leaves_the_old_file(tmp_path):
     path = tmp_path / 'table.md'
     path.write_text('old')
-    with pytest.raises(KeyError), whole_file(path) as partial:
+    with pytest.raises(KeyError), atomic_write(path) as partial:
         partial.write_text('ne')
         raise KeyError
     assert path.read_text() == 'old'
@@ -30,7 +30,7 @@ def test_leftovers_of_killed_writes_are_removed(tmp_path):
     kept = [tmp_path / name for name in ('.table.md', '.cache.12345678', '.other.md.abcdefgh', 'table.md.abcdefgh')]
     for path in kept:
         path.mkdir()
-    (kept[2] / 'notes.txt').touch()  # not what whole_file writes
+    (kept[2] / 'notes.txt').touch()  # not what atomic_write writes
     (kept[1] / 'file').touch()
     for name in ('.table.md.a1b2c3_d', '.empty.pth.00000000'):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written atomically: whole, or not at all."""
 from __future__ import annotations
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path to write to, which takes ``path``'s place when all is written.
 
     If the block fails, ``path`` is as it was, and nothing is left beside it. Missing folders are made.
@@ -30,7 +30,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what calls of :func:`whole_file` that were killed have left in a folder, of which none may be running."""
+    """Remove what calls of :func:`atomic_write` that were killed have left in a folder; none may be running there."""
     for partial in Path(folder).glob('.*.*'):
         name = re.fullmatch(r'\.(.+)\.[a-z0-9_]{8}', partial.name)
         if name and partial.is_dir() and all(file.name == name[1] for file in partial.iterdir()):

@@ -1,6 +1,8 @@
-"""Recalibration of a layer's output features by attention, with which ODConv's Table 2 compares: SE, CBAM, ECA.
+"""Attention to the features that a layer puts out, with which ODConv's Table 2 compares: SE, CBAM, ECA.
 
 They are plugins as mmcv's: ``build_plugin_layer`` builds them, and a backbone's ``plugins`` argument places them.
+Many packages have modules of these names, so that in the registry they are called ``DynConvSELayer``, ``DynConvCBAM``
+and ``DynConvECALayer``.
 """
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class ChannelMLP(nn.Module):
         return self.fc2(F.relu(self.fc1(pooled)))[:, :, None, None]
 
 
-@MODELS.register_module()
+@MODELS.register_module('DynConvSELayer')
 class SELayer(nn.Module):
     r"""Squeeze and excitation (Hu et al., CVPR 2018).
 
@@ -67,7 +69,7 @@ class SELayer(nn.Module):
         return x * self.mlp(F.adaptive_avg_pool2d(x, 1)).sigmoid()
 
 
-@MODELS.register_module()
+@MODELS.register_module('DynConvCBAM')
 class CBAM(nn.Module):
     r"""Convolutional block attention module (Woo et al., ECCV 2018): attention to channels, then to places.
 
@@ -103,7 +105,7 @@ class CBAM(nn.Module):
         return x * self.spatial_conv(places).sigmoid()
 
 
-@MODELS.register_module()
+@MODELS.register_module('DynConvECALayer')
 class ECALayer(nn.Module):
     r"""Efficient channel attention (Wang et al., CVPR 2020).
 

@@ -8,11 +8,13 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dynconv_mm.engine.hooks import whole_checkpoint
+import dynconv_mm
+from dynconv_mm.engine.hooks import atomic_checkpoint
 
 
 class ToyModel(BaseModel):
@@ -61,11 +63,15 @@ def train(tmp_path, monkeypatch):
     return run
 
 
+def test_the_name_in_older_configs_builds():
+    assert HOOKS.get('WholeCheckpointHook') is dynconv_mm.WholeCheckpointHook is dynconv_mm.AtomicCheckpointHook
+
+
 @pytest.mark.parametrize('options', [dict(interval=1), dict(interval=1, max_keep_ckpts=1),
                                      dict(interval=2, max_keep_ckpts=2, save_best='score', rule='greater')], ids=str)
 def test_it_keeps_what_mmengine_keeps(train, options):
     left = []
-    for hook in ('CheckpointHook', 'WholeCheckpointHook'):
+    for hook in ('CheckpointHook', 'AtomicCheckpointHook'):
         folder = Path(train(hook, type=hook, **options).work_dir)
         latest = Path((folder / 'last_checkpoint').read_text()).name
         kept = torch.load(folder / latest, weights_only=False)['message_hub']['runtime_info'].get('keep_ckpt_ids')
@@ -83,9 +89,9 @@ def test_order(train, monkeypatch):
         monkeypatch.setattr(owner, name, lambda self, *args: events.append((what, Path(str(args[-1])).name))
                             or method(self, *args))
 
-    note(whole_checkpoint.WholeFileBackend, 'put', 'written')
+    note(atomic_checkpoint.AtomicBackend, 'put', 'written')
     note(LocalBackend, 'remove', 'removed')
-    train('order', type='WholeCheckpointHook', interval=1, max_keep_ckpts=1, save_best='score', rule='greater')
+    train('order', type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1, save_best='score', rule='greater')
     for old, new in (('epoch_1.pth', 'epoch_2.pth'), ('best_score_epoch_1.pth', 'best_score_epoch_2.pth')):
         assert events.index(('written', new)) < events.index(('removed', old))
 
@@ -97,8 +103,8 @@ def test_other_storage_is_left_to_mmengine(train, monkeypatch):
         pass
 
     monkeypatch.setattr('mmengine.hooks.checkpoint_hook.get_file_backend', lambda *_, **__: Elsewhere())
-    monkeypatch.setattr(whole_checkpoint.WholeFileBackend, 'put', lambda *_: pytest.fail('writes to a local file'))
-    runner = train('elsewhere', type='WholeCheckpointHook', interval=1, save_best='score', rule='greater')
+    monkeypatch.setattr(atomic_checkpoint.AtomicBackend, 'put', lambda *_: pytest.fail('writes to a local file'))
+    runner = train('elsewhere', type='AtomicCheckpointHook', interval=1, save_best='score', rule='greater')
     assert Path(runner.work_dir, 'epoch_3.pth').is_file()
 
 
@@ -106,5 +112,5 @@ def test_a_training_resumed_cleans_up(train, tmp_path):
     partial = tmp_path / 'again' / '.epoch_1.pth.abcd1234'
     partial.mkdir(parents=True)
     (partial / 'epoch_1.pth').write_bytes(b'half')
-    train('again', type='WholeCheckpointHook', interval=1)
+    train('again', type='AtomicCheckpointHook', interval=1)
     assert not partial.exists()
