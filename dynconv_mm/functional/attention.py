@@ -60,17 +60,17 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
     call = Attention(input, fc, norm, heads, temperature, pool_size)
     if is_recorded():
         return _reference(call)
-    if input.dim() != 4:
-        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
-    if input.shape[1] != fc.weight.shape[1]:
-        raise ValueError(f'Given weight of size {list(fc.weight.shape)}, expected input{list(input.shape)} to have '
-                         f'{fc.weight.shape[1]} channels, but got {input.shape[1]} channels instead')
     enabled = switch.here.get()
     for name, backend in BACKENDS.items():
         if name in (switch.default if enabled is None else enabled):
             attentions = backend(call)
             if attentions is not None:
                 return attentions
+    if input.dim() != 4:
+        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
+    if input.shape[1] != fc.weight.shape[1]:
+        raise ValueError(f'Given weight of size {list(fc.weight.shape)}, expected input{list(input.shape)} to have '
+                         f'{fc.weight.shape[1]} channels, but got {input.shape[1]} channels instead')
     return _reference(call)
 
 

@@ -18,47 +18,51 @@ NO_NORM = (None, None, None, None, 0.)
 def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
-    weights, biases = [], []
-    for layer in (fc, *[head.fc for head in heads.values()]):
-        own = layer._parameters
-        if type(layer).forward is not fully_connected or 'weight' not in own or not is_plain(layer):
-            return None
-        weights.append(own['weight'])
-        biases.append(own['bias'])
     without = norm is None or type(norm) is nn.Identity and is_plain(norm)
-    of_norm = NO_NORM if without else batch_norm_of(norm)
-    if of_norm is None or pool_size > 1:
+    of_norm, own = NO_NORM if without else batch_norm_of(norm), _parameters(fc)
+    if of_norm is None or own is None or pool_size > 1:
         return None
-    tensors = (x, *weights, *biases, *of_norm[:4], temperature)
+    hidden, channels = own['weight'].shape[:2]
+    # tensors, and how many numbers each must have
+    parts = [(own['weight'], hidden * channels), (own['bias'], hidden), *[(tensor, hidden) for tensor in of_norm[:4]],
+             (temperature, 1)]
+    lengths = []
+    for head in heads.values():
+        own = _parameters(head.fc)
+        if own is None:
+            return None
+        length = own['weight'].shape[0]
+        lengths.append(length)
+        parts += (own['weight'], length * hidden), (own['bias'], length)
+    tensors = [x, *[tensor for tensor, _ in parts]]
     if not is_plain_eager(*tensors) or records_gradients(*tensors) or refuses(x, 'attention'):
         return None
-    batch, channels, height, width = x.shape
-    (hidden, *_), *lengths = [weight.shape for weight in weights]
-    lengths = tuple([shape[0] for shape in lengths])
-    pixels = height * width
-    threads = torch.get_num_threads()
+    batch, _, height, width = x.shape
+    pixels, threads = height * width, torch.get_num_threads()
     if threads > 1 and batch * hidden * (channels + sum(lengths)) > SERIAL_PRODUCTS:
         return None
     if not x.is_contiguous() or threads > 1 and x.numel() > SERIAL_PRODUCTS:
         x, pixels = x.mean((2, 3)), 1
-    at = addresses(x.dtype, (x, batch * channels * pixels), (temperature, 1), (weights[0], hidden * channels),
-                   (biases[0], hidden), *[(tensor, hidden) for tensor in of_norm[:4]],
-                   *[(weight, length * hidden) for weight, length in zip(weights[1:], lengths)],
-                   *[(bias, length) for bias, length in zip(biases[1:], lengths)])
+    at = addresses(x.dtype, (x, batch * channels * pixels), *parts)
     if at is None:
         return None
-    results = [x.new_empty(batch, length) for length in lengths]
-    count = 8 + len(lengths)
-    # of several kernels: softmax over each one's attention
-    softmax = tuple([length // head.copies if head.softmax else 0 for length, head in zip(lengths, heads.values())])
-    load('attention').attend(ZEROS[x.dtype], at[0], batch, channels, pixels, at[2], at[3], hidden, *at[4:8], of_norm[4],
-                             tuple(at[8:count]), tuple(at[count:]), lengths, softmax, at[1],
-                             tuple([result.data_ptr() for result in results]))
-    attentions = dict(zip(heads, results))
+    attentions, numbers = {}, []
+    for index, (name, head) in enumerate(heads.items()):
+        attentions[name] = result = x.new_empty(batch, lengths[index])
+        span = lengths[index] // head.copies if head.softmax else 0
+        numbers += at[8 + 2 * index], at[9 + 2 * index], lengths[index], span, result.data_ptr()
+    load('attention').attend(ZEROS[x.dtype], at[0], batch, channels, pixels, at[1], at[2], hidden, *at[3:7], of_norm[4],
+                             at[7], tuple(numbers))
     for name, head in heads.items():
         if head.copies > 1:
             attentions[name] = attentions[name].unflatten(1, (head.copies, -1))
     return attentions
+
+
+def _parameters(fc: nn.Module) -> dict[str, Tensor | None] | None:
+    """Those of a fully connected layer, if to call it is to apply them, and nothing else."""
+    own = fc._parameters
+    return own if type(fc).forward is fully_connected and 'weight' in own and is_plain(fc) else None
 
 
 BACKENDS['numba'] = attention

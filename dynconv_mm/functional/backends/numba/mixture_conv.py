@@ -21,19 +21,19 @@ def mixture_conv(m: Mixture) -> Tensor:
         return MIXTURE_CONV.reference(m if m.norm is None else MIXTURE_CONV.fold_norm(m))
     kernels, bias = made
     if m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups:
-        y = depthwise_conv2d(m.input, kernels.flatten(0, 1), bias, *m[7:10])
+        y = depthwise_conv2d(m.input, kernels, bias, *m[7:10])
         if y is not None:
             return y
-    if len(kernels) == 1:
-        return F.conv2d(m.input, kernels[0], bias, *m[7:11])
-    return convolve_samples(m.input, kernels, bias, *m[7:11])
+    if len(m.input) == 1:
+        return F.conv2d(m.input, kernels, bias, *m[7:11])
+    return convolve_samples(m.input, kernels.unflatten(0, (-1, m.weight.shape[1])), bias, *m[7:11])
 
 
 def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
     """Each sample's kernel with all of its attentions and the scale of the norm, and the bias.
 
     Returns:
-        tuple: Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width] and Tensor[out_channels]
+        tuple: Tensor[batch * out_channels, in_channels / groups, kernel_height, kernel_width] and Tensor[out_channels]
         or None; None unless all tensors are of the features' type and lie on the CPU.
     """
     x, weight, bias = m[:3]
@@ -56,7 +56,7 @@ def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
         rows += [attention.data_ptr(), attention.stride(0)]
     if at is None:
         return None
-    mixed = scratch('kernels', (batch, *weight.shape[1:]), weight)
+    mixed = scratch('kernels', (batch * out_channels, channels, height, width), weight)
     offset = bias if m.norm is None else scratch('offset', (out_channels, ), weight)
     load('mixture_conv').mix_and_scale(ZEROS[dtype], at[0], batch, n, m.groups, out_channels // m.groups, channels,
                                        height * width, *rows, *at[1:], of_norm[4], mixed.data_ptr(),

@@ -46,16 +46,16 @@ def scale_and_shift(zero, mean, variance, gain, shift, conv_bias, eps, channels,
 
 
 @compiled
-def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, variance, gain, shift, eps, heads,
-           biases, lengths, softmax, temperature, attentions):
+def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, variance, gain, shift, eps,
+           temperature, heads):
     """Pool → FC → batch norm → ReLU → heads → sigmoid or softmax.
 
-    ``heads``, ``biases``, ``lengths``, ``softmax`` and ``attentions`` are tuples: of each head a weight, a bias, a number
-    of logits, over how many of them softmax is taken, 0 where sigmoid is the activation, and the result.
+    ``heads`` are five numbers of each head: weight, bias, number of logits, over how many of them softmax is taken, 0
+    where sigmoid is the activation, and the result.
 
     Shape:
-        features [batch, channels, pixels], fc [hidden, channels], fc_bias, mean, variance, gain, shift [hidden], each
-        of heads [length, hidden], each of biases [length], temperature [1], each of attentions [batch, length].
+        features [batch, channels, pixels], fc [hidden, channels], fc_bias, mean, variance, gain, shift [hidden],
+        temperature [1]; of a head: weight [length, hidden], bias [length], result [batch, length].
     """
     x, w = pointer(features, zero), pointer(fc, zero)
     tau = pointer(temperature, zero)[0]
@@ -75,19 +75,19 @@ def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, v
                 total += w[unit * channels + channel] * pooled[sample, channel]
             value = total * scale + offset
             relu[sample, unit] = 0 if value <= 0 else value  # NaN stays
-    for head in range(len(heads)):
-        v, result, length = pointer(heads[head], zero), pointer(attentions[head], zero), lengths[head]
+    for head in range(0, len(heads), 5):
+        v, bias, length, span = pointer(heads[head], zero), heads[head + 1], heads[head + 2], heads[head + 3]
+        result = pointer(heads[head + 4], zero)
         for logit in range(length):
-            offset = pointer(biases[head], zero)[logit] if biases[head] else zero
+            offset = pointer(bias, zero)[logit] if bias else zero
             for sample in range(batch):
                 total = zero
                 for unit in range(hidden):
                     total += v[logit * hidden + unit] * relu[sample, unit]
                 total = (total + offset) / tau
-                if not softmax[head]:
+                if not span:
                     total = 1 / (1 + np.exp(-total))
                 result[sample * length + logit] = total
-        span = softmax[head]
         for first in range(0, batch * length if span else 0, max(span, 1)):
             highest = result[first]
             for i in range(first, first + span):
