@@ -16,18 +16,16 @@ from .engine.hooks import (  # noqa: E402
 )
 from .evaluation import PanopticQualityMetric  # noqa: E402
 from .layers import (  # noqa: E402
-    CBAM,
     CondConv2d,
     DCDC2d,
     DCDConv2d,
     DyConv2d,
-    ECALayer,
     Involution2d,
     ODConv2d,
-    SELayer,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
+    CBAM,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
@@ -35,9 +33,11 @@ from .models import (  # noqa: E402
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    ECALayer,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SELayer,
 )
 from .version import __version__  # noqa: E402
 

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..layers.dcd import DCDConv2d
-from ..layers.dcd_base import DynamicFusion
+from ..layers.dcd_base import DCDBase
 from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
@@ -27,7 +27,7 @@ class PhiVariance:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._fusions = {name: layer for name, layer in find_layers(model, DynamicFusion).items()
+        self._fusions = {name: layer for name, layer in find_layers(model, DCDBase).items()
                          if layer.latent_channels}
         self._phi: dict[str, RunningStatistics] = {}
         self._inputs: dict[str, RunningStatistics] = {}

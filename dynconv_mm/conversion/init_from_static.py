@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import DCDC2d, DCDConv2d, Involution2d
 from ..layers.condconv import CondConvLinear
-from ..layers.dcd_base import DynamicFusion
+from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.static_conv import StaticConv2d
 
@@ -64,7 +64,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     if isinstance(dynamic, (MixtureConv2d, CondConvLinear)):
         dynamic.weight.copy_(_parted(weight, len(dynamic.weight), noise) / dynamic.neutralize_attention())
         holder = dynamic
-    elif isinstance(dynamic, DynamicFusion):
+    elif isinstance(dynamic, DCDBase):
         dynamic.neutralize_attention()
         dynamic.static_matrix().weight.copy_(weight)
         holder = dynamic if isinstance(dynamic, DCDConv2d) else dynamic.static_matrix()
@@ -124,7 +124,7 @@ def _padding(conv: nn.Module) -> tuple[int, int] | str:
 
 
 def _check_linear(static: nn.Linear, dynamic: nn.Module) -> None:
-    if isinstance(dynamic, DynamicFusion) and not isinstance(dynamic, DCDConv2d):
+    if isinstance(dynamic, DCDBase) and not isinstance(dynamic, DCDConv2d):
         target = dynamic.static_matrix()
     elif isinstance(dynamic, (CondConvLinear, nn.Linear)):
         target = dynamic

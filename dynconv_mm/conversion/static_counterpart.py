@@ -8,14 +8,14 @@ from torch import nn
 from ..compat.optional import import_optional
 from ..layers import DCDC2d, DCDConv2d, Involution2d
 from ..layers.condconv import CondConvLinear, CondConvRouting
-from ..layers.dcd_base import DynamicFusion
+from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
 
 
 def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
     """By name, the layers of a model that can start as static ones, see :func:`static_layer`."""
     return {name: layer for name, layer in model.named_modules()
-            if isinstance(layer, (MixtureConv2d, CondConvLinear, DynamicFusion))}
+            if isinstance(layer, (MixtureConv2d, CondConvLinear, DCDBase))}
 
 
 def layers_without_static(model: nn.Module) -> dict[str, nn.Module]:
@@ -39,7 +39,7 @@ def static_layer(layer: nn.Module) -> nn.Module:
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
     if isinstance(layer, CondConvLinear):
         return nn.Linear(*reversed(layer.weight.shape[1:]))
-    if isinstance(layer, DynamicFusion):
+    if isinstance(layer, DCDBase):
         heads = import_optional('mmpretrain.models.heads', 'DCDLinearClsHead')
         return heads.LinearClsHead(layer.num_classes, layer.in_channels)
     raise ValueError(f'layer must be one that has a static counterpart, but is a {type(layer).__name__}')

@@ -27,6 +27,7 @@ from . import switch
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 # torch.export says so from torch 2.7 on
 _is_exporting = getattr(torch.compiler, 'is_exporting', bool)
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 _AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -106,11 +107,12 @@ class Operator:
             return self.graph(self.fold_norm(call) if has_norm else call)
         if not is_plain_eager(*tensors) or x.shape[0] == 0:
             return self.reference(self.fold_norm(call) if has_norm else call)
-        backend = self.choose(call, plan, records_gradients(*tensors))
+        needs_grad = records_gradients(*tensors)
+        backend = self.choose(call, plan, needs_grad)
         if has_norm and not backend.takes_norm:
             call = self.fold_norm(call)
         try:
-            y = execute(self, backend, call)
+            y = execute(self, backend, call) if needs_grad else backend.forward(call)
         except RuntimeError as error:
             y = self._with_least_memory(call, backend, error)
         if not x.is_contiguous() and is_channels_last(x):
@@ -225,7 +227,7 @@ def is_plain_eager(*tensors: Tensor | None) -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None \
             or forward_ad._current_level >= 0:
         return False
-    for tensor in tensors:
+    for tensor in tensors:  # noqa: SIM110  a generator takes twice as long
         if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
             return False
     return True
@@ -242,7 +244,7 @@ def records_gradients(*tensors: Tensor | None) -> bool:
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     """The dtype in which autocast runs a convolution of ``tensor``, or None where it leaves it as it is."""
-    if not isinstance(tensor, Tensor):  # a stand-in of torch.fx
+    if not _is_any_autocast_enabled() or not isinstance(tensor, Tensor):  # but a stand-in of torch.fx
         return None
     kind = tensor.device.type
     if kind == 'meta' or tensor.dtype == torch.float64:

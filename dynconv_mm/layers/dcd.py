@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
 from .conv_arguments import ConvArguments, check_input
-from .dcd_base import DynamicFusion, StaticMatrix
+from .dcd_base import DCDBase, StaticMatrix
 
 torch.fx.wrap('check_input')
 torch.fx.wrap('sample_conv2d')
@@ -63,7 +63,7 @@ VARIANTS: dict[str, Callable[[int, int], Rule]] = dict(
 
 
 @MODELS.register_module()
-class DCDConv2d(ConvArguments, DynamicFusion):
+class DCDConv2d(ConvArguments, DCDBase):
     r"""A static convolution with dynamic channel-wise attention, and a dynamic residual of low rank (DCD, Eq. 6).
 
     .. math:: W(x) = \Lambda(x) W_0 + P \Phi(x) Q^T

@@ -62,7 +62,7 @@ def hard_sigmoid(z: Tensor) -> Tensor:
     return F.relu6(z + 3) / 3  # the gradient of F.hardsigmoid has the precision of float32 in float64 too
 
 
-class DynamicFusion(nn.Module):
+class DCDBase(nn.Module):
     """Base of DCD's layers: Λ(x) and Φ(x) from pooled features, and what Φ does to latent channels.
 
     Modules and their names are the released code's: ``fc``, ``fc_scale`` (Λ), ``fc_phi`` (Φ), ``bn1``, ``bn2``,

@@ -12,11 +12,12 @@ from .backbones import (
     ODConvResNet,
     RedNet,
 )
+from .plugins import CBAM, ECALayer, SELayer
 
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
-    'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DyConvMobileNetV2',
-    'DyConvResNet', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet'
+    'CBAM', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
+    'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer'
 ]
 
 

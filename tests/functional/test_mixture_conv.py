@@ -27,8 +27,8 @@ GRADCHECK_CASES = {  # for plans that do not serve the most general one
     'mix_after': CASE._replace(attentions=dict(SHARED, spatial='absent')),
     'shifted': CASE._replace(group_channels=1),
 }
-# in channels_last with one output channel, whose stride then says nothing: unless it is what torch itself would give it,
-# torch's backward pass takes the kernel for one of another order
+# in channels_last with one output channel, whose stride then says nothing: unless it is what torch itself would give
+# it, torch's backward pass takes the kernel for one of another order
 ONE_OUTPUT = CASE._replace(batch=1, n=1, group_outputs=1, kernel=(1, 3), size=(1, 3), attentions=SHARED, bias=False,
                            arguments=dict(stride=(1, 1), padding=(0, 0), dilation=(1, 1)),
                            layouts=dict(input='channels_last', weight='channels_last'))

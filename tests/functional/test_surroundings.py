@@ -176,7 +176,8 @@ def test_vmap(layer, x):
 
 
 def test_derivatives_of_derivatives_by_transforms():
-    x, weight, attention = torch.randn(2, 3, 4, 5).double(), torch.randn(2, 3, 3, 3, 3).double(), torch.rand(2, 2).double()
+    x, weight, attention = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, 4, 5), (2, 3, 3, 3, 3),
+                                                                                  (2, 2)))
 
     def loss(weight: Tensor) -> Tensor:
         return mixture_conv2d(x, weight, kernel_attention=attention).square().sum()

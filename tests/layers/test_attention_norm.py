@@ -32,7 +32,8 @@ def test_batch_norms_agree(norm_type, batch):
 @pytest.mark.parametrize('norm_type', ['BN', 'SyncBN'])
 @pytest.mark.filterwarnings('ignore:An attention got a single sample')
 def test_maps_have_statistics_from_two_values_on(norm_type, batch, size, statistics):
-    norm, maps = build_attention_norm(dict(type=norm_type), 4, maps=True).double(), torch.randn(batch, 4, size, size).double()
+    norm = build_attention_norm(dict(type=norm_type), 4, maps=True).double()
+    maps = torch.randn(batch, 4, size, size).double()
     normalised = normalize_hidden(norm.train(), maps)
     mean, var = (maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)) if statistics else (torch.zeros(4), 1)
     torch.testing.assert_close(normalised, (maps - mean.view(1, 4, 1, 1)) / torch.as_tensor(var + 1e-5).sqrt().view(

@@ -1,8 +1,6 @@
-"""The ways to execute the operators, which they enter themselves into; what comes first is preferred at equal cost."""
-# isort: off
-from .numba import enable_numba
-from .numba import attention, batch_norm, depthwise, involution, mixture_conv
+"""The ways to execute the operators, which enter themselves when they are imported."""
+from . import fold, graph, im2col, library, mix_after, products, shared, shifted  # noqa: F401
+from .numba import attention, batch_norm, depthwise, enable_numba, involution, mixture_conv  # noqa: F401
 from .triton import enable_triton
-from . import fold, graph, im2col, library, mix_after, products, shared, shifted
 
 __all__ = ['enable_numba', 'enable_triton']

@@ -5,11 +5,11 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_positive_int
-from ...layers.dcd_base import DynamicFusion, StaticMatrix
+from ...layers.dcd_base import DCDBase, StaticMatrix
 from .dropout_linear_cls_head import check_dropout
 
 
-class DCDLinearClsHead(ClsHead, DynamicFusion):
+class DCDLinearClsHead(ClsHead, DCDBase):
     """A dynamic linear classifier, Λ(x) (W₀x + b) + P (BN(Φ(x) u) + u) with u = BN(Qᵀx), as released.
 
     Parameter names are those of the released classifier (``cls.weight``, ``fc_phi.weight``, …).

@@ -87,11 +87,11 @@ def addresses(dtype: torch.dtype, *tensors: tuple[Tensor | None, int]) -> list[i
     for tensor, numbers in tensors:
         if tensor is None:
             result.append(0)
-        elif tensor.dtype is dtype and tensor.is_cpu and tensor.is_contiguous() and tensor.numel() == numbers \
-                and not tensor.is_neg():
-            result.append(tensor.data_ptr())
-        else:
+        elif tensor.dtype is not dtype or not tensor.is_cpu or tensor.numel() != numbers or not tensor.is_contiguous() \
+                or tensor.is_neg():
             return None
+        else:
+            result.append(tensor.data_ptr())
     return result
 
 

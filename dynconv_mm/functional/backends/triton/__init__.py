@@ -1,8 +1,8 @@
 """The switch of the Triton kernels: off unless asked for, and importable where Triton is not installed.
 
 The kernels serve CUDA tensors. They are checked in Triton's interpreter and compiled for sm_80 and sm_90, but
-not yet run on a GPU, hence the switch. Their modules, ``mixture_conv`` and ``involution``, import Triton, when the switch is
-first on.
+not yet run on a GPU, hence the switch. Their modules, ``mixture_conv`` and ``involution``, import Triton, when they are
+first needed.
 """
 from __future__ import annotations
 

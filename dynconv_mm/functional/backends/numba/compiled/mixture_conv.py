@@ -12,9 +12,9 @@ from .common import compiled, pointer
 
 
 @compiled
-def mix_and_scale(zero, bank, batch, n, groups, filters, channels, area, kernel, kernel_stride, spatial,
-                  spatial_stride, channel, channel_stride, filter_, filter_stride, mean, variance, gain, shift, conv_bias,
-                  eps, mixed, offset):
+def mix_and_scale(zero, bank, batch, n, groups, filters, channels, area, kernel, kernel_stride, spatial, spatial_stride,
+                  channel, channel_stride, filter_, filter_stride, mean, variance, gain, shift, conv_bias, eps, mixed,
+                  offset):
     """Each sample's Σ_i α_wi W_i times the attentions that all kernels share and the scale of a norm, and what that
     norm adds.
 

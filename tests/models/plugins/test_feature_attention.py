@@ -12,7 +12,7 @@ from mmcv.cnn import build_plugin_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from dynconv_mm.layers import CBAM, ECALayer, SELayer
+from dynconv_mm.models import CBAM, ECALayer, SELayer
 
 LAYERS = [SELayer, CBAM, ECALayer]
 

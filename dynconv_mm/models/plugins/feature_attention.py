@@ -13,8 +13,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv_arguments import check_positive_int
-from .fully_connected import FullyConnected
+from ...layers.conv_arguments import check_positive_int
+from ...layers.fully_connected import FullyConnected
 
 
 class ChannelMLP(nn.Module):
