@@ -1,7 +1,6 @@
 """Attentions of features: pool → FC → norm → ReLU → one FC a head → sigmoid or softmax."""
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -59,7 +58,7 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
             return attention(input, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
     if is_recorded():
-        return _reference(call)
+        return _reference(call, True)
     enabled = switch.here.get()
     for name, backend in BACKENDS.items():
         if name in (switch.default if enabled is None else enabled):
@@ -71,7 +70,7 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
     if input.shape[1] != fc.weight.shape[1]:
         raise ValueError(f'Given weight of size {list(fc.weight.shape)}, expected input{list(input.shape)} to have '
                          f'{fc.weight.shape[1]} channels, but got {input.shape[1]} channels instead')
-    return _reference(call)
+    return _reference(call, False)
 
 
 BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
@@ -79,10 +78,10 @@ BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
 it."""
 
 
-def _reference(call: Attention) -> dict[str, Tensor]:
+def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
     input, fc, norm, heads, temperature, pool_size = call
     dtype = fc.weight.dtype
-    if pool_size > 1 or is_recorded():  # in a graph as what tools know to count
+    if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
     else:
         pooled = input.mean((2, 3), dtype=dtype)
@@ -128,8 +127,8 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     """
     if isinstance(norm, _BatchNorm) and norm.training and not _is_synchronised(norm):
         values = hidden.numel() // hidden.shape[1]
-        if values == 1 and not is_recorded():
-            _warn_of_single_sample()
+        if values == 1:
+            warnings.warn(SINGLE_SAMPLE, stacklevel=2)
         if values < 2:
             return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return norm(hidden)
@@ -169,9 +168,6 @@ def _is_synchronised(norm: _BatchNorm) -> bool:
             and distributed.get_world_size(norm.process_group) > 1)
 
 
-@functools.cache
-def _warn_of_single_sample() -> None:
-    """Warns once a process."""
-    warnings.warn('An attention got a single sample in training, over which batch norm cannot take '
-                  'statistics: it uses its running statistics in such steps. If that is not just the odd last '
-                  "batch of an epoch, raise the batch size or use norm_cfg=dict(type='LN').", stacklevel=2)
+SINGLE_SAMPLE = ('An attention got a single sample in training, over which batch norm cannot take statistics: it uses its '
+                 'running statistics in such steps. If that is not just the odd last batch of an epoch, raise the batch '
+                 "size or use norm_cfg=dict(type='LN').")

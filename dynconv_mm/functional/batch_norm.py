@@ -54,8 +54,14 @@ def _reference(norm: Affine) -> Tensor:
 
 
 def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
-    """What a norm computes with, if to call it is to apply a batch norm by running statistics, and nothing else."""
-    if type(norm) not in KINDS or norm.training or not is_plain(norm):
+    """What a norm computes with, if to call it is to apply a batch norm by running statistics, and nothing else; of an
+    ``Identity`` :data:`NO_NORM`."""
+    kind = type(norm)
+    if kind not in KINDS or not is_plain(norm):
+        return None
+    if kind is nn.Identity:
+        return NO_NORM
+    if norm.training:
         return None
     statistics, affine = norm._buffers, norm._parameters
     if statistics['running_mean'] is None:
@@ -63,5 +69,6 @@ def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
     return BatchNorm(statistics['running_mean'], statistics['running_var'], affine['weight'], affine['bias'], norm.eps)
 
 
-KINDS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm}  # and no subclass
+KINDS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity}  # and no subclass
+NO_NORM = BatchNorm(None, None, None, None, 0.)
 BATCH_NORM = Operator(5, _reference, autocast=False)

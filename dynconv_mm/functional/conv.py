@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from .batch_norm import BatchNorm, scale_and_shift
 from .geometry import IntPair
-from .operator import Operator, is_recorded
+from .operator import Backend, Operator
 
 
 class Conv(NamedTuple):
-    """The arguments of :func:`torch.nn.functional.conv2d`."""
+    """The arguments of :func:`conv2d`."""
 
     input: Tensor
     weight: Tensor
@@ -22,6 +22,7 @@ class Conv(NamedTuple):
     padding: IntPair
     dilation: IntPair
     groups: int
+    norm: BatchNorm | None = None
 
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair, dilation: IntPair,
@@ -32,14 +33,23 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, 
         input, weight, bias, stride, padding, dilation, groups: as there.
         norm (BatchNorm, optional): behind the convolution.
     """
-    if norm is None:
-        return CONV(Conv(input, weight, bias, stride, padding, dilation, groups))
-    pixels = input.shape[0] * input.shape[2] * input.shape[3] // math.prod(stride)
-    if is_recorded() or weight.numel() > pixels * weight.shape[0]:
-        y = CONV(Conv(input, weight, bias, stride, padding, dilation, groups))
-        return F.batch_norm(y, *norm[:4], eps=norm.eps)
-    scale, shift = scale_and_shift(norm, bias)
-    return CONV(Conv(input, weight * scale[:, None, None, None], shift, stride, padding, dilation, groups))
+    return CONV(Conv(input, weight, bias, stride, padding, dilation, groups, norm))
 
 
-CONV = Operator(3, lambda call: F.conv2d(*call))
+def _fold_norm(call: Conv) -> Conv:
+    scale, shift = scale_and_shift(call.norm, call.bias)
+    return call._replace(weight=call.weight * scale[:, None, None, None], bias=shift, norm=None)
+
+
+def _norm_after(call: Conv) -> Tensor:
+    return F.batch_norm(F.conv2d(*call[:7]), *call.norm[:4], eps=call.norm.eps)
+
+
+def _refuses_norm_after(call: Conv) -> str | None:
+    outputs = call.input.numel() * len(call.weight) // (call.weight.shape[1] * call.groups * math.prod(call.stride))
+    return None if call.norm is not None and call.weight.numel() > outputs else 'a kernel that is smaller than the output'
+
+
+CONV = Operator(3, lambda call: F.conv2d(*call[:7]), lambda call, needs_grad: ('norm_after', 'numba'),
+                fold_norm=_fold_norm)
+CONV.backends['norm_after'] = Backend(_norm_after, _refuses_norm_after, takes_norm=True)

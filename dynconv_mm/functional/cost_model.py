@@ -80,6 +80,8 @@ def cheapest(m: tuple, needs_grad: bool) -> list[str]:
     costs = estimate(Shape(batch, n, in_channels, out_channels, m.groups, tuple(kernel_size), tuple(input_size),
                            m.output_size, needs_grad))
     names = sorted(costs, key=costs.__getitem__)
+    if not m.input.is_contiguous():  # of another memory format, which products would have to change
+        names.insert(0, 'shared')
     if batch > 1 or needs_grad:
         return names
     # What a call costs beside its arithmetic decides for one image: a single kernel, made by one call. A large one

@@ -73,7 +73,7 @@ class Operator:
 
     Attributes:
         backends (dict[str, Backend]): by name.
-        graph (Callable): takes a call; what compilers and exporters record. Default: the reference.
+        graph, exported (Callable): take a call; what compilers record, and what exporters do. Default: the reference.
         plan_for_all (ContextVar): name of the backend that is to execute all calls of this thread that it does not
             refuse, or None.
     """
@@ -83,7 +83,7 @@ class Operator:
                  frugal: str | None = None, fold_norm: Callable[[Any], Call] | None = None) -> None:
         self.tensors = tensors
         self.fold_norm = fold_norm
-        self.reference = self.graph = reference
+        self.reference = self.graph = self.exported = reference
         self.rank = rank
         self.autocast = autocast
         self.frugal = frugal
@@ -104,7 +104,8 @@ class Operator:
             with torch.autocast(x.device.type, enabled=False):
                 return self(type(call)(*cast, *call[self.tensors:]), plan)
         if is_recorded():
-            return self.graph(self.fold_norm(call) if has_norm else call)
+            record = self.exported if is_exported() else self.graph
+            return record(self.fold_norm(call) if has_norm else call)
         if not is_plain_eager(*tensors) or x.shape[0] == 0:
             return self.reference(self.fold_norm(call) if has_norm else call)
         needs_grad = records_gradients(*tensors)
@@ -140,8 +141,10 @@ class Operator:
             able = sorted(name for name in self.backends if self.refusal(name, call, needs_grad) is None)
             raise ValueError(f'plan {plan!r} cannot serve {reason}; those that can: {able}')
         # all that a backend may refuse a call for
-        x, end = call[0], None if self.fold_norm is None else -1
-        key = (x.shape, call[1].shape, call[self.tensors:end], needs_grad, x.dtype, x.device, x.is_contiguous(),
+        x, arguments = call[0], call[self.tensors:]
+        if self.fold_norm is not None:
+            arguments = (*arguments[:-1], arguments[-1] is None)
+        key = (x.shape, call[1].shape, arguments, needs_grad, x.dtype, x.device, x.is_contiguous(),
                torch.get_num_threads(), switch.default, switch.here.get(),
                *[tensor is None for tensor in call[2:self.tensors]])
         choice = self._choices.get(key)
@@ -231,6 +234,11 @@ def is_plain_eager(*tensors: Tensor | None) -> bool:
         if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
             return False
     return True
+
+
+def is_inference(*tensors: Tensor | None) -> bool:
+    """Whether these tensors have memory of their own, and nobody follows or differentiates what is done with it."""
+    return is_plain_eager(*tensors) and not records_gradients(*tensors)
 
 
 def records_gradients(*tensors: Tensor | None) -> bool:

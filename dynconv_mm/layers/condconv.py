@@ -6,7 +6,6 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..functional.batch_norm import BatchNorm
 from .conv_arguments import check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
@@ -127,11 +126,6 @@ class CondConv2d(MixtureConv2d):
             raise ValueError('CondConv2d was built with routing=False and has no routing of its own: call it with '
                              'routing weights, layer(x, routing_weights), or build it with routing=True')
         return dict(kernel=self.routing(x))
-
-    def forward(self, x: Tensor, routing_weights: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
-        return self._convolve(x, self.compute_attentions(x, routing_weights), norm)
-
-    forward_with_norm = forward
 
     def attention_modules(self) -> list[nn.Module]:
         return [] if self.routing is None else [self.routing]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..functional.batch_norm import batch_norm_of
+from ..functional.batch_norm import NO_NORM, batch_norm_of
 from ..functional.operator import is_plain
 
 
@@ -25,6 +25,6 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     kind = type(conv)
     if getattr(kind, 'forward_with_norm', None) is kind.forward and is_plain(conv):
         of_norm = batch_norm_of(norm)
-        if of_norm is not None:
+        if of_norm is not None and of_norm is not NO_NORM:
             return conv(x, *shared, norm=of_norm)
     return norm(conv(x, *shared))

@@ -18,8 +18,9 @@ torch.fx.wrap('mixture_conv2d')
 class MixtureConv2d(ConvArguments):
     """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
 
-    A subclass computes the attentions in :meth:`compute_attentions`. Called, it takes the features and, optionally, a
-    :class:`~dynconv_mm.functional.BatchNorm` that is applied to the result. ``weight`` is a
+    A subclass computes the attentions in :meth:`compute_attentions`. Called, it takes the features
+    and, optionally, ``shared``, what the convolutions of a block share and :meth:`compute_attentions` takes second, and
+    ``norm``, a :class:`~dynconv_mm.functional.BatchNorm` that is applied to the result. ``weight`` is a
     Parameter[n, out_channels, in_channels / groups, kernel_height, kernel_width], ``bias`` a Parameter[out_channels]
     or None.
 
@@ -85,12 +86,8 @@ class MixtureConv2d(ConvArguments):
         self._attention_hooks[handle.id] = hook
         return handle
 
-    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
-        return self._convolve(x, self.compute_attentions(x), norm)
-
-    forward_with_norm = forward  # see conv_norm
-
-    def _convolve(self, x: Tensor, attentions: dict[str, Tensor], norm: BatchNorm | None) -> Tensor:
+    def forward(self, x: Tensor, shared: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
+        attentions = self.compute_attentions(x) if shared is None else self.compute_attentions(x, shared)
         for hook in self._attention_hooks.values():
             hook(self, attentions)
         padding = self.padding
@@ -101,6 +98,8 @@ class MixtureConv2d(ConvArguments):
                               channel_attention=attentions.get('channel'), filter_attention=attentions.get('filter'),
                               stride=self.stride, padding=padding, dilation=self.dilation, groups=self.groups,
                               norm=norm, plan=self.plan)
+
+    forward_with_norm = forward  # see conv_norm
 
     def extra_repr(self) -> str:
         plan = '' if self.plan == 'auto' else f', plan={self.plan!r}'

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
 from dynconv_mm.analysis import count_madds
 from dynconv_mm.analysis.multiply_adds import KINDS, count_by_layer
-from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
 from dynconv_mm.models import ODConvResNet

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynconv_mm.functional import enable_numba, mixture_conv2d, use_plan
-from dynconv_mm.functional.backends.numba import numba_enabled
+from dynconv_mm.functional.switch import is_enabled
 
 SERVES, REFUSES = 'grouped', 'bmm'  # what the two plans do with the call below
 
@@ -91,12 +91,12 @@ def test_plans_of_two_threads(threads):
 @pytest.mark.parametrize('leaves_first', [0, 1], ids=['first', 'second'])
 def test_numba_in_interleaved_blocks(threads, leaves_first):
     """Each thread has it off for as long as its own block lasts, and nobody longer."""
-    assert numba_enabled()
+    assert is_enabled('numba')
     for thread in threads:
         thread.enter(enable_numba, False)
-    assert not any(thread.do(numba_enabled) for thread in threads)
+    assert not any(thread.do(lambda: is_enabled('numba')) for thread in threads)
     threads[leaves_first].leave()
     other = threads[1 - leaves_first]
-    assert not other.do(numba_enabled)
+    assert not other.do(lambda: is_enabled('numba'))
     other.leave()
-    assert numba_enabled() and all(thread.do(numba_enabled) for thread in threads)
+    assert is_enabled('numba') and all(thread.do(lambda: is_enabled('numba')) for thread in threads)

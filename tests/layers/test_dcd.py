@@ -20,7 +20,6 @@ from one_graph import needs_one_graph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynconv_mm.functional.attention import _warn_of_single_sample
 from dynconv_mm.layers import DCDConv2d
 from dynconv_mm.layers.dcd import FUSIONS, VARIANTS
 
@@ -463,7 +462,6 @@ def statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def test_a_single_value_in_training_uses_the_running_statistics():
-    _warn_of_single_sample.cache_clear()
     layer, x = make_layer(kernel_size=1), make_input(1, size=(1, 1))
     with pytest.warns(UserWarning, match='got a single sample'):
         before, y = statistics(layer.train()), layer(x)

@@ -20,7 +20,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from dynconv_mm.functional import PLANS
-from dynconv_mm.functional.attention import _warn_of_single_sample
 from dynconv_mm.functional.operator import Backend
 from dynconv_mm.layers import ODConv2d
 
@@ -381,15 +380,10 @@ def statistics(layer: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in layer.named_buffers()}
 
 
-@pytest.fixture
-def not_warned_yet() -> None:
-    _warn_of_single_sample.cache_clear()
-
-
-def test_a_single_sample_in_training_uses_the_running_statistics(not_warned_yet):
+def test_a_single_sample_in_training_uses_the_running_statistics():
     layers, x = [make_layer(), make_layer(share_attention=False)], make_input(1)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
+        warnings.simplefilter('default')  # once for each place in the code
         for layer in layers * 2:
             before = statistics(layer.train())
             output, attentions = layer(x), layer.compute_attentions(x)
@@ -404,7 +398,7 @@ def test_a_single_sample_in_training_uses_the_running_statistics(not_warned_yet)
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('options', [dict(padding_mode='reflect'), dict(share_attention=False, groups=2),
                                      dict(norm_cfg=dict(type='LN')), dict(attentions=())], ids=str)
-def test_an_empty_batch(not_warned_yet, options, training):
+def test_an_empty_batch(options, training):
     layer = make_layer(stride=2, padding=1, **options).train(training)
     before, x = statistics(layer), make_input(0).requires_grad_()
     y = layer(x)

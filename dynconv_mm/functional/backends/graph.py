@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from ..geometry import IntPair
 from ..involution import INVOLUTION, Involution
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
-from ..operator import is_exported
 from ..sample_conv import SAMPLE_CONV
 
 
@@ -67,12 +66,7 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
 
 
 def involution(call: Involution) -> Tensor:
-    """Where it is compiled an operator of this package."""
-    return shifted_products(call) if is_exported() else torch.ops.dynconv_mm.involution2d(*call)
-
-
-def shifted_products(call: Involution) -> Tensor:
-    """An involution as, for each row of the kernel, a sum of shifted products."""
+    """For each row of the kernel a sum of shifted products."""
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
     groups, kernel_height, kernel_width = weight.shape[1:4]
@@ -93,6 +87,6 @@ def _views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[T
     return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
 
 
-MIXTURE_CONV.graph = mixture_conv
-SAMPLE_CONV.graph = lambda call: sample_conv(*call)
-INVOLUTION.graph = involution
+MIXTURE_CONV.graph = MIXTURE_CONV.exported = mixture_conv
+SAMPLE_CONV.graph = SAMPLE_CONV.exported = lambda call: sample_conv(*call)
+INVOLUTION.exported = involution

@@ -58,4 +58,5 @@ for _name, _schema, _function, _meta in (
     LIBRARY.define(f'{_name}({_schema}) -> Tensor')
     LIBRARY.impl(_name, _function, 'CompositeExplicitAutograd')
     LIBRARY.impl(_name, _meta, 'Meta')
+INVOLUTION.graph = lambda call: torch.ops.dynconv_mm.involution2d(*call)
 LIBRARY.impl('involution2d', lambda *arguments: execute(INVOLUTION, _OPERATORS, _call(*arguments)), 'Autograd')

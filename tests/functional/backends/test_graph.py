@@ -39,7 +39,7 @@ def test_involution(kernel_size, stride, padding, dilation):
     tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True)
                for shape in ((2, 6, 10, 13), (2, 3, *kernel_size, *size))]
     geometry = dict(stride=stride, padding=padding, dilation=dilation)
-    recorded = graph.shifted_products(Involution(*tensors, *geometry.values()))
+    recorded = graph.involution(Involution(*tensors, *geometry.values()))
     assert_same(recorded, involution2d(*tensors, **geometry), tensors)
 
 

@@ -36,7 +36,7 @@ class enable_numba(Switch):
 
     Example:
         >>> with enable_numba(False):
-        ...     assert not numba_enabled()
+        ...     layer(features)
     """
 
     name = 'numba'
@@ -53,11 +53,6 @@ class enable_numba(Switch):
                               f'({cls.variable}=0)') from error
 
 
-def numba_enabled() -> bool:
-    """Whether the Numba kernels may be used."""
-    return is_enabled('numba')
-
-
 @functools.cache
 def load(name: str) -> ModuleType | None:
     """A module of compiled kernels; None, with a warning, where Numba is installed and does not work."""
@@ -72,7 +67,7 @@ def load(name: str) -> ModuleType | None:
 def refuses(x: Tensor, name: str, dtype: torch.dtype | None = None) -> str | None:
     """Why a module of compiled kernels does not serve calls with these features, computed in ``dtype`` or their own, or
     None."""
-    if not numba_enabled() or not x.is_cpu or (dtype or x.dtype) not in ZEROS or load(name) is None:
+    if not is_enabled('numba') or not x.is_cpu or (dtype or x.dtype) not in ZEROS or load(name) is None:
         return 'calls without Numba, on other devices than the CPU, or of other types than float32 and float64'
     return None
 

@@ -8,18 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ...attention import BACKENDS, Attention, fully_connected
-from ...batch_norm import batch_norm_of
-from ...operator import is_plain, is_plain_eager, records_gradients
+from ...batch_norm import NO_NORM, batch_norm_of
+from ...operator import is_inference, is_plain
 from . import SERIAL_PRODUCTS, ZEROS, addresses, load, refuses
-
-NO_NORM = (None, None, None, None, 0.)
 
 
 def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
-    without = norm is None or type(norm) is nn.Identity and is_plain(norm)
-    of_norm, own = NO_NORM if without else batch_norm_of(norm), _parameters(fc)
+    of_norm, own = NO_NORM if norm is None else batch_norm_of(norm), _parameters(fc)
     if of_norm is None or own is None or pool_size > 1:
         return None
     hidden, channels = own['weight'].shape[:2]
@@ -35,7 +32,7 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
         lengths.append(length)
         parts += (own['weight'], length * hidden), (own['bias'], length)
     tensors = [x, *[tensor for tensor, _ in parts]]
-    if not is_plain_eager(*tensors) or records_gradients(*tensors) or refuses(x, 'attention'):
+    if not is_inference(*tensors) or refuses(x, 'attention'):
         return None
     batch, _, height, width = x.shape
     pixels, threads = height * width, torch.get_num_threads()

@@ -32,7 +32,7 @@ class enable_triton(Switch):
 
     Example:
         >>> with enable_triton(False):
-        ...     assert not triton_enabled()
+        ...     layer(features)
     """
 
     name = 'triton'
@@ -52,18 +52,13 @@ class enable_triton(Switch):
             raise ImportError(f'{asked}Triton {triton.__version__} is too old for them: {remedy}')
 
 
-def triton_enabled() -> bool:
-    """Whether the Triton kernels may be used."""
-    return is_enabled('triton')
-
-
 def _kernels(name: str) -> ModuleType:
     return importlib.import_module(f'.{name}', __name__)
 
 
 def _refuses(name: str, *tensors: Tensor | None) -> str | None:
     """Why a module of kernels does not serve these tensors, or None."""
-    if not triton_enabled():
+    if not is_enabled('triton'):
         return 'a call before enable_triton()'
     if not _kernels('common').runs_on(*tensors):
         return 'tensors that are not on a GPU, or of another type than float16 to float64'

@@ -23,26 +23,26 @@ def at_the_start(monkeypatch):
 
 
 def test_on_where_numba_is_installed(monkeypatch):
-    assert switch.numba_enabled()
+    assert switch.is_enabled('numba')
     monkeypatch.setitem(sys.modules, 'numba', None)
     importlib.reload(switch)
-    assert not switch.numba_enabled()
+    assert not switch.is_enabled('numba')
 
 
 def test_as_a_context_manager():
     with switch.enable_numba(False):
-        assert not switch.numba_enabled()
+        assert not switch.is_enabled('numba')
         with switch.enable_numba():
-            assert switch.numba_enabled()
-        assert not switch.numba_enabled()
-    assert switch.numba_enabled()
+            assert switch.is_enabled('numba')
+        assert not switch.is_enabled('numba')
+    assert switch.is_enabled('numba')
 
 
 @pytest.mark.parametrize(('value', 'enabled'), [('1', True), ('0', False), ('', True)])
 def test_by_the_environment(monkeypatch, value, enabled):
     monkeypatch.setenv(VARIABLE, value)
     importlib.reload(switch)
-    assert switch.numba_enabled() is enabled
+    assert switch.is_enabled('numba') is enabled
 
 
 def test_a_bad_value_in_the_environment_is_refused(monkeypatch):

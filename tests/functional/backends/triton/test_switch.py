@@ -22,33 +22,33 @@ def triton(monkeypatch):
 
 
 def test_off_by_default():
-    assert not switch.triton_enabled()
+    assert not switch.is_enabled('triton')
 
 
 def test_as_a_function():
     switch.enable_triton()
-    assert switch.triton_enabled()
+    assert switch.is_enabled('triton')
     switch.enable_triton(False)
-    assert not switch.triton_enabled()
+    assert not switch.is_enabled('triton')
 
 
 def test_as_a_context_manager():
     with switch.enable_triton():
-        assert switch.triton_enabled()
+        assert switch.is_enabled('triton')
         with switch.enable_triton(False):
-            assert not switch.triton_enabled()
-        assert switch.triton_enabled()
-    assert not switch.triton_enabled()
+            assert not switch.is_enabled('triton')
+        assert switch.is_enabled('triton')
+    assert not switch.is_enabled('triton')
     with pytest.raises(KeyError), switch.enable_triton():
         raise KeyError
-    assert not switch.triton_enabled()
+    assert not switch.is_enabled('triton')
 
 
 @pytest.mark.parametrize(('value', 'enabled'), [('1', True), ('0', False), ('', False)])
 def test_by_the_environment(monkeypatch, value, enabled):
     monkeypatch.setenv('DYNCONV_MM_TRITON', value)
     importlib.reload(switch)
-    assert switch.triton_enabled() is enabled
+    assert switch.is_enabled('triton') is enabled
 
 
 def test_a_bad_value_in_the_environment_is_refused(monkeypatch):
@@ -66,7 +66,7 @@ def test_where_triton_is_missing(monkeypatch, module, words):
     monkeypatch.setitem(sys.modules, 'triton', module)
     with pytest.raises(ImportError, match=words):
         switch.enable_triton()
-    assert not switch.triton_enabled()
+    assert not switch.is_enabled('triton')
     switch.enable_triton(False)  # needs none
     monkeypatch.setenv('DYNCONV_MM_TRITON', '1')
     with pytest.raises(ImportError, match=words):
