@@ -168,6 +168,6 @@ def _is_synchronised(norm: _BatchNorm) -> bool:
             and distributed.get_world_size(norm.process_group) > 1)
 
 
-SINGLE_SAMPLE = ('An attention got a single sample in training, over which batch norm cannot take statistics: it uses its '
-                 'running statistics in such steps. If that is not just the odd last batch of an epoch, raise the batch '
-                 "size or use norm_cfg=dict(type='LN').")
+SINGLE_SAMPLE = ('An attention got a single sample in training, over which batch norm cannot take statistics: it uses '
+                 'its running statistics in such steps. If that is not just the odd last batch of an epoch, raise the '
+                 "batch size or use norm_cfg=dict(type='LN').")

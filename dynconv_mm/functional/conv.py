@@ -47,7 +47,8 @@ def _norm_after(call: Conv) -> Tensor:
 
 def _refuses_norm_after(call: Conv) -> str | None:
     outputs = call.input.numel() * len(call.weight) // (call.weight.shape[1] * call.groups * math.prod(call.stride))
-    return None if call.norm is not None and call.weight.numel() > outputs else 'a kernel that is smaller than the output'
+    small = call.norm is None or call.weight.numel() <= outputs
+    return 'a kernel that is smaller than the output' if small else None
 
 
 CONV = Operator(3, lambda call: F.conv2d(*call[:7]), lambda call, needs_grad: ('norm_after', 'numba'),

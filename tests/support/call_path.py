@@ -8,7 +8,8 @@
   included. *Files* are those that they lie in; *returns* the events whose file is not that of the event before and was
   met earlier: how often a reader goes back to a file that he had left.
 - **Places** that ask about the surroundings: lines of ``functional/`` and ``layers/`` whose code names one of
-  :data:`QUESTIONS`, once for each kind; definitions and imports do not count.
+  :data:`QUESTIONS`, once for each kind; definitions and imports do not count, nor do the two files that are there to
+  answer (:data:`ANSWERS`).
 - **Lines** of ``functional/`` and ``layers/``, all of them.
 - **Circles**: sets of modules of ``functional/`` and ``layers/`` each of which imports all others, directly or by way
   of them. Imports within functions count.
@@ -35,6 +36,8 @@ PACKAGE = Path(dynconv_mm.__file__).parent
 FOLDERS = ('functional', 'layers')
 #: modes of the call: whether it trains, and its batch
 MODES = {'eval, batch 1': (False, 1), 'eval, batch 8': (False, 8), 'training, batch 8': (True, 8)}
+#: where questions are answered
+ANSWERS = ('functional/operator.py', 'functional/switch.py')
 #: names by which code asks in which surroundings it runs
 QUESTIONS = {
     'traced or exported': {'is_traced', 'is_exported', 'is_compiling', '_is_compiling', 'is_dynamo_compiling',
@@ -47,7 +50,8 @@ QUESTIONS = {
     'hooks': {'has_hooks', 'is_plain', '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks',
               '_global_forward_hooks', '_global_forward_pre_hooks', '_global_backward_hooks',
               '_global_backward_pre_hooks', '_has_any_global_hook'},
-    'modes and transforms': {'is_plain_eager', '_len_torch_dispatch_stack', '_len_torch_function_stack', 'has_torch_function',
+    'modes and transforms': {'is_plain_eager', 'is_inference', '_len_torch_dispatch_stack',
+                             '_len_torch_function_stack', 'has_torch_function',
                              '_get_current_dispatch_mode', 'is_fake', 'FakeTensor', '_functorch', 'functorch',
                              'peek_interpreter_stack', 'maybe_current_level', 'is_functorch_wrapped_tensor',
                              'is_batchedtensor', 'is_gradtrackingtensor', '_is_functional_tensor', 'forward_ad',
@@ -107,6 +111,8 @@ def all_places() -> dict[str, list[str]]:
     """All places as 'file:line', by kind."""
     found = {kind: [] for kind in QUESTIONS}
     for file in source_files():
+        if file.relative_to(PACKAGE).as_posix() in ANSWERS:
+            continue
         for kind, lines in places(file.read_text(encoding='utf-8')).items():
             found[kind] += [f'{file.relative_to(PACKAGE)}:{line}' for line in lines]
     return found
