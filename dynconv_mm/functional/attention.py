@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from . import switch
+from . import kernel_switches
 from .operator import autocast_dtype, is_recorded
 
 
@@ -59,9 +59,9 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
     call = Attention(input, fc, norm, heads, temperature, pool_size)
     if is_recorded():
         return _reference(call, True)
-    enabled = switch.here.get()
+    enabled = kernel_switches.here.get()
     for name, backend in BACKENDS.items():
-        if name in (switch.default if enabled is None else enabled):
+        if name in (kernel_switches.default if enabled is None else enabled):
             attentions = backend(call)
             if attentions is not None:
                 return attentions

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.fx import _symbolic_trace
 from torch.nn.modules import module as torch_module
 
-from . import switch
+from . import kernel_switches
 
 # torch 2.1 has it elsewhere
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
@@ -145,7 +145,7 @@ class Operator:
         if self.fold_norm is not None:
             arguments = (*arguments[:-1], arguments[-1] is None)
         key = (x.shape, call[1].shape, arguments, needs_grad, x.dtype, x.device, x.is_contiguous(),
-               torch.get_num_threads(), switch.default, switch.here.get(),
+               torch.get_num_threads(), kernel_switches.default, kernel_switches.here.get(),
                *[tensor is None for tensor in call[2:self.tensors]])
         choice = self._choices.get(key)
         if choice is None:

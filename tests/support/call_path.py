@@ -37,7 +37,7 @@ FOLDERS = ('functional', 'layers')
 #: modes of the call: whether it trains, and its batch
 MODES = {'eval, batch 1': (False, 1), 'eval, batch 8': (False, 8), 'training, batch 8': (True, 8)}
 #: where questions are answered
-ANSWERS = ('functional/operator.py', 'functional/switch.py')
+ANSWERS = ('functional/operator.py', 'functional/kernel_switches.py')
 #: names by which code asks in which surroundings it runs
 QUESTIONS = {
     'traced or exported': {'is_traced', 'is_exported', 'is_compiling', '_is_compiling', 'is_dynamo_compiling',

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...switch import Switch, is_enabled
+from ...kernel_switches import Switch, is_enabled
 
 # The types that the kernels serve, each with a number that says so to a kernel.
 ZEROS = {torch.float32: np.float32(0), torch.float64: np.float64(0)}

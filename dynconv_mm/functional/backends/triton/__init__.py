@@ -12,9 +12,9 @@ from types import ModuleType
 from torch import Tensor
 
 from ...involution import INVOLUTION
+from ...kernel_switches import Switch, is_enabled
 from ...mixture_conv import MIXTURE_CONV
 from ...operator import Backend
-from ...switch import Switch, is_enabled
 
 MINIMUM = (3, 7)  # the oldest tried that takes float64 matrix products; 3.3 does not
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynconv_mm.functional import enable_numba, mixture_conv2d, use_plan
-from dynconv_mm.functional.switch import is_enabled
+from dynconv_mm.functional.kernel_switches import is_enabled
 
 SERVES, REFUSES = 'grouped', 'bmm'  # what the two plans do with the call below
 
