@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -141,3 +143,32 @@ def run():
                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
 
     return run_command
+
+
+@pytest.fixture
+def assert_equal_in_value_and_gradient() -> Callable:
+    """Compare two functions of the same inputs, and the gradients of the sum of their squares, to 1e-9."""
+
+    def check(actual: Callable, expected: Callable, inputs: dict[str, Tensor]) -> None:
+        (y, gradients), (z, expected_gradients) = (
+            (output, torch.autograd.grad((output ** 2).sum(), list(inputs.values())))
+            for output in (actual(), expected()))
+        assert y.shape == z.shape and (y - z).abs().max() <= 1e-9
+        for name, gradient, other in zip(inputs, gradients, expected_gradients):
+            assert (gradient - other).abs().max() <= 1e-9 * (1 + other.abs().max()), name
+            assert other.any(), f'no gradient for {name}: nothing is compared'
+
+    return check
+
+
+@pytest.fixture
+def make_random() -> Callable:
+    """Give all parameters of a layer random numbers, so that none can be left out unnoticed."""
+
+    def randomize(layer: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=.5)
+        return layer
+
+    return randomize

@@ -1,7 +1,6 @@
 """Attentions of features: pool → FC → norm → ReLU → one FC a head → sigmoid or softmax."""
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
-from .operator import autocast_dtype, is_recorded
+from .operator import autocast_dtype, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -128,7 +127,7 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     if isinstance(norm, _BatchNorm) and norm.training and not _is_synchronised(norm):
         values = hidden.numel() // hidden.shape[1]
         if values == 1:
-            warnings.warn(SINGLE_SAMPLE, stacklevel=2)
+            warn(SINGLE_SAMPLE)
         if values < 2:
             return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return norm(hidden)

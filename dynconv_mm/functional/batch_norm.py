@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .operator import Operator, is_plain
 
@@ -56,19 +57,19 @@ def _reference(norm: Affine) -> Tensor:
 def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
     """What a norm computes with, if to call it is to apply a batch norm by running statistics, and nothing else; of an
     ``Identity`` :data:`NO_NORM`."""
-    kind = type(norm)
-    if kind not in KINDS or not is_plain(norm):
+    forward = type(norm).forward
+    if forward not in FORWARDS or not is_plain(norm):
         return None
-    if kind is nn.Identity:
+    if forward is nn.Identity.forward:
         return NO_NORM
     if norm.training:
         return None
     statistics, affine = norm._buffers, norm._parameters
-    if statistics['running_mean'] is None:
+    if statistics['running_mean'] is None or 'weight' not in affine:  # where a wrapper holds it, as FSDP does
         return None
     return BatchNorm(statistics['running_mean'], statistics['running_var'], affine['weight'], affine['bias'], norm.eps)
 
 
-KINDS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity}  # and no subclass
+FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.Identity.forward)
 NO_NORM = BatchNorm(None, None, None, None, 0.)
 BATCH_NORM = Operator(5, _reference, autocast=False)

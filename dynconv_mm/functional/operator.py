@@ -219,6 +219,12 @@ def is_recorded() -> bool:
     return _is_compiling() or is_exported() or _symbolic_trace._is_fx_tracing_flag
 
 
+def warn(message: str) -> None:
+    """Warn of what a call does, at the caller's caller; in a call that is recorded there is nobody to be warned."""
+    if not is_recorded():
+        warnings.warn(message, stacklevel=3)
+
+
 def is_exported() -> bool:
     """Whether the call is recorded for another runtime: by ``torch.export`` or ``torch.jit.trace``, of which ONNX
     exporters use the one or the other."""

@@ -101,7 +101,7 @@ def test_a_config_to_train_with(tool, files, write_config, tmp_path, optimizer, 
         if hasattr(layer, 'neutralize_attention'):
             if layer.weight.requires_grad:  # mmengine leaves frozen ones as they are
                 assert settings[id(layer.weight)] == pytest.approx((.1 * rate, .01 / rate))
-            assert settings[id(layer.attention.heads.weight)] == (.1, .01)
+            assert settings[id(layer.attention.channel_fc.weight)] == (.1, .01)
     assert id(model.backbone.conv1.weight) not in settings  # frozen
     assert settings[id(model.head.fc.weight)] == (.1, .01)
 

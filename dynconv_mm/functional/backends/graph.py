@@ -48,7 +48,8 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
     """
     batch = x.shape[0]
     out_channels, group_channels, kernel_height, kernel_width = kernels.shape[1:]
-    rows = _views(_pad(x, padding), 2, kernel_height, stride[0], dilation[0])
+    x = _pad(x, padding)
+    rows = _views(x, 2, kernel_height, stride[0], dilation[0])
     if groups > 1 and group_channels == 1:
         values = kernels.reshape(batch, groups, -1, 1, kernel_height, kernel_width, 1, 1)
         products = [window[:, :, None] * values[:, :, :, 0, i, j] for i, row in enumerate(rows)
@@ -56,8 +57,11 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
         y = functools.reduce(torch.add, products)
         height, width = y.shape[3:]
     else:
-        columns = torch.stack(_views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
-        height, width = columns.shape[4:]
+        if kernel_height * kernel_width == 1:
+            columns = x if stride == (1, 1) else x[:, :, ::stride[0], ::stride[1]]
+        else:
+            columns = torch.stack(_views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
+        height, width = columns.shape[-2:]
         length = group_channels * kernel_height * kernel_width
         y = torch.matmul(kernels.reshape(batch, groups, out_channels // groups, length),
                          columns.reshape(batch, groups, length, height * width))

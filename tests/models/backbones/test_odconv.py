@@ -181,9 +181,9 @@ GN = dict(type='GN', num_groups=4)
 
 
 @pytest.mark.parametrize(('norm_cfg', 'attention_norm_cfg', 'kind', 'eps'), [
-    (dict(type='BN', eps=1e-3), None, nn.BatchNorm2d, 1e-3),
+    (dict(type='BN', eps=1e-3), None, nn.BatchNorm1d, 1e-3),
     (dict(type='SyncBN', eps=1e-3), None, nn.SyncBatchNorm, 1e-3),
-    (GN, None, nn.BatchNorm2d, 1e-5),
+    (GN, None, nn.BatchNorm1d, 1e-5),
     (GN, GN, nn.GroupNorm, 1e-5),
     (dict(type='BN'), dict(type='LN', eps=1e-4), nn.LayerNorm, 1e-4),
 ])
