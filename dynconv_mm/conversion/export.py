@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic_write import atomic_write
-from ..layers.eval_mode import eval_mode
+from ..eval_mode import eval_mode
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
