@@ -26,11 +26,7 @@ class Involution(NamedTuple):
     dilation: IntPair
 
 
-def involution2d(input: Tensor,
-                 weight: Tensor,
-                 *,
-                 stride: int | IntPair = 1,
-                 padding: int | IntPair = 0,
+def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, padding: int | IntPair = 0,
                  dilation: int | IntPair = 1) -> Tensor:
     r"""Convolve each position by its own kernel (Involution, Eq. 4).
 

@@ -108,24 +108,12 @@ class DCDConv2d(ConvArguments, DCDBase):
         torch.Size([2, 32, 9, 9])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] = 0,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 variant: str = 'bottleneck',
-                 squeeze_ratio: int = 16,
-                 channel_attention: bool = True,
-                 fusion: str | None = 'channel',
-                 latent_multiplier: float = 1.,
-                 blocks: int = 1,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+                 variant: str = 'bottleneck', squeeze_ratio: int = 16, channel_attention: bool = True,
+                 fusion: str | None = 'channel', latent_multiplier: float = 1., blocks: int = 1,
                  norm_cfg: dict | None = dict(type='BN')) -> None:
         super().__init__()
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,

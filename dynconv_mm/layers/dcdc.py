@@ -152,26 +152,12 @@ class DCDC2d(SizeKeepingConv):
         torch.Size([2, 64, 9, 9])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int] = 3,
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] | None = None,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 lsa_kernel_size: int = 7,
-                 lsa_dw_kernel_size: int | None = 3,
-                 lsa_depth: int = 2,
-                 gsi_kernel_size: int = 1,
-                 gsi_ratio: float = 1.,
-                 gsi: str = 'dynamic',
-                 reduction: float = 1 / 4,
-                 group_channels: int = 16,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 3,
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] | None = None,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None, lsa_kernel_size: int = 7,
+                 lsa_dw_kernel_size: int | None = 3, lsa_depth: int = 2, gsi_kernel_size: int = 1,
+                 gsi_ratio: float = 1., gsi: str = 'dynamic', reduction: float = 1 / 4, group_channels: int = 16,
                  norm_cfg: dict | None = dict(type='BN')) -> None:
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
