@@ -60,7 +60,7 @@ def test_functional_stands_on_torch_alone():
     for file in FILES:
         if file.parts[0] == 'functional':
             names = {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file))}
-            kernels = dict(triton={'triton'}, numba={'numba', 'numpy'}).get(file.parts[1], set())
+            kernels = dict(triton={'triton'}, numba={'numba', 'numpy'}).get(''.join(file.parts[2:3]), set())
             assert names <= {'torch', 'dynconv_mm', *kernels, *sys.stdlib_module_names}, file
 
 

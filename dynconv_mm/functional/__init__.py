@@ -7,6 +7,6 @@ from .mixture_conv import PLANS, mixture_conv2d, use_plan
 from .sample_conv import sample_conv2d
 
 __all__ = [
-    'PLANS', 'BatchNorm', 'Head', 'attention', 'enable_numba', 'enable_triton', 'involution2d', 'mixture_conv2d',
+    'BatchNorm', 'Head', 'PLANS', 'attention', 'enable_numba', 'enable_triton', 'involution2d', 'mixture_conv2d',
     'sample_conv2d', 'use_plan'
 ]

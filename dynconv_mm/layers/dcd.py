@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import ConvArguments, check_input
+from .conv_arguments import ConvArguments, check_input, check_positive_int
 from .dcd_base import DCDBase, StaticMatrix
 
 torch.fx.wrap('check_input')
@@ -121,8 +121,7 @@ class DCDConv2d(ConvArguments, DCDBase):
         if not isinstance(variant, str) or variant not in VARIANTS:
             raise ValueError(f'variant must be one of {tuple(VARIANTS)}, but is {variant!r}')
         for name, value in (('squeeze_ratio', squeeze_ratio), ('blocks', blocks)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+            check_positive_int(name, value)
         if not isinstance(channel_attention, bool):
             raise ValueError(f'channel_attention must be True or False, but is {channel_attention!r}')
         if isinstance(latent_multiplier, bool) or not isinstance(latent_multiplier, (int, float)) \

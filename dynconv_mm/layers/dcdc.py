@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_input
+from .conv_arguments import check_input, check_positive_int
 from .conv_norm_act import ConvNormAct
 from .fully_connected import FullyConnected
 from .involution import Involution2d, SizeKeepingConv, check_odd
@@ -170,8 +170,7 @@ class DCDC2d(SizeKeepingConv):
                 raise ValueError(f'{name} must be an int, but is {value!r}')
             if name != 'lsa_dw_kernel_size' or value is not None:
                 check_odd(name, value)
-        if isinstance(lsa_depth, bool) or not isinstance(lsa_depth, int) or lsa_depth < 1:
-            raise ValueError(f'lsa_depth must be a positive int, but is {lsa_depth!r}')
+        check_positive_int('lsa_depth', lsa_depth)
         if isinstance(gsi_ratio, bool) or not isinstance(gsi_ratio, (int, float)) \
                 or not 1 <= gsi_ratio * math.sqrt(in_channels) < math.inf:
             raise ValueError(f'gsi_ratio must be a number that leaves a channel of √in_channels={in_channels}, but is '
