@@ -12,8 +12,8 @@ from .operator import Operator, is_plain
 class BatchNorm(NamedTuple):
     """A batch norm in eval mode over c channels."""
 
-    running_mean: Tensor  # [c]
-    running_var: Tensor  # [c]
+    running_mean: Tensor  # [c]; None in NO_NORM alone
+    running_var: Tensor  # [c]; the same
     weight: Tensor | None  # [c]
     bias: Tensor | None  # [c]
     eps: float
@@ -40,8 +40,7 @@ def scale_and_shift(norm: BatchNorm, bias: Tensor | None = None) -> tuple[Tensor
     Returns:
         tuple[Tensor[c], Tensor[c]]
     """
-    scale, shift = BATCH_NORM(Affine(*norm[:4], bias, norm.eps)).unbind()
-    return scale, shift
+    return BATCH_NORM(Affine(*norm[:4], bias, norm.eps)).unbind()
 
 
 def _reference(norm: Affine) -> Tensor:

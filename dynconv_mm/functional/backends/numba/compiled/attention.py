@@ -1,8 +1,4 @@
-"""Attentions, and a batch norm as a scaling.
-
-Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
-``ZEROS`` that has the tensors' type, which makes it the type of the computation.
-"""
+"""Attentions, and a batch norm as a scaling."""
 from __future__ import annotations
 
 import numpy as np
