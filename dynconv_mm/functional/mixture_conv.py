@@ -18,8 +18,6 @@ from .geometry import IntPair, output_size, pair
 from .operator import Operator
 from .sample_conv import grouped_conv
 
-ATTENTIONS = ('kernel_attention', 'spatial_attention', 'channel_attention', 'filter_attention')
-
 
 def mixture_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, kernel_attention: Tensor | None = None,
                    spatial_attention: Tensor | None = None, channel_attention: Tensor | None = None,
