@@ -1,4 +1,4 @@
-"""Attentions, and a batch norm as a scaling."""
+"""Attentions, and what a batch norm does to a channel."""
 from __future__ import annotations
 
 import numpy as np
@@ -24,21 +24,6 @@ def affine_of(zero, mean, variance, gain, shift, eps, channel):
     if shift:
         offset += pointer(shift, zero)[channel]
     return scale, offset
-
-
-@compiled
-def scale_and_shift(zero, mean, variance, gain, shift, conv_bias, eps, channels, affine):
-    """A batch norm's running statistics, and a bias before it, as a scale and a shift.
-
-    Shape:
-        mean, variance, gain, shift, conv_bias [channels]; affine [2, channels], the result.
-    """
-    result = pointer(affine, zero)
-    for channel in range(channels):
-        scale, offset = affine_of(zero, mean, variance, gain, shift, eps, channel)
-        if conv_bias:
-            offset += scale * pointer(conv_bias, zero)[channel]
-        result[channel], result[channels + channel] = scale, offset
 
 
 @compiled
