@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dynconv_mm.functional import BatchNorm, Head, attention, enable_numba, use_plan
+from dynconv_mm.functional import Head, attention, enable_numba, use_plan
 from dynconv_mm.functional.backends import numba
 from dynconv_mm.functional.backends.numba import load
 from dynconv_mm.functional.mixture_conv import Mixture, sample_kernels
