@@ -105,7 +105,7 @@ def _differentiate_samples(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -
 
 def _differentiate_block(bank: Tensor, attention: Tensor, columns: Tensor, grad: Tensor, grad_bank: Tensor | None,
                          grad_kernel: Tensor | None, grad_columns: Tensor | None, is_first: bool) -> None:
-    """Add up what a block of output channels has to say to the gradients."""
+    """Add to the gradients what comes from a block of output channels."""
     n = len(bank)
     if grad_bank is not None or grad_kernel is not None:
         # the gradients of each sample's own kernel

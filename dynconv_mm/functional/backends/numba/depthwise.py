@@ -55,7 +55,7 @@ def _convolve(operator: Operator, call: Conv | SampleConv) -> Tensor:
 
 
 def refuses(call: Conv | SampleConv) -> str | None:
-    """Convolutions that are not depthwise."""
+    """Why the compiled function does not serve a call, or None: it is for depthwise convolutions."""
     depthwise = call.input.dim() == 4 and 1 < call.groups == call.input.shape[1] == call.weight.shape[-4]
     return refuses_features(call.input, 'depthwise') if depthwise else 'a convolution that is not depthwise'
 
