@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers.eval_mode import eval_mode
+from ..eval_mode import eval_mode
 
 
 class Cam(NamedTuple):

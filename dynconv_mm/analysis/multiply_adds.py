@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ..eval_mode import eval_mode
 from ..layers.conv_arguments import ConvArguments
-from ..layers.eval_mode import eval_mode
 
 #: What multiply-adds are spent on: static convolutions and FCs; what dynamic layers take to predict kernels or
 #: attentions, to put kernels together (or to correct features, where that is cheaper), and to apply them.

@@ -68,8 +68,8 @@ def _fold(norm: _BatchNorm, conv: nn.Module) -> bool:
 def install_fuse_conv_bn() -> None:
     """Put it in the place of mmcv's, under that name in all modules; done by ``import dynconv_mm``.
 
-    Who holds mmcv's function under another name still gets this one for all but the module itself that it is called
-    with: mmcv's looks up its name to go on to the submodules.
+    Code that has kept mmcv's function under another name gets mmcv's rules for the module that it passes, and these for
+    all modules within: mmcv's function calls itself by its name.
     """
     original = mmcv.cnn.fuse_conv_bn
     for module in list(sys.modules.values()):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic_write import atomic_write
-from ..layers.eval_mode import eval_mode
+from ..eval_mode import eval_mode
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
@@ -116,7 +116,7 @@ def export(network: nn.Module,
            progress: Callable[[str], None] = lambda step: None) -> Export:
     """Write a network to a file that runs without this package, and compare what it computes with PyTorch.
 
-    Layers execute by ``dynconv_mm.functional.portable`` in it: plain convolutions, matrix products and slices,
+    Layers execute by ``dynconv_mm.functional.backends.graph`` in it: plain convolutions, matrix products and slices,
     which depend on neither the batch's size nor the images'. It is exported as in eval mode, in its parameters'
     precision.
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..eval_mode import eval_mode
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
-from ..layers.eval_mode import eval_mode
 from .checkpoint_file import CheckpointError, check_fit
 from .init_from_static import init_from_static
 from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart

@@ -7,27 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .operator import Operator, is_plain
+from .operator import is_plain
 
 
 class BatchNorm(NamedTuple):
     """A batch norm in eval mode over c channels."""
 
-    running_mean: Tensor  # [c]
-    running_var: Tensor  # [c]
+    running_mean: Tensor  # [c]; None in NO_NORM alone
+    running_var: Tensor  # [c]; the same
     weight: Tensor | None  # [c]
     bias: Tensor | None  # [c]
-    eps: float
-
-
-class Affine(NamedTuple):
-    """The arguments of :func:`scale_and_shift`."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    conv_bias: Tensor | None
     eps: float
 
 
@@ -41,17 +30,11 @@ def scale_and_shift(norm: BatchNorm, bias: Tensor | None = None) -> tuple[Tensor
     Returns:
         tuple[Tensor[c], Tensor[c]]
     """
-    scale, shift = BATCH_NORM(Affine(*norm[:4], bias, norm.eps)).unbind()
-    return scale, shift
-
-
-def _reference(norm: Affine) -> Tensor:
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = norm.weight * scale
-    mean = norm.running_mean if norm.conv_bias is None else norm.running_mean - norm.conv_bias
-    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
-    return torch.stack((scale, shift))
+    mean = norm.running_mean if bias is None else norm.running_mean - bias
+    return scale, -mean * scale if norm.bias is None else norm.bias - mean * scale
 
 
 def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
@@ -72,4 +55,3 @@ def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
 
 FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.Identity.forward)
 NO_NORM = BatchNorm(None, None, None, None, 0.)
-BATCH_NORM = Operator(5, _reference, autocast=False)

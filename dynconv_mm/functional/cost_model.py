@@ -1,8 +1,8 @@
 """What a backend costs for a mixture of kernels, estimated from the sizes of what it computes and moves.
 
 The time is a sum over :data:`QUANTITIES`, each times a coefficient of the backend; ``tools/benchmark.py --calibrate``
-measures layers, fits the coefficients and writes them to a file ``costs_….json`` as those beside this one. So a call's
-backend depends on nothing but its shapes, and a run that is repeated takes the same ones.
+measures layers, fits the coefficients and writes them to a file ``costs_….json`` as those beside this one. No clock
+enters, so a run that is repeated takes the same backends.
 """
 from __future__ import annotations
 

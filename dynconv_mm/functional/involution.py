@@ -1,7 +1,7 @@
 """Convolution whose kernel differs from position to position and is shared by groups of channels.
 
 Involution (CVPR 2021, Eq. 4) and the local spatial-adaptive branch of DCDC (Eq. 5) are this operator with kernels
-predicted in different ways. No k² copies of the input are ever made: it is a sum of shifted products.
+predicted in different ways. It is computed as a sum of shifted products, without k² copies of the input.
 """
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ class Involution(NamedTuple):
     dilation: IntPair
 
 
-def involution2d(input: Tensor,
-                 weight: Tensor,
-                 *,
-                 stride: int | IntPair = 1,
-                 padding: int | IntPair = 0,
+def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, padding: int | IntPair = 0,
                  dilation: int | IntPair = 1) -> Tensor:
     r"""Convolve each position by its own kernel (Involution, Eq. 4).
 

@@ -18,22 +18,11 @@ from .geometry import IntPair, output_size, pair
 from .operator import Operator
 from .sample_conv import grouped_conv
 
-ATTENTIONS = ('kernel_attention', 'spatial_attention', 'channel_attention', 'filter_attention')
 
-
-def mixture_conv2d(input: Tensor,
-                   weight: Tensor,
-                   bias: Tensor | None = None,
-                   *,
-                   kernel_attention: Tensor | None = None,
-                   spatial_attention: Tensor | None = None,
-                   channel_attention: Tensor | None = None,
-                   filter_attention: Tensor | None = None,
-                   stride: int | IntPair = 1,
-                   padding: int | IntPair = 0,
-                   dilation: int | IntPair = 1,
-                   groups: int = 1,
-                   norm: BatchNorm | None = None,
+def mixture_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, kernel_attention: Tensor | None = None,
+                   spatial_attention: Tensor | None = None, channel_attention: Tensor | None = None,
+                   filter_attention: Tensor | None = None, stride: int | IntPair = 1, padding: int | IntPair = 0,
+                   dilation: int | IntPair = 1, groups: int = 1, norm: BatchNorm | None = None,
                    plan: str = 'auto') -> Tensor:
     r"""Convolve each sample with its own mixture of kernels (ODConv, Eq. 2).
 

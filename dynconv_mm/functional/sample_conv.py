@@ -23,14 +23,8 @@ class SampleConv(NamedTuple):
     groups: int
 
 
-def sample_conv2d(input: Tensor,
-                  weight: Tensor,
-                  bias: Tensor | None = None,
-                  *,
-                  stride: int | IntPair = 1,
-                  padding: int | IntPair = 0,
-                  dilation: int | IntPair = 1,
-                  groups: int = 1) -> Tensor:
+def sample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int | IntPair = 1,
+                  padding: int | IntPair = 0, dilation: int | IntPair = 1, groups: int = 1) -> Tensor:
     """Convolve sample b of ``input`` by ``weight[b]``.
 
     Args:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import ConvArguments, check_input
+from .conv_arguments import ConvArguments, check_input, check_positive_int
 from .dcd_base import DCDBase, StaticMatrix
 
 torch.fx.wrap('check_input')
@@ -108,24 +108,12 @@ class DCDConv2d(ConvArguments, DCDBase):
         torch.Size([2, 32, 9, 9])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] = 0,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 variant: str = 'bottleneck',
-                 squeeze_ratio: int = 16,
-                 channel_attention: bool = True,
-                 fusion: str | None = 'channel',
-                 latent_multiplier: float = 1.,
-                 blocks: int = 1,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+                 variant: str = 'bottleneck', squeeze_ratio: int = 16, channel_attention: bool = True,
+                 fusion: str | None = 'channel', latent_multiplier: float = 1., blocks: int = 1,
                  norm_cfg: dict | None = dict(type='BN')) -> None:
         super().__init__()
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
@@ -133,8 +121,7 @@ class DCDConv2d(ConvArguments, DCDBase):
         if not isinstance(variant, str) or variant not in VARIANTS:
             raise ValueError(f'variant must be one of {tuple(VARIANTS)}, but is {variant!r}')
         for name, value in (('squeeze_ratio', squeeze_ratio), ('blocks', blocks)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a positive int, but is {value!r}')
+            check_positive_int(name, value)
         if not isinstance(channel_attention, bool):
             raise ValueError(f'channel_attention must be True or False, but is {channel_attention!r}')
         if isinstance(latent_multiplier, bool) or not isinstance(latent_multiplier, (int, float)) \

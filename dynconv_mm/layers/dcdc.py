@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_input
+from .conv_arguments import check_input, check_positive_int
 from .conv_norm_act import ConvNormAct
 from .fully_connected import FullyConnected
 from .involution import Involution2d, SizeKeepingConv, check_odd
@@ -152,26 +152,12 @@ class DCDC2d(SizeKeepingConv):
         torch.Size([2, 64, 9, 9])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int] = 3,
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] | None = None,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 lsa_kernel_size: int = 7,
-                 lsa_dw_kernel_size: int | None = 3,
-                 lsa_depth: int = 2,
-                 gsi_kernel_size: int = 1,
-                 gsi_ratio: float = 1.,
-                 gsi: str = 'dynamic',
-                 reduction: float = 1 / 4,
-                 group_channels: int = 16,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 3,
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] | None = None,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None, lsa_kernel_size: int = 7,
+                 lsa_dw_kernel_size: int | None = 3, lsa_depth: int = 2, gsi_kernel_size: int = 1,
+                 gsi_ratio: float = 1., gsi: str = 'dynamic', reduction: float = 1 / 4, group_channels: int = 16,
                  norm_cfg: dict | None = dict(type='BN')) -> None:
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
@@ -184,8 +170,7 @@ class DCDC2d(SizeKeepingConv):
                 raise ValueError(f'{name} must be an int, but is {value!r}')
             if name != 'lsa_dw_kernel_size' or value is not None:
                 check_odd(name, value)
-        if isinstance(lsa_depth, bool) or not isinstance(lsa_depth, int) or lsa_depth < 1:
-            raise ValueError(f'lsa_depth must be a positive int, but is {lsa_depth!r}')
+        check_positive_int('lsa_depth', lsa_depth)
         if isinstance(gsi_ratio, bool) or not isinstance(gsi_ratio, (int, float)) \
                 or not 1 <= gsi_ratio * math.sqrt(in_channels) < math.inf:
             raise ValueError(f'gsi_ratio must be a number that leaves a channel of √in_channels={in_channels}, but is '

@@ -70,22 +70,11 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
         torch.Size([2, 6, 9, 9])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] = 0,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 kernel_num: int = 4,
-                 reduction: float = 1 / 4,
-                 temperature: float = 1.,
-                 plan: str = 'auto') -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None, kernel_num: int = 4,
+                 reduction: float = 1 / 4, temperature: float = 1., plan: str = 'auto') -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
                          padding_mode, kernel_num, plan)
         check_reduction(reduction, '1/4')

@@ -82,21 +82,11 @@ class Involution2d(SizeKeepingConv):
         torch.Size([2, 32, 8, 7])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int] = 7,
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] | None = None,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | str | None = None,
-                 dtype: torch.dtype | None = None,
-                 group_channels: int = 16,
-                 reduction: float = 1 / 4,
-                 norm_cfg: dict | None = dict(type='BN')) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 7,
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] | None = None,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None, group_channels: int = 16,
+                 reduction: float = 1 / 4, norm_cfg: dict | None = dict(type='BN')) -> None:
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                           padding_mode)

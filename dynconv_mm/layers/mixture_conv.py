@@ -35,9 +35,8 @@ class MixtureConv2d(ConvArguments):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int], padding: int | str | tuple[int, int],
-                 dilation: int | tuple[int, int], groups: int, bias: bool, padding_mode: str, kernel_num: int,
-                 plan: str) -> None:
+                 stride: int | tuple[int, int], padding: int | str | tuple[int, int], dilation: int | tuple[int, int],
+                 groups: int, bias: bool, padding_mode: str, kernel_num: int, plan: str) -> None:
         super().__init__()
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                   padding_mode)

@@ -23,15 +23,9 @@ class StaticConv2d(ConvArguments):
         as of :class:`torch.nn.Conv2d`
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1,
-                 padding: int | str | tuple[int, int] = 0,
-                 dilation: int | tuple[int, int] = 1,
-                 groups: int = 1,
-                 bias: bool = True,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True,
                  padding_mode: str = 'zeros') -> None:
         super().__init__()
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,

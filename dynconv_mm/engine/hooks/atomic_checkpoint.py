@@ -27,7 +27,7 @@ register_backend(BACKEND, AtomicBackend, force=True)
 
 
 class LateRemoval(AtomicBackend):
-    """Which notes what to remove, and leaves it for later."""
+    """A backend that notes what to remove instead of removing it."""
 
     def __init__(self) -> None:
         self.outdated: list[str] = []
@@ -105,4 +105,4 @@ class AtomicCheckpointHook(CheckpointHook):
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
 
-WholeCheckpointHook = AtomicCheckpointHook  # as configs of before 0.1.0 name it
+WholeCheckpointHook = AtomicCheckpointHook  # its former name, which configs may have

@@ -101,7 +101,7 @@ class TemperatureAnnealingHook(Hook):
                 f'{runner.max_iters}, at {self.temperature_at(runner.max_iters - 1, self._epoch_length):.4g} in place '
                 f'of {self.end:g}: give the hook {remedy} or less, or train longer.')
         elif by_iteration and self.iters is None:
-            runner.logger.info(f'TemperatureAnnealingHook: the temperature falls over {told}; iters=… says it as is.')
+            runner.logger.info(f'TemperatureAnnealingHook: the temperature falls over {told}; iters=… sets them.')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the temperature of the iteration to come."""

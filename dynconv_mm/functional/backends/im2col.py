@@ -43,14 +43,14 @@ def im2col(m: Mixture) -> Tensor:
 
 
 def _multiply_samples(m: Mixture) -> Tensor:
-    x, weight, kernel_attention, spatial_attention = m.input, m.weight, m.kernel_attention, m.spatial_attention
+    x, weight, kernel_attention = m.input, m.weight, m.kernel_attention
     windows = windows_of(x, weight.shape[3:], *m[7:10])
+    scale = _scale(windows, m.spatial_attention, None)
     batch, height, width, out_channels = len(x), *windows.shape[4:], weight.shape[1]
     bank = weight.flatten(2)
     y = x.new_empty(batch, out_channels, height * width)
     for part in sample_parts(windows):
-        columns = _columns(windows[part], spatial_attention if spatial_attention is None
-                           else spatial_attention[part])
+        columns = _columns(windows[part], None if scale is None else scale[part])
         if kernel_attention is None:
             torch.bmm(bank.expand(len(columns), -1, -1), columns, out=y[part])
             continue
@@ -67,15 +67,15 @@ def _differentiate_samples(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -
     x, weight, kernel_attention, spatial_attention = m.input, m.weight, m.kernel_attention, m.spatial_attention
     needs_x, needs_weight, _, needs_kernel, needs_spatial, _, _ = needed
     windows = windows_of(x, weight.shape[3:], *m[7:10])
-    bank = weight.flatten(2)
-    grad = grad.flatten(2)
+    scale = _scale(windows, spatial_attention, None)
+    bank, grad = weight.flatten(2), grad.flatten(2)
     grad_x = zeros_padded(x, m.padding) if needs_x else None
     grad_bank = torch.zeros_like(bank, memory_format=torch.contiguous_format) if needs_weight else None
     grad_kernel = torch.zeros_like(kernel_attention) if needs_kernel else None
     grad_spatial = torch.empty_like(spatial_attention) if needs_spatial else None
     for part in sample_parts(windows):
-        spatial = None if spatial_attention is None else spatial_attention[part]
-        columns = _columns(windows[part], spatial)
+        own_scale = None if scale is None else scale[part]
+        columns = _columns(windows[part], own_scale)
         grad_columns = None
         if needs_x or needs_spatial:
             # written by the first block, added to by the others
@@ -97,8 +97,7 @@ def _differentiate_samples(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -
         if needs_spatial:
             grad_spatial[part] = (grad_windows * windows[part]).sum((1, 4, 5)).flatten(1)
         if needs_x:
-            add_windows(grad_x[part], grad_windows, None if spatial is None else spatial.reshape(
-                -1, 1, *weight.shape[3:], 1, 1), m.stride, m.dilation)
+            add_windows(grad_x[part], grad_windows, own_scale, m.stride, m.dilation)
     if needs_x:
         grad_x = without_padding(grad_x, m.padding)
     return (grad_x, grad_bank.view_as(weight) if needs_weight else None, None, grad_kernel, grad_spatial, None, None)
@@ -106,7 +105,7 @@ def _differentiate_samples(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -
 
 def _differentiate_block(bank: Tensor, attention: Tensor, columns: Tensor, grad: Tensor, grad_bank: Tensor | None,
                          grad_kernel: Tensor | None, grad_columns: Tensor | None, is_first: bool) -> None:
-    """Add up what a block of output channels has to say to the gradients."""
+    """Add to the gradients what comes from a block of output channels."""
     n = len(bank)
     if grad_bank is not None or grad_kernel is not None:
         # the gradients of each sample's own kernel
@@ -216,11 +215,7 @@ def _batch_columns(windows: Tensor, scale: Tensor | None) -> Tensor:
     """Tensor[channels * kernel_height * kernel_width, samples * out_height * out_width]"""
     batch, channels, *kernel_size, height, width = windows.shape
     columns = scratch('columns', (channels, *kernel_size, batch, height, width), windows)
-    target = columns.permute(3, 0, 1, 2, 4, 5)
-    if scale is None:
-        target.copy_(windows)
-    else:
-        torch.mul(windows, scale, out=target)
+    _scaled(windows, scale, columns.permute(3, 0, 1, 2, 4, 5))
     return columns.view(windows[0, ..., 0, 0].numel(), -1)
 
 
@@ -259,20 +254,16 @@ def windows_of(x: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPai
     return windows[..., ::dilation[0], ::dilation[1]].permute(0, 1, 4, 5, 2, 3)
 
 
-def _columns(windows: Tensor, spatial_attention: Tensor | None) -> Tensor:
-    """Tensor[batch, channels * kh * kw, out_height * out_width], each row times its α_s."""
-    batch, channels, kernel_height, kernel_width, height, width = windows.shape
-    shape = batch, channels * kernel_height * kernel_width, height * width
-    if spatial_attention is not None:
-        spatial_attention = spatial_attention.reshape(batch, 1, kernel_height, kernel_width, 1, 1)
-    if spatial_attention is None and (kernel_height, kernel_width) == (1, 1):
-        return windows.reshape(shape)
-    columns = scratch('columns', windows.shape, windows)
-    if spatial_attention is None:
-        columns.copy_(windows)
-    else:
-        torch.mul(windows, spatial_attention, out=columns)
-    return columns.view(shape)
+def _columns(windows: Tensor, scale: Tensor | None) -> Tensor:
+    """Tensor[batch, channels * kh * kw, out_height * out_width], times the scale."""
+    if scale is None and windows.shape[2:4] == (1, 1):
+        return windows.flatten(4).flatten(1, 3)
+    return _scaled(windows, scale, scratch('columns', windows.shape, windows)).flatten(4).flatten(1, 3)
+
+
+def _scaled(windows: Tensor, scale: Tensor | None, target: Tensor) -> Tensor:
+    """The windows, times their scale if there is one, written to ``target``."""
+    return target.copy_(windows) if scale is None else torch.mul(windows, scale, out=target)
 
 
 def add_windows(grad_x: Tensor, grad_windows: Tensor, scale: Tensor | None, stride: IntPair,
@@ -306,16 +297,7 @@ SAMPLE_PRODUCTS = Backend(_multiply_samples, backward=_differentiate_samples)
 BATCH_PRODUCT = Backend(_multiply_batch, backward=_differentiate_batch)
 
 
-def refuses(m: Mixture) -> str | None:
-    """Groups."""
-    return needs_shared_attentions(m) or (None if m.groups == 1 else 'groups')
-
-
-def refuses_but_pointwise(m: Mixture) -> str | None:
-    """Groups and larger kernels."""
-    return needs_shared_attentions(m) or (None if m.groups == m.weight.shape[3] * m.weight.shape[4] == 1
-                                          else 'kernels larger than 1×1, or groups')
-
-
-MIXTURE_CONV.backends['bmm'] = Backend(im2col, refuses_but_pointwise)
-MIXTURE_CONV.backends['im2col'] = Backend(im2col, refuses)
+MIXTURE_CONV.backends['bmm'] = Backend(im2col, lambda m: needs_shared_attentions(m) or (
+    None if m.groups == m.weight.shape[3] * m.weight.shape[4] == 1 else 'kernels larger than 1×1, or groups'))
+MIXTURE_CONV.backends['im2col'] = Backend(
+    im2col, lambda m: needs_shared_attentions(m) or (None if m.groups == 1 else 'groups'))

@@ -12,26 +12,18 @@ from ..operator import Backend, execute
 from .products import empty_output
 
 
-def involution2d(*arguments: Tensor | list[int]) -> Tensor:
-    """The output."""
+def _call(input: Tensor, weight: Tensor, *geometry: list[int]) -> Involution:
+    return Involution(input, weight, *[tuple(pair) for pair in geometry])
+
+
+def _output(*arguments: Tensor | list[int]) -> Tensor:
     call = _call(*arguments)
     return INVOLUTION.choose(call, 'auto', False).forward(call)
 
 
-def grad_input(grad: Tensor, *arguments: Tensor | list[int]) -> Tensor:
-    """The gradient of the input."""
+def _gradients(grad: Tensor, arguments: tuple[Tensor | list[int], ...], *needed: bool) -> tuple[Tensor | None, ...]:
     call = _call(*arguments)
-    return INVOLUTION.choose(call, 'auto', True).backward(call, grad, (True, False))[0]
-
-
-def grad_weight(grad: Tensor, *arguments: Tensor | list[int]) -> Tensor:
-    """The gradient of the weight."""
-    call = _call(*arguments)
-    return INVOLUTION.choose(call, 'auto', True).backward(call, grad, (False, True))[1]
-
-
-def _call(input: Tensor, weight: Tensor, *geometry: list[int]) -> Involution:
-    return Involution(input, weight, *[tuple(pair) for pair in geometry])
+    return INVOLUTION.choose(call, 'auto', True).backward(call, grad, needed)
 
 
 def _below_autograd(call: Involution) -> Tensor:
@@ -49,10 +41,12 @@ LIBRARY = torch.library.Library('dynconv_mm', 'DEF')
 _OPERATORS = Backend(_below_autograd, backward=_backward)
 _ARGUMENTS = 'Tensor input, Tensor weight, int[2] stride, int[2] padding, int[2] dilation'
 for _name, _schema, _function, _meta in (
-    ('involution2d', _ARGUMENTS, involution2d, lambda *arguments: empty_output(_call(*arguments))),
-    ('involution2d_grad_input', f'Tensor grad, {_ARGUMENTS}', grad_input,
+    ('involution2d', _ARGUMENTS, _output, lambda *arguments: empty_output(_call(*arguments))),
+    ('involution2d_grad_input', f'Tensor grad, {_ARGUMENTS}',
+     lambda grad, *arguments: _gradients(grad, arguments, True, False)[0],
      lambda grad, input, weight, *geometry: torch.empty_like(input)),
-    ('involution2d_grad_weight', f'Tensor grad, {_ARGUMENTS}', grad_weight,
+    ('involution2d_grad_weight', f'Tensor grad, {_ARGUMENTS}',
+     lambda grad, *arguments: _gradients(grad, arguments, False, True)[1],
      lambda grad, input, weight, *geometry: torch.empty_like(weight)),
 ):
     LIBRARY.define(f'{_name}({_schema}) -> Tensor')

@@ -15,19 +15,19 @@ def shared(m: Mixture) -> Tensor:
 
 
 def refuses(m: Mixture) -> str | None:
-    """Kernels that differ by more than a scaling of their channels."""
+    """Why one convolution for all samples, between scalings of the channels, cannot serve, or None."""
     if m.kernel_attention is not None:
         return 'kernels that are mixed'
     return needs_no_spatial(m)
 
 
 def needs_shared_attentions(m: Mixture) -> str | None:
-    """Why what leaves the sum over the kernels cannot."""
+    """Why attentions cannot be taken out of the sum over the kernels, or None."""
     return None if m.shares_attention else 'attentions that each kernel has of its own'
 
 
 def needs_no_spatial(m: Mixture) -> str | None:
-    """The same, where a convolution cannot scale the elements of a kernel either."""
+    """The same for backends that cannot scale the elements of a kernel either."""
     return needs_shared_attentions(m) or (None if m.spatial_attention is None else 'a spatial attention')
 
 

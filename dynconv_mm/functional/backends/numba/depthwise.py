@@ -1,12 +1,14 @@
 """Depthwise convolution without gradients on a CPU, where a compiled function is faster than torch's."""
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from ...conv import CONV, Conv
 from ...geometry import IntPair
-from ...operator import Backend
+from ...operator import Backend, Operator
 from ...sample_conv import SAMPLE_CONV, SampleConv
 from . import ZEROS, addresses, load
 from . import refuses as refuses_features
@@ -47,25 +49,16 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Int
     return output
 
 
-def _conv(call: Conv) -> Tensor:
-    y = depthwise_conv2d(*call[:6])
-    return CONV.reference(call) if y is None else y
+def _convolve(operator: Operator, call: Conv | SampleConv) -> Tensor:
+    y = depthwise_conv2d(call.input, call.weight.flatten(0, -4), *call[2:6])
+    return operator.reference(call) if y is None else y
 
 
-def _sample_conv(call: SampleConv) -> Tensor:
-    y = depthwise_conv2d(call.input, call.weight.flatten(0, 1), *call[2:6])
-    return SAMPLE_CONV.reference(call) if y is None else y
-
-
-def _refuses_conv(call: Conv) -> str | None:
-    depthwise = call.input.dim() == 4 and 1 < call.groups == call.input.shape[1] == call.weight.shape[0]
+def refuses(call: Conv | SampleConv) -> str | None:
+    """Why the compiled function does not serve a call, or None: it is for depthwise convolutions."""
+    depthwise = call.input.dim() == 4 and 1 < call.groups == call.input.shape[1] == call.weight.shape[-4]
     return refuses_features(call.input, 'depthwise') if depthwise else 'a convolution that is not depthwise'
 
 
-def _refuses_sample_conv(call: SampleConv) -> str | None:
-    depthwise = 1 < call.groups == call.input.shape[1] == call.weight.shape[1]
-    return refuses_features(call.input, 'depthwise') if depthwise else 'a convolution that is not depthwise'
-
-
-CONV.backends['numba'] = Backend(_conv, _refuses_conv, None)
-SAMPLE_CONV.backends['numba'] = Backend(_sample_conv, _refuses_sample_conv, None)
+for _operator in (CONV, SAMPLE_CONV):
+    _operator.backends['numba'] = Backend(functools.partial(_convolve, _operator), refuses, None)

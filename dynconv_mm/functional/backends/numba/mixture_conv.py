@@ -65,7 +65,7 @@ def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
 
 
 def refuses(m: Mixture) -> str | None:
-    """Attentions of each kernel, and what is better left to several threads."""
+    """Why the compiled function does not serve a call, or None."""
     if torch.get_num_threads() > 1 and m.input.shape[0] * m.weight.numel() > SERIAL_PRODUCTS:
         return 'large kernels beside several threads of torch'
     return needs_shared_attentions(m) or refuses_features(m.input, 'mixture_conv')

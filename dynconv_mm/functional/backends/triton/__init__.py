@@ -56,8 +56,8 @@ def _kernels(name: str) -> ModuleType:
     return importlib.import_module(f'.{name}', __name__)
 
 
-def _refuses(name: str, *tensors: Tensor | None) -> str | None:
-    """Why a module of kernels does not serve these tensors, or None."""
+def _refuses(*tensors: Tensor | None) -> str | None:
+    """Why the kernels do not serve these tensors, or None."""
     if not is_enabled('triton'):
         return 'a call before enable_triton()'
     if not _kernels('common').runs_on(*tensors):
@@ -66,9 +66,9 @@ def _refuses(name: str, *tensors: Tensor | None) -> str | None:
 
 
 MIXTURE_CONV.backends['triton'] = Backend(
-    lambda m: _kernels('mixture_conv').forward(m), lambda m: _refuses('mixture_conv', *m[:7]),
+    lambda m: _kernels('mixture_conv').forward(m), lambda m: _refuses(*m[:7]),
     lambda m, grad, needed: _kernels('mixture_conv').backward(m, grad, needed))
 INVOLUTION.backends['triton'] = Backend(
-    lambda call: _kernels('involution').forward(call), lambda call: _refuses('involution', *call[:2]),
+    lambda call: _kernels('involution').forward(call), lambda call: _refuses(*call[:2]),
     lambda call, grad, needed: _kernels('involution').backward(call, grad, needed))
 enable_triton.set_from_environment(enabled=False)

@@ -1,4 +1,7 @@
-"""What the Triton kernels share: where a window lies, products of tiles, sizes of blocks."""
+"""What the Triton kernels share: where a window lies, products of tiles, sizes of blocks.
+
+``GEOMETRY`` is (kernel height, kernel width, two strides, two paddings, two dilations), the vertical one first.
+"""
 from __future__ import annotations
 
 import torch
@@ -22,18 +25,28 @@ def share_of_program(channels, pixels, GROUPS: tl.constexpr, BLOCK_C: tl.constex
 
 
 @triton.jit
-def window_position(out, tap, stride: tl.constexpr, padding: tl.constexpr, dilation: tl.constexpr, size):
-    """Where tap number ``tap`` of output number ``out`` lies in an input of length ``size``, and whether inside."""
-    position = out * stride - padding + tap * dilation
-    return position, (position >= 0) & (position < size)
+def window_position(row, column, tap, GEOMETRY: tl.constexpr, height, width):
+    """Where tap number ``tap`` of the window at (row, column) lies in a map of that size, and whether inside."""
+    row = row * GEOMETRY[2] - GEOMETRY[4] + tap // GEOMETRY[1] * GEOMETRY[6]
+    column = column * GEOMETRY[3] - GEOMETRY[5] + tap % GEOMETRY[1] * GEOMETRY[7]
+    return row, column, (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
 
 @triton.jit
-def output_position(position, tap, stride: tl.constexpr, padding: tl.constexpr, dilation: tl.constexpr, out_size):
-    """Which output meets input number ``position`` by tap number ``tap``, and whether there is one."""
-    distance = position + padding - tap * dilation
-    out = distance // stride
-    return out, (distance >= 0) & (distance % stride == 0) & (out < out_size)
+def output_position(row, column, tap, GEOMETRY: tl.constexpr, height, width):
+    """Which output of a map of that size meets (row, column) of the input by tap number ``tap``, and whether any."""
+    row = row + GEOMETRY[4] - tap // GEOMETRY[1] * GEOMETRY[6]
+    column = column + GEOMETRY[5] - tap % GEOMETRY[1] * GEOMETRY[7]
+    inside = (row >= 0) & (row % GEOMETRY[2] == 0) & (column >= 0) & (column % GEOMETRY[3] == 0)
+    row, column = row // GEOMETRY[2], column // GEOMETRY[3]
+    return row, column, inside & (row < height) & (column < width)
+
+
+@triton.jit
+def tile_of(x, strides, sample, channel, row, column):
+    """The addresses of a sample's channels [c] at places [p]: [c, p]."""
+    place = row.to(tl.int64) * strides[2] + column.to(tl.int64) * strides[3]
+    return x + sample * strides[0] + channel[:, None] * strides[1] + place[None, :]
 
 
 @triton.jit

@@ -8,100 +8,78 @@ from torch import Tensor
 
 from ...involution import Involution
 from ..products import empty_output
-from .common import ACCUMULATORS, block, output_position, share_of_program, window_position
+from .common import ACCUMULATORS, block, output_position, share_of_program, tile_of, window_position
 
 
 @triton.jit
 def _forward(x, x_strides, weight, weight_strides, y, y_strides, height, width, pixels, out_width,
-             GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-             KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-             STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-             DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ACC: tl.constexpr,
+             GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, ACC: tl.constexpr,
              BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """A block of outputs of one sample and group."""
     c, p, group, sample = share_of_program(GROUP_CHANNELS, pixels, GROUPS, BLOCK_C, BLOCK_P)
     channel = (group * GROUP_CHANNELS + c).to(tl.int64)
     c_inside, p_inside = c < GROUP_CHANNELS, p < pixels
     out_row, out_column = p // out_width, p % out_width
-    x += sample * x_strides[0]
     weight += (sample * weight_strides[0] + group.to(tl.int64) * weight_strides[1]
                + out_row.to(tl.int64) * weight_strides[4] + out_column.to(tl.int64) * weight_strides[5])
     total = tl.zeros([BLOCK_C, BLOCK_P], ACC)
-    for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
-        row, row_inside = window_position(out_row, tap // KERNEL_WIDTH, STRIDE_H, PADDING_H, DILATION_H, height)
-        column, column_inside = window_position(out_column, tap % KERNEL_WIDTH, STRIDE_W, PADDING_W, DILATION_W, width)
-        inside = p_inside & row_inside & column_inside
-        kernel = tl.load(weight + tap // KERNEL_WIDTH * weight_strides[2] + tap % KERNEL_WIDTH * weight_strides[3],
+    for tap in range(GEOMETRY[0] * GEOMETRY[1]):
+        row, column, inside = window_position(out_row, out_column, tap, GEOMETRY, height, width)
+        inside &= p_inside
+        kernel = tl.load(weight + tap // GEOMETRY[1] * weight_strides[2] + tap % GEOMETRY[1] * weight_strides[3],
                          inside, 0.)
-        place = row.to(tl.int64) * x_strides[2] + column.to(tl.int64) * x_strides[3]
-        tile = tl.load(x + channel[:, None] * x_strides[1] + place[None, :], c_inside[:, None] & inside[None, :], 0.)
+        tile = tl.load(tile_of(x, x_strides, sample, channel, row, column), c_inside[:, None] & inside[None, :], 0.)
         total += kernel.to(ACC)[None, :] * tile.to(ACC)
-    place = out_row.to(tl.int64) * y_strides[2] + out_column.to(tl.int64) * y_strides[3]
-    tl.store(y + sample * y_strides[0] + channel[:, None] * y_strides[1] + place[None, :],
-             total.to(y.dtype.element_ty), c_inside[:, None] & p_inside[None, :])
+    tl.store(tile_of(y, y_strides, sample, channel, out_row, out_column), total.to(y.dtype.element_ty),
+             c_inside[:, None] & p_inside[None, :])
 
 
 @triton.jit
 def _input_gradient(dy, dy_strides, weight, weight_strides, dx, dx_strides, pixels, width, out_height, out_width,
-                    GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                    KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-                    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-                    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ACC: tl.constexpr,
+                    GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, ACC: tl.constexpr,
                     BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """A block of the input's gradient of one sample and group."""
     c, p, group, sample = share_of_program(GROUP_CHANNELS, pixels, GROUPS, BLOCK_C, BLOCK_P)
     channel = (group * GROUP_CHANNELS + c).to(tl.int64)
     c_inside, p_inside = c < GROUP_CHANNELS, p < pixels
     row, column = p // width, p % width
-    dy += sample * dy_strides[0]
     weight += sample * weight_strides[0] + group.to(tl.int64) * weight_strides[1]
     total = tl.zeros([BLOCK_C, BLOCK_P], ACC)
-    for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
-        out_row, row_inside = output_position(row, tap // KERNEL_WIDTH, STRIDE_H, PADDING_H, DILATION_H, out_height)
-        out_column, column_inside = output_position(column, tap % KERNEL_WIDTH, STRIDE_W, PADDING_W, DILATION_W,
-                                                    out_width)
-        inside = p_inside & row_inside & column_inside
-        out_row, out_column = out_row.to(tl.int64), out_column.to(tl.int64)
-        kernel = tl.load(weight + tap // KERNEL_WIDTH * weight_strides[2] + tap % KERNEL_WIDTH * weight_strides[3]
-                         + out_row * weight_strides[4] + out_column * weight_strides[5], inside, 0.)
-        place = out_row * dy_strides[2] + out_column * dy_strides[3]
-        tile = tl.load(dy + channel[:, None] * dy_strides[1] + place[None, :], c_inside[:, None] & inside[None, :], 0.)
+    for tap in range(GEOMETRY[0] * GEOMETRY[1]):
+        out_row, out_column, inside = output_position(row, column, tap, GEOMETRY, out_height, out_width)
+        inside &= p_inside
+        kernel = tl.load(weight + tap // GEOMETRY[1] * weight_strides[2] + tap % GEOMETRY[1] * weight_strides[3]
+                         + out_row.to(tl.int64) * weight_strides[4] + out_column.to(tl.int64) * weight_strides[5],
+                         inside, 0.)
+        tile = tl.load(tile_of(dy, dy_strides, sample, channel, out_row, out_column),
+                       c_inside[:, None] & inside[None, :], 0.)
         total += kernel.to(ACC)[None, :] * tile.to(ACC)
-    place = row.to(tl.int64) * dx_strides[2] + column.to(tl.int64) * dx_strides[3]
-    tl.store(dx + sample * dx_strides[0] + channel[:, None] * dx_strides[1] + place[None, :],
-             total.to(dx.dtype.element_ty), c_inside[:, None] & p_inside[None, :])
+    tl.store(tile_of(dx, dx_strides, sample, channel, row, column), total.to(dx.dtype.element_ty),
+             c_inside[:, None] & p_inside[None, :])
 
 
 @triton.jit
 def _weight_gradient(x, x_strides, dy, dy_strides, dweight, dweight_strides, height, width, pixels, out_width,
-                     GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                     KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-                     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-                     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ACC: tl.constexpr,
+                     GROUPS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, ACC: tl.constexpr,
                      BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """All taps of the kernels' gradient at a block of positions of one sample and group."""
     _, p, group, sample = share_of_program(1, pixels, GROUPS, 1, BLOCK_P)
     p_inside = p < pixels
     out_row, out_column = p // out_width, p % out_width
-    x += sample * x_strides[0]
-    dy_place = out_row.to(tl.int64) * dy_strides[2] + out_column.to(tl.int64) * dy_strides[3]
-    dy += sample * dy_strides[0]
     dweight += (sample * dweight_strides[0] + group.to(tl.int64) * dweight_strides[1]
                 + out_row.to(tl.int64) * dweight_strides[4] + out_column.to(tl.int64) * dweight_strides[5])
-    for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
-        row, row_inside = window_position(out_row, tap // KERNEL_WIDTH, STRIDE_H, PADDING_H, DILATION_H, height)
-        column, column_inside = window_position(out_column, tap % KERNEL_WIDTH, STRIDE_W, PADDING_W, DILATION_W, width)
-        inside = p_inside & row_inside & column_inside
-        place = row.to(tl.int64) * x_strides[2] + column.to(tl.int64) * x_strides[3]
+    for tap in range(GEOMETRY[0] * GEOMETRY[1]):
+        row, column, inside = window_position(out_row, out_column, tap, GEOMETRY, height, width)
+        inside &= p_inside
         total = tl.zeros([BLOCK_P], ACC)
         for first in range(0, GROUP_CHANNELS, BLOCK_C):
             c = first + tl.arange(0, BLOCK_C)
             channel = (group * GROUP_CHANNELS + c).to(tl.int64)
             both = (c < GROUP_CHANNELS)[:, None] & inside[None, :]
-            x_tile = tl.load(x + channel[:, None] * x_strides[1] + place[None, :], both, 0.)
-            dy_tile = tl.load(dy + channel[:, None] * dy_strides[1] + dy_place[None, :], both, 0.)
+            x_tile = tl.load(tile_of(x, x_strides, sample, channel, row, column), both, 0.)
+            dy_tile = tl.load(tile_of(dy, dy_strides, sample, channel, out_row, out_column), both, 0.)
             total += tl.sum(x_tile.to(ACC) * dy_tile.to(ACC), 0)
-        tl.store(dweight + tap // KERNEL_WIDTH * dweight_strides[2] + tap % KERNEL_WIDTH * dweight_strides[3],
+        tl.store(dweight + tap // GEOMETRY[1] * dweight_strides[2] + tap % GEOMETRY[1] * dweight_strides[3],
                  total.to(dweight.dtype.element_ty), p_inside)
 
 
@@ -147,13 +125,11 @@ def _grad_weight(call: Involution, grad: Tensor) -> Tensor:
 def _constants(call: Involution, pixels: int) -> dict:
     """What a kernel is compiled for; a block has at most 16 channels of a group and 1024 elements."""
     input, weight, stride, padding, dilation = call
-    groups, kernel_height, kernel_width = weight.shape[1:4]
-    group_channels = input.shape[1] // groups
+    group_channels = input.shape[1] // weight.shape[1]
     channels = block(group_channels, 16)
-    return dict(GROUPS=groups, GROUP_CHANNELS=group_channels, KERNEL_HEIGHT=kernel_height, KERNEL_WIDTH=kernel_width,
-                STRIDE_H=stride[0], STRIDE_W=stride[1], PADDING_H=padding[0], PADDING_W=padding[1],
-                DILATION_H=dilation[0], DILATION_W=dilation[1], ACC=ACCUMULATORS[input.dtype], BLOCK_C=channels,
-                BLOCK_P=block(pixels, 1024 // channels))
+    return dict(GROUPS=weight.shape[1], GROUP_CHANNELS=group_channels,
+                GEOMETRY=(*weight.shape[2:4], *stride, *padding, *dilation), ACC=ACCUMULATORS[input.dtype],
+                BLOCK_C=channels, BLOCK_P=block(pixels, 1024 // channels))
 
 
 def _grid(input: Tensor, constants: dict, pixels: int) -> tuple[int]:

@@ -31,6 +31,7 @@ from .common import (
     precision,
     product,
     share_of_program,
+    tile_of,
     window_position,
 )
 
@@ -78,10 +79,7 @@ def _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, fi
 def _forward(x, x_strides, weight, weight_strides, bias, taps, tap_strides, channel, channel_strides,
              filter_, filter_strides, y, y_strides, height, width, pixels, out_width,
              GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GROUP_OUTPUTS: tl.constexpr,
-             KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-             STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-             DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-             CHANNEL: tl.constexpr, FILTER: tl.constexpr, BIAS: tl.constexpr,
+             GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr, BIAS: tl.constexpr,
              ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
              BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """A block of outputs of one sample and group."""
@@ -91,16 +89,14 @@ def _forward(x, x_strides, weight, weight_strides, bias, taps, tap_strides, chan
     for first in range(0, GROUP_CHANNELS, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
         in_ = (group * GROUP_CHANNELS + c).to(tl.int64)
-        for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):  # the taps of an element lie side by side in memory
-            i, j = tap // KERNEL_WIDTH, tap % KERNEL_WIDTH
+        for tap in range(GEOMETRY[0] * GEOMETRY[1]):  # the taps of an element lie side by side in memory
+            i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
             mixed = _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, filter_, filter_strides,
                          sample, group, o, c, i, j, tap, KERNELS, GROUP_CHANNELS, GROUP_OUTPUTS,
                          CHANNEL, FILTER if FILTER == 'own' else 'absent', ACC)
-            row, row_inside = window_position(out_row, i, STRIDE_H, PADDING_H, DILATION_H, height)
-            column, column_inside = window_position(out_column, j, STRIDE_W, PADDING_W, DILATION_W, width)
-            inside = (c < GROUP_CHANNELS)[:, None] & (row_inside & column_inside & (p < pixels))[None, :]
-            place = row.to(tl.int64) * x_strides[2] + column.to(tl.int64) * x_strides[3]
-            tile = tl.load(x + sample * x_strides[0] + in_[:, None] * x_strides[1] + place[None, :], inside, 0.)
+            row, column, inside = window_position(out_row, out_column, tap, GEOMETRY, height, width)
+            tile = tl.load(tile_of(x, x_strides, sample, in_, row, column),
+                           (c < GROUP_CHANNELS)[:, None] & (inside & (p < pixels))[None, :], 0.)
             total = matmul(mixed, tile, total, PRODUCT, PRECISION)
     out = (group * GROUP_OUTPUTS + o).to(tl.int64)
     o_inside = o < GROUP_OUTPUTS
@@ -108,8 +104,7 @@ def _forward(x, x_strides, weight, weight_strides, bias, taps, tap_strides, chan
         total *= tl.load(filter_ + sample * filter_strides[0] + out * filter_strides[2], o_inside, 0.).to(ACC)[:, None]
     if BIAS:
         total += tl.load(bias + out, o_inside, 0.).to(ACC)[:, None]
-    place = out_row.to(tl.int64) * y_strides[2] + out_column.to(tl.int64) * y_strides[3]
-    tl.store(y + sample * y_strides[0] + out[:, None] * y_strides[1] + place[None, :], total.to(y.dtype.element_ty),
+    tl.store(tile_of(y, y_strides, sample, out, out_row, out_column), total.to(y.dtype.element_ty),
              o_inside[:, None] & (p < pixels)[None, :])
 
 
@@ -117,10 +112,7 @@ def _forward(x, x_strides, weight, weight_strides, bias, taps, tap_strides, chan
 def _input_gradient(dy, dy_strides, weight, weight_strides, taps, tap_strides, channel, channel_strides,
                     filter_, filter_strides, dx, dx_strides, pixels, width, out_height, out_width,
                     GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                    GROUP_OUTPUTS: tl.constexpr, KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-                    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-                    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-                    CHANNEL: tl.constexpr, FILTER: tl.constexpr,
+                    GROUP_OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
                     ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
                     BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """A block of the input's gradient of one sample and group: the transposed convolution."""
@@ -130,25 +122,22 @@ def _input_gradient(dy, dy_strides, weight, weight_strides, taps, tap_strides, c
     for first in range(0, GROUP_OUTPUTS, BLOCK_O):
         o = first + tl.arange(0, BLOCK_O)
         out = (group * GROUP_OUTPUTS + o).to(tl.int64)
-        for tap in range(KERNEL_HEIGHT * KERNEL_WIDTH):
-            i, j = tap // KERNEL_WIDTH, tap % KERNEL_WIDTH
+        for tap in range(GEOMETRY[0] * GEOMETRY[1]):
+            i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
             mixed = _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, filter_, filter_strides,
                          sample, group, o, c, i, j, tap, KERNELS, GROUP_CHANNELS, GROUP_OUTPUTS,
                          CHANNEL if CHANNEL == 'own' else 'absent', FILTER, ACC)
-            out_row, row_inside = output_position(row, i, STRIDE_H, PADDING_H, DILATION_H, out_height)
-            out_column, column_inside = output_position(column, j, STRIDE_W, PADDING_W, DILATION_W, out_width)
-            inside = (o < GROUP_OUTPUTS)[:, None] & (row_inside & column_inside & (p < pixels))[None, :]
-            place = out_row.to(tl.int64) * dy_strides[2] + out_column.to(tl.int64) * dy_strides[3]
-            tile = tl.load(dy + sample * dy_strides[0] + out[:, None] * dy_strides[1] + place[None, :], inside, 0.)
+            out_row, out_column, inside = output_position(row, column, tap, GEOMETRY, out_height, out_width)
+            tile = tl.load(tile_of(dy, dy_strides, sample, out, out_row, out_column),
+                           (o < GROUP_OUTPUTS)[:, None] & (inside & (p < pixels))[None, :], 0.)
             total = matmul(tl.trans(mixed), tile, total, PRODUCT, PRECISION)
     in_ = (group * GROUP_CHANNELS + c).to(tl.int64)
     c_inside = c < GROUP_CHANNELS
     if CHANNEL == 'shared':
         total *= tl.load(channel + sample * channel_strides[0] + in_ * channel_strides[2], c_inside, 0.
                          ).to(ACC)[:, None]
-    place = row.to(tl.int64) * dx_strides[2] + column.to(tl.int64) * dx_strides[3]
-    tl.store(dx + sample * dx_strides[0] + in_[:, None] * dx_strides[1] + place[None, :],
-             total.to(dx.dtype.element_ty), c_inside[:, None] & (p < pixels)[None, :])
+    tl.store(tile_of(dx, dx_strides, sample, in_, row, column), total.to(dx.dtype.element_ty),
+             c_inside[:, None] & (p < pixels)[None, :])
 
 
 @triton.jit
@@ -157,10 +146,7 @@ def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps,
                      dweight, dweight_strides, dtaps, dtaps_strides, dchannel, dchannel_strides,
                      dfilter, dfilter_strides, samples, samples_a_split, height, width, pixels, out_width,
                      GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                     GROUP_OUTPUTS: tl.constexpr, KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
-                     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
-                     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-                     CHANNEL: tl.constexpr, FILTER: tl.constexpr,
+                     GROUP_OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
                      ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
                      BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
     """All that follows from the gradient of one tile of the samples' kernels, at one tap, for a split of the samples.
@@ -173,9 +159,10 @@ def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps,
     c_blocks: tl.constexpr = (GROUP_CHANNELS + BLOCK_C - 1) // BLOCK_C
     o_block, program = program % o_blocks, program // o_blocks
     c_block, program = program % c_blocks, program // c_blocks
-    tap, program = program % (KERNEL_HEIGHT * KERNEL_WIDTH), program // (KERNEL_HEIGHT * KERNEL_WIDTH)
+    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
+    tap, program = program % area, program // area
     group, split = program % GROUPS, (program // GROUPS).to(tl.int64)
-    i, j = tap // KERNEL_WIDTH, tap % KERNEL_WIDTH
+    i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
     o, c = o_block * BLOCK_O + tl.arange(0, BLOCK_O), c_block * BLOCK_C + tl.arange(0, BLOCK_C)
     n = tl.arange(0, BLOCK_N).to(tl.int64)
     o_inside, c_inside, n_inside = o < GROUP_OUTPUTS, c < GROUP_CHANNELS, n < KERNELS
@@ -190,14 +177,11 @@ def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps,
         for first in range(0, pixels, BLOCK_P):
             p = first + tl.arange(0, BLOCK_P)
             out_row, out_column = p // out_width, p % out_width
-            place = out_row.to(tl.int64) * dy_strides[2] + out_column.to(tl.int64) * dy_strides[3]
-            dy_tile = tl.load(dy + sample * dy_strides[0] + out[:, None] * dy_strides[1] + place[None, :],
+            dy_tile = tl.load(tile_of(dy, dy_strides, sample, out, out_row, out_column),
                               o_inside[:, None] & (p < pixels)[None, :], 0.)
-            row, row_inside = window_position(out_row, i, STRIDE_H, PADDING_H, DILATION_H, height)
-            column, column_inside = window_position(out_column, j, STRIDE_W, PADDING_W, DILATION_W, width)
-            place = row.to(tl.int64) * x_strides[2] + column.to(tl.int64) * x_strides[3]
-            x_tile = tl.load(x + sample * x_strides[0] + place[:, None] + in_[None, :] * x_strides[1],
-                             (row_inside & column_inside & (p < pixels))[:, None] & c_inside[None, :], 0.)
+            row, column, shown = window_position(out_row, out_column, tap, GEOMETRY, height, width)
+            x_tile = tl.load(tl.trans(tile_of(x, x_strides, sample, in_, row, column)),
+                             (shown & (p < pixels))[:, None] & c_inside[None, :], 0.)
             gradient = matmul(dy_tile, x_tile, gradient, PRODUCT, PRECISION)
         t = tl.load(taps + sample * tap_strides[0] + n * tap_strides[1] + tap * tap_strides[2], n_inside, 0.).to(ACC)
         per_kernel = kernels * gradient[None, :, :]
@@ -217,7 +201,7 @@ def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps,
             if CHANNEL != 'absent':
                 of_filter = of_filter * by_channel[:, None, :]
             of_filter = t[:, None] * tl.sum(of_filter, 2)
-            place = sample * dfilter_strides[0] + (c_block * KERNEL_HEIGHT * KERNEL_WIDTH + tap) * dfilter_strides[3]
+            place = sample * dfilter_strides[0] + (c_block * area + tap) * dfilter_strides[3]
             if FILTER == 'own':
                 tl.store(dfilter + place + n[:, None] * dfilter_strides[1] + out[None, :] * dfilter_strides[2],
                          of_filter, n_inside[:, None] & o_inside[None, :])
@@ -229,7 +213,7 @@ def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps,
         if CHANNEL != 'absent':
             of_taps = of_channel * by_channel
             of_channel = of_channel * t[:, None]
-            place = sample * dchannel_strides[0] + (o_block * KERNEL_HEIGHT * KERNEL_WIDTH + tap) * dchannel_strides[3]
+            place = sample * dchannel_strides[0] + (o_block * area + tap) * dchannel_strides[3]
             if CHANNEL == 'own':
                 tl.store(dchannel + place + n[:, None] * dchannel_strides[1] + in_[None, :] * dchannel_strides[2],
                          of_channel, n_inside[:, None] & c_inside[None, :])
@@ -379,17 +363,15 @@ def _strides(attention: Tensor | None) -> tuple[int, ...] | None:
 
 def _constants(m: Mixture, x: Tensor, weight: Tensor, channel: Tensor | None, filter_: Tensor | None) -> dict:
     """What the kernels are compiled for, beside sizes of blocks."""
-    stride, padding, dilation, groups = m[7:11]
-    n, out_channels, group_channels, kernel_height, kernel_width = weight.shape
+    n, out_channels, group_channels = weight.shape[:3]
 
     def kind(attention: Tensor | None) -> str:
         return 'absent' if attention is None else 'shared' if attention.shape[1] == 1 else 'own'
 
-    return dict(GROUPS=groups, KERNELS=n, GROUP_CHANNELS=group_channels, GROUP_OUTPUTS=out_channels // groups,
-                KERNEL_HEIGHT=kernel_height, KERNEL_WIDTH=kernel_width, STRIDE_H=stride[0], STRIDE_W=stride[1],
-                PADDING_H=padding[0], PADDING_W=padding[1], DILATION_H=dilation[0], DILATION_W=dilation[1],
+    return dict(GROUPS=m.groups, KERNELS=n, GROUP_CHANNELS=group_channels, GROUP_OUTPUTS=out_channels // m.groups,
+                GEOMETRY=(*weight.shape[3:], *m.stride, *m.padding, *m.dilation),
                 CHANNEL=kind(channel), FILTER=kind(filter_), ACC=ACCUMULATORS[x.dtype],
-                PRODUCT=product(out_channels // groups, group_channels, x.dtype), PRECISION=precision(x.dtype))
+                PRODUCT=product(out_channels // m.groups, group_channels, x.dtype), PRECISION=precision(x.dtype))
 
 
 def _blocks(constants: dict, dtype: torch.dtype, pixels: int, most_o: int, most_c: int) -> dict[str, int]:

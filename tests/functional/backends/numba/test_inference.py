@@ -9,13 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dynconv_mm.functional import BatchNorm, Head, attention, enable_numba, use_plan
+from dynconv_mm.functional import Head, attention, enable_numba, use_plan
 from dynconv_mm.functional.backends import numba
 from dynconv_mm.functional.backends.numba import load
-from dynconv_mm.functional.batch_norm import scale_and_shift
 from dynconv_mm.functional.mixture_conv import Mixture, sample_kernels
 from dynconv_mm.layers import DyConv2d, ODConv2d
 from dynconv_mm.layers.conv_norm import conv_norm
@@ -49,7 +47,7 @@ def runs(monkeypatch) -> list[str]:
             return getattr(self.module, name)
 
     original = numba.load
-    for module in (numba.attention, numba.batch_norm, numba.depthwise, numba.mixture_conv):
+    for module in (numba.attention, numba.depthwise, numba.mixture_conv):
         monkeypatch.setattr(module, 'load', lambda name: Watched(original(name)))
     return calls
 
@@ -138,19 +136,6 @@ def test_what_is_not_a_number_stays_to_be_seen(dtype, value):
     actual, expected = parts.attend(x), parts.literally(x)
     assert any(values.isnan().any() for values in expected.values())
     assert all(torch.equal(actual[name].isnan(), values.isnan()) for name, values in expected.items())
-
-
-@pytest.mark.parametrize('affine', [True, False])
-@pytest.mark.parametrize('bias', [True, False])
-def test_scale_and_shift(dtype, affine, bias, runs):
-    mean, weight, shift, conv_bias = torch.randn(4, 7, dtype=dtype)
-    norm = BatchNorm(mean, torch.rand(7, dtype=dtype) + .1, weight if affine else None, shift if affine else None, 1e-3)
-    conv_bias = conv_bias if bias else None
-    x = torch.randn(2, 7, 3, 4, dtype=dtype)
-    scale, shift = scale_and_shift(norm, conv_bias)
-    assert runs == ['scale_and_shift']
-    y = x if conv_bias is None else x + conv_bias[:, None, None]
-    assert_close(x * scale[:, None, None] + shift[:, None, None], F.batch_norm(y, *norm[:4], eps=norm.eps))
 
 
 @settings(max_examples=60, deadline=None)

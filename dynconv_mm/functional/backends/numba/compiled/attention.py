@@ -1,8 +1,4 @@
-"""Attentions, and a batch norm as a scaling.
-
-Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
-``ZEROS`` that has the tensors' type, which makes it the type of the computation.
-"""
+"""Attentions, and what a batch norm does to a channel."""
 from __future__ import annotations
 
 import numpy as np
@@ -28,21 +24,6 @@ def affine_of(zero, mean, variance, gain, shift, eps, channel):
     if shift:
         offset += pointer(shift, zero)[channel]
     return scale, offset
-
-
-@compiled
-def scale_and_shift(zero, mean, variance, gain, shift, conv_bias, eps, channels, affine):
-    """A batch norm's running statistics, and a bias before it, as a scale and a shift.
-
-    Shape:
-        mean, variance, gain, shift, conv_bias [channels]; affine [2, channels], the result.
-    """
-    result = pointer(affine, zero)
-    for channel in range(channels):
-        scale, offset = affine_of(zero, mean, variance, gain, shift, eps, channel)
-        if conv_bias:
-            offset += scale * pointer(conv_bias, zero)[channel]
-        result[channel], result[channels + channel] = scale, offset
 
 
 @compiled

@@ -1,6 +1,8 @@
 """What the Numba kernels have in common: how they are compiled, and tensors as addresses.
 
-A tensor's address costs a tenth of a NumPy array of it, and a call has a dozen.
+Arguments that have the names of tensors are their addresses; 0 stands for a tensor that is not given. ``zero`` is the
+one of ``ZEROS`` that has the tensors' type, which makes it the type of the computation. An address costs a tenth of a
+NumPy array of the tensor, and a call has a dozen.
 """
 from __future__ import annotations
 

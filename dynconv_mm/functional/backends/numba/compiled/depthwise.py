@@ -15,8 +15,6 @@ def convolve_maps(zero, features, weight, bias, output, kernels, biases, geometr
     """The outputs, by kernel ``map % kernels`` and bias ``map % biases``, of the maps from ``first`` to before
     ``last``.
 
-    Arguments that have the names of tensors are their addresses, 0 for a bias that is not given.
-
     Shape:
         features, output [maps, height, width], weight [kernels, kernel_height·kernel_width], bias [biases];
         geometry: height, width, kernel_height, kernel_width, dilation_y, dilation_x.

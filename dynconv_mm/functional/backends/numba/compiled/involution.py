@@ -5,10 +5,9 @@ as far apart as the outputs. Output (r, v) has the number r · columns + v, ``co
 the element (i, j) of its kernel meets lies, for all outputs, the same offset further on. So the products of an element
 with a block of rows are one loop over neighbours in memory; the columns behind the output's are computed for nothing.
 
-In the compiled functions arguments that have the names of tensors are their addresses, ``zero`` is the one of ``ZEROS``
-of their type, ``geometry`` is (height, width, kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x,
-padding_y, padding_x, out_height, out_width), and ``first`` and ``last`` say which of all samples' groups are
-worked on.
+In the compiled functions ``geometry`` is (height, width, kernel_height, kernel_width, stride_y, stride_x, dilation_y,
+dilation_x, padding_y, padding_x, out_height, out_width), and ``first`` and ``last`` say which of all samples' groups
+are worked on.
 """
 from __future__ import annotations
 

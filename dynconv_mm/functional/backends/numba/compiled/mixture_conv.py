@@ -1,8 +1,4 @@
-"""The kernels of samples.
-
-Arguments that have the names of tensors are their addresses; 0 stands for one that is not given. ``zero`` is the one of
-``ZEROS`` that has the tensors' type, which makes it the type of the computation.
-"""
+"""The kernels of samples."""
 from __future__ import annotations
 
 import numpy as np
