@@ -35,14 +35,15 @@ class Attention(NamedTuple):
     pool_size: int
 
 
-def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mapping[str, Head], temperature: Tensor,
-              pool_size: int = 1) -> dict[str, Tensor]:
+def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | None, heads: Mapping[str, Head],
+              temperature: Tensor, pool_size: int = 1) -> dict[str, Tensor]:
     """The attentions of features.
 
     Under autocast they are computed in the parameters' precision.
 
     Args:
         input (Tensor[batch, in_channels, height, width]): features.
+        in_channels (int): channels that they must have.
         fc (Module): from Tensor[batch, in_channels, pool_size, pool_size] to Tensor[batch, hidden_channels].
         norm (Module, optional): of the hidden vector, see :func:`normalize_hidden`.
         heads (Mapping[str, Head]): by the attention's name.
@@ -51,24 +52,27 @@ def attention(input: Tensor, fc: nn.Module, norm: nn.Module | None, heads: Mappi
 
     Returns:
         dict[str, Tensor]: by name, Tensor[batch, length] or, of a head with copies, Tensor[batch, copies, length].
+
+    Raises:
+        ValueError: the features are no batch of maps, or have other channels.
     """
     if autocast_dtype(input) is not None:
         with torch.autocast(input.device.type, enabled=False):
-            return attention(input, fc, norm, heads, temperature, pool_size)
+            return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
     if is_recorded():
         return _reference(call, True)
-    enabled = kernel_switches.here.get()
+    if input.dim() != 4:
+        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
+    if input.shape[1] != in_channels:
+        raise ValueError(f'expected input{list(input.shape)} to have {in_channels} channels, but got {input.shape[1]} '
+                         'channels instead')
+    enabled = kernel_switches.in_this_thread.get()
     for name, backend in BACKENDS.items():
-        if name in (kernel_switches.default if enabled is None else enabled):
+        if name in (kernel_switches.in_all_threads if enabled is None else enabled):
             attentions = backend(call)
             if attentions is not None:
                 return attentions
-    if input.dim() != 4:
-        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
-    if input.shape[1] != fc.weight.shape[1]:
-        raise ValueError(f'Given weight of size {list(fc.weight.shape)}, expected input{list(input.shape)} to have '
-                         f'{fc.weight.shape[1]} channels, but got {input.shape[1]} channels instead')
     return _reference(call, False)
 
 
@@ -79,7 +83,7 @@ it."""
 
 def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
     input, fc, norm, heads, temperature, pool_size = call
-    dtype = fc.weight.dtype
+    dtype = temperature.dtype  # that of the parameters, which a wrapper may hold
     if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
     else:

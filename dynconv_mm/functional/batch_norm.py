@@ -45,12 +45,13 @@ def batch_norm_of(norm: nn.Module) -> BatchNorm | None:
         return None
     if forward is nn.Identity.forward:
         return NO_NORM
-    if norm.training:
-        return None
     statistics, affine = norm._buffers, norm._parameters
-    if statistics['running_mean'] is None or 'weight' not in affine:  # where a wrapper holds it, as FSDP does
+    mean, var = statistics.get('running_mean'), statistics.get('running_var')
+    # parameters may be elsewhere: where FSDP or a parametrization holds them
+    if norm.training or mean is None or var is None or not {'weight', 'bias'} <= affine.keys() \
+            or not isinstance(norm.eps, float):
         return None
-    return BatchNorm(statistics['running_mean'], statistics['running_var'], affine['weight'], affine['bias'], norm.eps)
+    return BatchNorm(mean, var, affine['weight'], affine['bias'], norm.eps)
 
 
 FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.Identity.forward)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 COSTS_FILE = Path(__file__).with_name('costs_cpu.json')
 QUANTITIES = ('call', 'products', 'bank', 'kernels', 'input', 'output', 'columns')
@@ -66,7 +66,7 @@ def estimate(shape: Shape) -> dict[str, float]:
             for name, coefficients in _coefficients()[shape.kind].items()}
 
 
-def cheapest(m: tuple, needs_grad: bool) -> list[str]:
+def cheapest(m: Any, needs_grad: bool) -> list[str]:
     """The names of backends, by what they are expected to cost.
 
     Args:

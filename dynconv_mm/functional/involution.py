@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .geometry import IntPair, output_size, pair
-from .operator import Operator, autocast_dtype
+from .operator import Operator
 
 
 class Involution(NamedTuple):
@@ -39,7 +39,7 @@ def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, pa
     Args:
         input (Tensor[batch, channels, height, width]): features; the batch may be empty.
         weight (Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]): the kernels, of the
-            input's dtype.
+            input's dtype unless autocast casts both.
         stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
 
     Returns:
@@ -79,8 +79,6 @@ def _check(call: Involution) -> None:
         raise ValueError(f'weight has kernels for {out_height}×{out_width} positions, and a {height}×{width} input '
                          f'with kernel size {tuple(kernel_size)}, stride {stride}, padding {padding} and dilation '
                          f'{dilation} has {expected[0]}×{expected[1]}')
-    if input.dtype != weight.dtype and autocast_dtype(input) is None:
-        raise ValueError(f'weight must have the dtype of input, {input.dtype}, but has {weight.dtype}')
 
 
 def reference(call: Involution) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 
-default: frozenset[str] = frozenset()
+in_all_threads: frozenset[str] = frozenset()
 """Names of the kernels that are switched on in all threads."""
-here: ContextVar[frozenset[str] | None] = ContextVar('here', default=None)
+in_this_thread: ContextVar[frozenset[str] | None] = ContextVar('in_this_thread', default=None)
 """The same within the ``with`` blocks of this thread; None outside of them."""
+_outer: ContextVar[tuple[frozenset[str] | None, ...]] = ContextVar('outer', default=())
+"""What it was before each of these blocks."""
 
 
 def is_enabled(name: str) -> bool:
     """Whether the kernels of that name are to be used in this thread."""
-    enabled = here.get()
-    return name in (default if enabled is None else enabled)
+    enabled = in_this_thread.get()
+    return name in (in_all_threads if enabled is None else enabled)
 
 
 class Switch:
@@ -35,18 +37,22 @@ class Switch:
             self.check()
         self.enabled = enabled
         self._lasting.append(self)
-        del self._lasting[:-8]  # those before have served
+        del self._lasting[:-8]  # the latest matter; as many as blocks may wait to be entered
         self._set_default()
 
     def __enter__(self) -> None:
         if self in self._lasting:  # for this block alone
             self._lasting.remove(self)
             self._set_default()
-        enabled = default if here.get() is None else here.get()
-        self._token = here.set(enabled | {self.name} if self.enabled else enabled - {self.name})
+        outer = in_this_thread.get()
+        enabled = in_all_threads if outer is None else outer
+        _outer.set((*_outer.get(), outer))
+        in_this_thread.set(enabled | {self.name} if self.enabled else enabled - {self.name})
 
     def __exit__(self, *error: object) -> None:
-        here.reset(self._token)
+        *outer, enabled = _outer.get()
+        _outer.set(tuple(outer))
+        in_this_thread.set(enabled)
 
     @classmethod
     def check(cls) -> None:
@@ -74,6 +80,6 @@ class Switch:
 
     @classmethod
     def _set_default(cls) -> None:
-        global default
+        global in_all_threads
         enabled = cls._lasting[-1].enabled if cls._lasting else cls._initial
-        default = default | {cls.name} if enabled else default - {cls.name}
+        in_all_threads = in_all_threads | {cls.name} if enabled else in_all_threads - {cls.name}

@@ -183,7 +183,8 @@ def check_plan(plan: str) -> None:
 @contextmanager
 def use_plan(plan: str) -> Iterator[None]:
     """Execute all mixtures by one plan within the block, in this thread; those that it cannot serve, as their layers
-    say. What is compiled or exported is not affected.
+    say. What is compiled or exported is not affected. Where ``torch.utils.checkpoint`` is to compute something again,
+    put the backward pass into the block too.
 
     Example:
         >>> with use_plan('grouped'):

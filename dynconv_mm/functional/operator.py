@@ -12,6 +12,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -54,18 +55,20 @@ class Backend(NamedTuple):
     returns these gradients. None: for inference alone."""
     takes_norm: bool = False
     """Whether it takes calls with a batch norm behind the operator."""
+    is_recorded: bool = False
+    """Whether compilers record its functions; else they run in plain eager mode alone."""
 
 
 class Operator:
     """An operator of a reference, a graph and backends. Called with a call, it returns the output.
+
+    Automatic mixed precision casts its tensors, as it does for a convolution.
 
     Args:
         tensors (int): how many of a call's first fields are tensors, or None.
         reference (Callable): takes a call; its equation in plain torch.
         rank (Callable, optional): takes a call and whether gradients are needed, and returns the names of backends, the
             one first that is expected to be the fastest. Default: as they are registered.
-        autocast (bool): whether automatic mixed precision casts the tensors, as it does for a convolution.
-            Default: True.
         frugal (str, optional): name of the backend that needs the least memory, which is tried where another one runs
             out of it.
         fold_norm (Callable, optional): takes a call whose last field is a batch norm, and returns an equal one whose
@@ -79,30 +82,32 @@ class Operator:
     """
 
     def __init__(self, tensors: int, reference: Callable[[Any], Tensor],
-                 rank: Callable[[Any, bool], Iterable[str]] | None = None, autocast: bool = True,
-                 frugal: str | None = None, fold_norm: Callable[[Any], Call] | None = None) -> None:
+                 rank: Callable[[Any, bool], Iterable[str]] | None = None, frugal: str | None = None,
+                 fold_norm: Callable[[Any], Call] | None = None) -> None:
         self.tensors = tensors
         self.fold_norm = fold_norm
         self.reference = self.graph = self.exported = reference
         self.rank = rank
-        self.autocast = autocast
         self.frugal = frugal
         self.backends: dict[str, Backend] = {}
         self.plan_for_all: ContextVar[str | None] = ContextVar('plan', default=None)
-        self._choices: dict[tuple, tuple[Backend, ...]] = {}
+        self._choices: dict[tuple, Backend] = {}
 
     def __call__(self, call: Call, plan: str = 'auto') -> Tensor:
         x, tensors = call[0], call[:self.tensors]
         has_norm = self.fold_norm is not None and call[-1] is not None
         if has_norm:
             tensors = (*tensors, *call[-1][:4])
-        dtype = autocast_dtype(x) if self.autocast else None
+        dtype = autocast_dtype(x)
         if dtype is not None:
             if has_norm:
                 call = self.fold_norm(call)
-            cast = [tensor if tensor is None else tensor.to(dtype) for tensor in call[:self.tensors]]
+            cast = [tensor.to(dtype) if tensor is not None and _is_cast(tensor) else tensor
+                    for tensor in call[:self.tensors]]
             with torch.autocast(x.device.type, enabled=False):
                 return self(type(call)(*cast, *call[self.tensors:]), plan)
+        if call[1].dtype is not x.dtype:
+            raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
         if is_recorded():
             record = self.exported if is_exported() else self.graph
             return record(self.fold_norm(call) if has_norm else call)
@@ -118,7 +123,7 @@ class Operator:
             y = self._with_least_memory(call, backend, error)
         if not x.is_contiguous() and is_channels_last(x):
             y = y.contiguous(memory_format=torch.channels_last)
-        return y
+        return y if y.requires_grad else _no_view(y)
 
     def choose(self, call: Call, plan: str, needs_grad: bool) -> Backend:
         """The backend that is to execute a call.
@@ -145,7 +150,7 @@ class Operator:
         if self.fold_norm is not None:
             arguments = (*arguments[:-1], arguments[-1] is None)
         key = (x.shape, call[1].shape, arguments, needs_grad, x.dtype, x.device, x.is_contiguous(),
-               torch.get_num_threads(), kernel_switches.default, kernel_switches.here.get(),
+               torch.get_num_threads(), kernel_switches.in_all_threads, kernel_switches.in_this_thread.get(),
                *[tensor is None for tensor in call[2:self.tensors]])
         choice = self._choices.get(key)
         if choice is None:
@@ -167,13 +172,16 @@ class Operator:
         """The call once more by the backend that needs the least memory, if memory is what was short."""
         # the CPU's allocator raises a plain RuntimeError
         out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
-        names = {backend: name for name, backend in self.backends.items()}
-        if not out_of_memory or self.frugal is None or names.get(failed) == self.frugal:
+        name = next((name for name, backend in self.backends.items() if backend is failed), 'reference')
+        if not out_of_memory or self.frugal in (None, name):
             raise error
-        warnings.warn(f'out of memory in plan {names.get(failed)!r} for input {tuple(call[0].shape)}: trying '
+        warnings.warn(f'out of memory in plan {name!r} for input {tuple(call[0].shape)}: trying '
                       f'{self.frugal!r}, which is slower. Reduce the batch size, or set plan={self.frugal!r} to go '
                       'without the attempt.', stacklevel=5)
-        return execute(self, self.backends[self.frugal], call)
+        backend = self.backends[self.frugal]
+        if self.fold_norm is not None and call[-1] is not None and not backend.takes_norm:
+            call = self.fold_norm(call)
+        return execute(self, backend, call)
 
 
 def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:
@@ -183,14 +191,17 @@ def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:
     return _Differentiable.apply(operator, backend, type(call), call[operator.tensors:], *call[:operator.tensors])
 
 
+def _no_view(y: Tensor) -> Tensor:
+    """A fresh output that is no view, which operations in place behind the operator could not change."""
+    return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
+
+
 class _Differentiable(torch.autograd.Function):
     """A backend with a backward function of its own. Derivatives of its gradients are those of the reference."""
 
     @staticmethod
     def forward(operator: Operator, backend: Backend, kind: type, arguments: tuple, *tensors: Tensor | None) -> Tensor:
-        y = backend.forward(kind(*tensors, *arguments))
-        # no view, which an in-place activation behind it could not change
-        return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
+        return _no_view(backend.forward(kind(*tensors, *arguments)))
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -200,15 +211,21 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[4:]
-        if not torch.is_grad_enabled():
-            return (None, None, None, None,
-                    *ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed))
-        # aliases: a tensor may have been computed from another one, and its gradient is not to flow on into that
-        aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-        wanted = [alias for alias, needs in zip(aliases, needed) if needs]
-        y = ctx.operator.reference(ctx.kind(*aliases, *ctx.arguments))
-        gradients = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=True))
-        return None, None, None, None, *(next(gradients) if needs else None for needs in needed)
+        create_graph = torch.is_grad_enabled()
+        # what the forward pass computed in is the tensors' dtype, whatever surrounds the backward pass
+        with torch.autocast(grad_output.device.type, enabled=False) if _is_any_autocast_enabled() else nullcontext():
+            if ctx.backend.is_recorded or not create_graph and is_plain_eager(grad_output, *tensors):
+                gradients = ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed)
+                return None, None, None, None, *gradients
+            # aliases: a tensor may have been computed from another one, and its gradient is not to flow on into that
+            with torch.enable_grad():
+                aliases = [None if tensor is None else tensor.view_as(tensor) if create_graph
+                           else tensor.detach().requires_grad_(needs)
+                           for tensor, needs in zip(tensors, needed)]
+                y = ctx.operator.reference(ctx.kind(*aliases, *ctx.arguments))
+            wanted = [alias for alias, needs in zip(aliases, needed) if needs]
+            gradients = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=create_graph))
+            return None, None, None, None, *(next(gradients) if needs else None for needs in needed)
 
 
 # What surrounds a call.
@@ -232,12 +249,12 @@ def is_exported() -> bool:
 
 
 def is_plain_eager(*tensors: Tensor | None) -> bool:
-    """Whether these tensors have memory of their own, and nobody follows what is done with it."""
+    """Whether these tensors have memory that holds their numbers, and nobody follows what is done with it."""
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None \
             or forward_ad._current_level >= 0:
         return False
-    for tensor in tensors:  # noqa: SIM110  a generator takes twice as long
-        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta):
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_meta or tensor.is_neg()):
             return False
     return True
 
@@ -261,13 +278,18 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if not _is_any_autocast_enabled() or not isinstance(tensor, Tensor):  # but a stand-in of torch.fx
         return None
     kind = tensor.device.type
-    if kind == 'meta' or tensor.dtype == torch.float64:
+    if kind == 'meta' or not _is_cast(tensor):
         return None
     if _AUTOCAST_BY_KIND:
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if kind == 'cpu':  # torch before 2.4
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def _is_cast(tensor: Tensor) -> bool:
+    """Whether autocast casts a tensor: it leaves integers and float64 as they are."""
+    return tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
 def is_channels_last(x: Tensor) -> bool:

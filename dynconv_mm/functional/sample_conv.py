@@ -48,6 +48,8 @@ def sample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, 
     if input.shape[1] != weight.shape[2] * groups or weight.shape[1] % groups:
         raise ValueError(f'input has {input.shape[1]} channels, and weight of shape {tuple(weight.shape)} with '
                          f'groups={groups} takes {weight.shape[2] * groups}; out_channels must be divisible by groups')
+    if bias is not None and bias.shape != (weight.shape[1], ):
+        raise ValueError(f'bias must be [{weight.shape[1]}], but its shape is {tuple(bias.shape)}')
     return SAMPLE_CONV(SampleConv(input, weight, bias, pair(stride), pair(padding), pair(dilation), groups))
 
 

@@ -26,6 +26,7 @@ class CondConvRouting(nn.Module):
 
     def __init__(self, in_channels: int, kernel_num: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.fc = FullyConnected(in_channels, kernel_num)
         self.init_weights()
 
@@ -45,7 +46,7 @@ class CondConvRouting(nn.Module):
         return len(self.fc.weight) / 2
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.fc.weight.shape[1])
+        check_input(x, self.in_channels)
         return self.fc(F.adaptive_avg_pool2d(x, 1)).sigmoid()
 
 

@@ -1,6 +1,7 @@
 """A convolution and the batch norm behind it in one pass, where that gives the same."""
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..functional.batch_norm import NO_NORM, batch_norm_of
@@ -12,7 +13,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
 
     A layer of this package gets a batch norm by running statistics as an argument, which saves a pass over its output.
     Not so where somebody could tell the difference: where a hook sees the output, or the convolution or the norm is
-    wrapped, patched, or of a class with a forward of its own.
+    wrapped, patched, of a class with a forward of its own or of another precision.
 
     Args:
         conv, norm (Module): a convolution and its norm.
@@ -23,8 +24,10 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
         Tensor[batch, out_channels, out_height, out_width]
     """
     kind = type(conv)
-    if getattr(kind, 'forward_with_norm', None) is kind.forward and is_plain(conv):
+    if getattr(kind, 'forward_with_norm', None) is kind.forward and is_plain(conv) and isinstance(x, Tensor):
         of_norm = batch_norm_of(norm)
-        if of_norm is not None and of_norm is not NO_NORM:
+        # of maps, and in one precision: torch computes a norm beside half precision in float32
+        if of_norm is not None and of_norm is not NO_NORM and not isinstance(norm, nn.BatchNorm1d) \
+                and of_norm.running_mean.dtype == conv.weight.dtype in (torch.float32, torch.float64):
             return conv(x, *shared, norm=of_norm)
     return norm(conv(x, *shared))

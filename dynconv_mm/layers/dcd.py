@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
@@ -236,12 +235,12 @@ class DCDConv2d(ConvArguments, DCDBase):
         x, padding = self._pad(x)
         if self.fusion == 'kernel':
             return self._forward_depthwise(x, padding, scale, phi)
-        static = F.conv2d(x, self.conv.weight, self.bias if self.fc is None else None, self.stride,
-                          padding, self.dilation, self.groups)
+        static = self.conv(x, self.bias if self.fc is None else None, stride=self.stride, padding=padding,
+                           dilation=self.dilation, groups=self.groups)
         if phi is None:
             return static if scale is None else self._add_bias(static * scale[:, :, None, None])
         latent = self._squeeze_jointly(x, padding) if self.fusion == 'joint' else self._squeeze(x, padding)
-        residual = F.conv2d(self._fuse(latent, phi), self.expansion().weight, self.bias, groups=self.blocks)
+        residual = self.expansion()(self._fuse(latent, phi), self.bias, groups=self.blocks)
         if scale is None:
             return residual + static
         return torch.addcmul(residual, scale[:, :, None, None], static)  # one pass over the maps for both
@@ -255,13 +254,13 @@ class DCDConv2d(ConvArguments, DCDBase):
         top, left = (max(offset, 0) for offset in offsets)
         if top or left:
             x = x[:, :, top:x.shape[2] - top, left:x.shape[3] - left]
-        return F.conv2d(x, getattr(self, f'{self._prefix}q').weight, stride=self.stride,
-                        padding=[max(-offset, 0) for offset in offsets], groups=self.blocks)
+        q = getattr(self, f'{self._prefix}q')
+        return q(x, stride=self.stride, padding=[max(-offset, 0) for offset in offsets], groups=self.blocks)
 
     def _squeeze_jointly(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         """Qᵀx over the windows, in L_k latent kernel elements: first the channels, then the elements."""
-        latent = F.conv2d(x, self.q.weight, groups=self.blocks)
-        elements = F.conv2d(latent.flatten(0, 1)[:, None], self.r.weight, None, self.stride, padding, self.dilation)
+        latent = self.q(x, groups=self.blocks)
+        elements = self.r(latent.flatten(0, 1)[:, None], stride=self.stride, padding=padding, dilation=self.dilation)
         return elements.reshape(latent.shape[0], latent.shape[1] * len(self.r.weight), *elements.shape[2:])
 
     def _forward_depthwise(self, x: Tensor, padding: tuple[int, int], scale: Tensor | None, phi: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class StaticMatrix(nn.Module):
     """A matrix or kernel that does not depend on the input: W₀, P, Q, R, or an FC without bias.
 
     It is no ``Conv2d`` or ``Linear`` by class, so that ``init_cfg=dict(layer=['Conv2d', 'Linear'])`` of a parent
-    leaves it alone. Called, it is the FC.
+    leaves it alone. Called, it is the FC or the convolution.
 
     Args:
         *shape (int): of the weight, output channels first.
@@ -30,17 +30,18 @@ class StaticMatrix(nn.Module):
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
+        self._is_matrix = len(shape) == 2
         self.init_weights()
 
     def init_weights(self) -> None:
         """As torch initialises an FC; kernels Kaiming-normal by fan-out."""
-        if self.weight.dim() == 2:
+        if self._is_matrix:
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         else:
             nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+    def forward(self, x: Tensor, bias: Tensor | None = None, **geometry) -> Tensor:
+        return F.linear(x, self.weight, bias) if self._is_matrix else F.conv2d(x, self.weight, bias, **geometry)
 
     def extra_repr(self) -> str:
         return ', '.join(map(str, self.weight.shape))

@@ -23,6 +23,7 @@ class DyConvAttention(nn.Module):
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_num: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.fc1 = FullyConnected(in_channels, hidden_channels)
         self.fc2 = FullyConnected(hidden_channels, kernel_num)
 
@@ -38,7 +39,7 @@ class DyConvAttention(nn.Module):
             x (Tensor[batch, in_channels, height, width]): features.
             temperature (Tensor[]): τ.
         """
-        return attention(x, self.fc1, None, dict(kernel=Head(self.fc2, softmax=True)), temperature)
+        return attention(x, self.in_channels, self.fc1, None, dict(kernel=Head(self.fc2, softmax=True)), temperature)
 
 
 @MODELS.register_module()

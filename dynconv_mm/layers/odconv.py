@@ -35,6 +35,7 @@ class ODConvAttention(nn.Module):
     def __init__(self, in_channels: int, hidden_channels: int, head_channels: dict[str, int], softmax: Sequence[str],
                  kernel_num: int = 1, pool_size: int = 1, norm_cfg: dict | None = None) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.pool_size = pool_size
         self.head_channels = head_channels
         self.fc = FullyConnected(in_channels, hidden_channels, pool_size, bias=False)
@@ -60,7 +61,7 @@ class ODConvAttention(nn.Module):
         """
         modules = self._modules
         heads = {name: Head(modules[fc], softmax, copies) for name, (fc, softmax, copies) in self._heads.items()}
-        return attention(x, modules['fc'], modules['bn'], heads, temperature, self.pool_size)
+        return attention(x, self.in_channels, modules['fc'], modules['bn'], heads, temperature, self.pool_size)
 
 
 @MODELS.register_module()

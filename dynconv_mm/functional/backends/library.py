@@ -38,7 +38,7 @@ def _backward(call: Involution, grad: Tensor, needed: tuple[bool, ...]) -> tuple
 
 
 LIBRARY = torch.library.Library('dynconv_mm', 'DEF')
-_OPERATORS = Backend(_below_autograd, backward=_backward)
+_OPERATORS = Backend(_below_autograd, backward=_backward, is_recorded=True)
 _ARGUMENTS = 'Tensor input, Tensor weight, int[2] stride, int[2] padding, int[2] dilation'
 for _name, _schema, _function, _meta in (
     ('involution2d', _ARGUMENTS, _output, lambda *arguments: empty_output(_call(*arguments))),

@@ -82,8 +82,7 @@ def addresses(dtype: torch.dtype, *tensors: tuple[Tensor | None, int]) -> list[i
     for tensor, numbers in tensors:
         if tensor is None:
             result.append(0)
-        elif tensor.dtype is not dtype or not tensor.is_cpu or tensor.numel() != numbers or not tensor.is_contiguous() \
-                or tensor.is_neg():
+        elif tensor.dtype is not dtype or not tensor.is_cpu or tensor.numel() != numbers or not tensor.is_contiguous():
             return None
         else:
             result.append(tensor.data_ptr())

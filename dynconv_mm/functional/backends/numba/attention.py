@@ -59,7 +59,8 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
 def _parameters(fc: nn.Module) -> dict[str, Tensor | None] | None:
     """Those of a fully connected layer, if to call it is to apply them, and nothing else."""
     own = fc._parameters
-    return own if type(fc).forward is fully_connected and 'weight' in own and is_plain(fc) else None
+    plain = type(fc).forward is fully_connected and {'weight', 'bias'} <= own.keys() and is_plain(fc)
+    return own if plain else None
 
 
 BACKENDS['numba'] = attention

@@ -44,8 +44,9 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Int
     if at is None:
         return None
     output = torch.empty_like(x)
-    in_threads(load('depthwise').convolve_maps, batch * channels, x.numel() * kernel_size.numel(), ZEROS[x.dtype],
-               *at, output.data_ptr(), kernels, channels, (height, width, *kernel_size, *dilation))
+    in_threads(load('depthwise').convolve_maps, (x, weight, bias, output), batch * channels,
+               x.numel() * kernel_size.numel(), ZEROS[x.dtype], *at, output.data_ptr(), kernels, channels,
+               (height, width, *kernel_size, *dilation))
     return output
 
 

@@ -26,14 +26,15 @@ def _run(name: str, first: Tensor, second: Tensor, result: Tensor, call: Involut
     """Call a compiled function with two tensors and its result, copies where they are not as it reads them."""
     input, weight, stride, padding, dilation = call
     dtype = accumulation_dtype(input.dtype)
-    tensors = [tensor.to(dtype).resolve_neg().contiguous() for tensor in (first, second)]
+    tensors = [tensor.to(dtype).contiguous() for tensor in (first, second)]
     out = torch.zeros_like(result, dtype=dtype, memory_format=torch.contiguous_format) \
         if result.dtype != dtype or not result.is_contiguous() else result
     batch, groups, *kernel_size = weight.shape[:4]
     geometry = (*input.shape[2:], *kernel_size, *stride, *dilation, *padding, *weight.shape[4:])
     channels = input.shape[1] // groups
-    at = addresses(dtype, *[(tensor, tensor.numel()) for tensor in (*tensors, out)])
-    in_threads(getattr(load('involution'), name), batch * groups, weight.numel() * channels, ZEROS[dtype], *at,
+    tensors.append(out)
+    at = addresses(dtype, *[(tensor, tensor.numel()) for tensor in tensors])
+    in_threads(getattr(load('involution'), name), tensors, batch * groups, weight.numel() * channels, ZEROS[dtype], *at,
                channels, geometry)
     return result if out is result else result.copy_(out)
 

@@ -51,8 +51,8 @@ def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
             continue
         if attention.dtype is not dtype or not attention.is_cpu:
             return None
-        if attention.stride(1) != 1 or attention.is_neg():
-            attention = attentions[index] = attention.resolve_neg().contiguous()
+        if attention.stride(1) != 1:
+            attention = attentions[index] = attention.contiguous()
         rows += [attention.data_ptr(), attention.stride(0)]
     if at is None:
         return None

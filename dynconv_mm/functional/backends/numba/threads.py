@@ -3,19 +3,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 WORTH_A_THREAD = 2**21  # products, a millisecond or less: about ten times what it takes to hand them over
 
 
-def in_threads(kernel: Callable[..., None], parts: int, products: int, *arguments: object) -> None:
+def in_threads(kernel: Callable[..., None], tensors: Sequence[Tensor | None], parts: int, products: int,
+               *arguments: object) -> None:
     """Call ``kernel(*arguments, first, last)`` for stretches of ``range(parts)``, in as many threads as torch may use.
 
     Args:
         kernel (Callable): a compiled function, which works on the parts from ``first`` to before ``last``.
+        tensors (Sequence[Tensor]): those whose addresses are among the arguments. Each thread holds them, so that they
+            do not end before it, whatever interrupts the caller.
         parts (int): how many there are.
         products (int): in all of them together; few are not worth a thread.
     """
@@ -24,8 +28,13 @@ def in_threads(kernel: Callable[..., None], parts: int, products: int, *argument
         kernel(*arguments, 0, parts)
         return
     ends = [parts * thread // threads for thread in range(threads + 1)]
-    for call in [_pool(os.getpid(), threads).submit(kernel, *arguments, *ends[i:i + 2]) for i in range(threads)]:
+    pool = _pool(os.getpid(), threads)
+    for call in [pool.submit(_call, tensors, kernel, *arguments, *ends[i:i + 2]) for i in range(threads)]:
         call.result()
+
+
+def _call(tensors: Sequence[Tensor | None], kernel: Callable[..., None], *arguments: object) -> None:
+    kernel(*arguments)
 
 
 @functools.cache

@@ -89,7 +89,7 @@ def test_an_error_in_a_thread_is_raised(monkeypatch):
 
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     with pytest.raises(MemoryError, match='none left'):
-        threads.in_threads(kernel, 2, 10 * threads.WORTH_A_THREAD)
+        threads.in_threads(kernel, (), 2, 10 * threads.WORTH_A_THREAD)
 
 
 def test_nan_stays_where_it_belongs(tensors):
