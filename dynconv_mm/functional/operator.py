@@ -123,7 +123,7 @@ class Operator:
             y = self._with_least_memory(call, backend, error)
         if not x.is_contiguous() and is_channels_last(x):
             y = y.contiguous(memory_format=torch.channels_last)
-        return y if y.requires_grad else _no_view(y)
+        return _no_view(y)
 
     def choose(self, call: Call, plan: str, needs_grad: bool) -> Backend:
         """The backend that is to execute a call.
@@ -214,7 +214,9 @@ class _Differentiable(torch.autograd.Function):
         create_graph = torch.is_grad_enabled()
         # what the forward pass computed in is the tensors' dtype, whatever surrounds the backward pass
         with torch.autocast(grad_output.device.type, enabled=False) if _is_any_autocast_enabled() else nullcontext():
-            if ctx.backend.is_recorded or not create_graph and is_plain_eager(grad_output, *tensors):
+            # several gradients at once (is_grads_batched) come as one tensor that has no memory
+            is_batched = torch._C._dispatch_keys(grad_output).has(torch._C.DispatchKey.Batched)
+            if ctx.backend.is_recorded or not (create_graph or is_batched) and is_plain_eager(grad_output, *tensors):
                 gradients = ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed)
                 return None, None, None, None, *gradients
             # aliases: a tensor may have been computed from another one, and its gradient is not to flow on into that

@@ -100,3 +100,23 @@ def test_numba_in_interleaved_blocks(threads, leaves_first):
     assert not other.do(lambda: is_enabled('numba'))
     other.leave()
     assert is_enabled('numba') and all(thread.do(lambda: is_enabled('numba')) for thread in threads)
+
+
+def test_a_block_within_one_of_the_same_switch():
+    switch = enable_numba(False)
+    assert not is_enabled('numba')
+    with switch:
+        with switch:
+            assert not is_enabled('numba')
+        assert not is_enabled('numba')
+    assert is_enabled('numba')
+
+
+def test_a_switch_that_two_threads_share(threads):
+    switch = enable_numba(False)
+    for thread in threads:
+        thread.enter(lambda: switch)
+    for index, thread in enumerate(threads):
+        thread.leave()
+        assert [thread.do(lambda: is_enabled('numba')) for thread in threads] == [True, index == 1]
+    assert is_enabled('numba')

@@ -189,6 +189,53 @@ def test_derivatives_of_derivatives_by_transforms():
 
 # Many sizes.
 
+# Gradients where something surrounds the backward pass alone.
+
+
+def test_a_backward_pass_of_fake_tensors():
+    """A function with a backward function of its own has nothing to read then."""
+    layer = ODConv2d(16, 16, 3, padding=1, groups=16).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = mode.from_tensor(torch.randn(8, 16, 9, 9)).requires_grad_()
+        gradient, = torch.autograd.grad(layer(x).sum(), x)
+    assert isinstance(gradient, FakeTensor) and gradient.shape == x.shape
+
+
+@pytest.mark.parametrize('strategy', ['forward-mode', 'reverse-mode'])
+def test_jacobians_in_one_pass(layer, strategy):
+    """With several gradients of the output at once: ``is_grads_batched``."""
+    x = torch.randn(2, 16, 3, 3, dtype=torch.float64)
+    expected = torch.autograd.functional.jacobian(layer, x)
+    actual = torch.autograd.functional.jacobian(layer, x, vectorize=True, strategy=strategy)
+    assert close(actual, expected, 1e-8)
+
+
+@pytest.mark.parametrize('batch', [1, 8])
+def test_a_backward_pass_within_autocast(layer, batch):
+    """Gradients have the type of what they are of. Some that torch computes itself have the precision of bfloat16."""
+    layer, x = layer.float(), torch.randn(batch, 16, 9, 9, requires_grad=True)
+    wanted = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
+    loss = layer(x).square().sum()
+    with torch.autocast('cpu', torch.bfloat16):
+        gradients = torch.autograd.grad(loss, [x, *layer.parameters()])
+    for gradient, expected in zip(gradients, wanted):
+        assert gradient.dtype == torch.float32 and close(gradient, expected, .05)
+
+
+@pytest.mark.parametrize('grad', [True, False], ids=['grad', 'no_grad'])
+def test_an_output_can_be_changed_in_place(layer, x, grad):
+    """It is no view, of which ``detach_`` would be refused, and which gradients could not follow."""
+    shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    with torch.set_grad_enabled(grad):
+        y = layer(x)
+    assert not y._is_view()
+    if not grad:
+        y += shift
+        y.sum().backward()
+        assert shift.grad == y.numel()
+    y.detach_()
+
+
 
 def test_choices_are_not_remembered_for_ever(monkeypatch):
     monkeypatch.setattr(operators, 'REMEMBERED', 20)

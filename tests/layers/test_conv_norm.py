@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dynconv_mm.functional.mixture_conv import PLANS, use_plan
 from dynconv_mm.layers import CondConv2d, DyConv2d, ODConv2d
 from dynconv_mm.layers.conv_norm import conv_norm
 from dynconv_mm.layers.static_conv import StaticConv2d
@@ -121,3 +122,92 @@ def test_a_static_kernel_that_is_larger_than_the_output_is_left_alone(monkeypatc
     assert not calls
     conv_norm(conv, norm, small)  # 216 numbers in the kernel, 196 in the output
     assert len(calls) == 1
+
+
+def with_its_weight_as_a_plain_tensor(norm: nn.BatchNorm2d) -> None:
+    weight = norm.weight.detach().clone()
+    del norm.weight
+    norm.weight = weight
+
+
+def with_a_parametrized_bias(norm: nn.BatchNorm2d) -> None:
+    torch.nn.utils.parametrize.register_parametrization(norm, 'bias', nn.Tanh())
+
+
+@pytest.mark.parametrize('change', [with_its_weight_as_a_plain_tensor, with_a_parametrized_bias])
+def test_a_norm_whose_parts_are_elsewhere(make_conv, change):
+    conv, norm, x = make_conv(), make_norm(), make_input()
+    change(norm)
+    shared = shared_by(conv)
+    torch.testing.assert_close(conv_norm(conv, norm, x, *shared), norm(conv(x, *shared)), rtol=0, atol=1e-10)
+
+
+def test_a_norm_of_another_precision(make_conv):
+    """Float32 beside half precision is computed in float32; other mixtures are torch's to refuse."""
+    conv, norm, x = make_conv().bfloat16(), make_norm().float(), make_input().bfloat16()
+    shared = [weights.bfloat16() for weights in shared_by(conv)]
+    actual, expected = conv_norm(conv, norm, x, *shared), norm(conv(x, *shared))
+    assert actual.dtype == expected.dtype == torch.bfloat16 and torch.equal(actual, expected)
+    with pytest.raises(RuntimeError):
+        conv_norm(conv, make_norm(), x, *shared)
+
+
+def test_a_norm_without_a_variance_is_torchs_to_refuse(make_conv):
+    conv, norm = make_conv(), make_norm()
+    norm.running_var = None
+    with pytest.raises(RuntimeError, match='running_var must be defined'):
+        conv_norm(conv, norm, make_input(), *shared_by(conv))
+
+
+def test_a_norm_of_vectors_is_torchs_to_refuse(make_conv):
+    conv = make_conv()
+    with pytest.raises(ValueError, match='expected 2D or 3D input'):
+        conv_norm(conv, nn.BatchNorm1d(4).double().eval(), make_input(), *shared_by(conv))
+
+
+def test_a_symbolic_trace_keeps_the_norm(make_conv):
+    """So that the graph holds for training too."""
+    conv, norm = make_conv(), make_norm()
+    if shared_by(conv):
+        pytest.skip('the routing weights come from elsewhere')
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = conv, norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return conv_norm(self.conv, self.norm, x)
+
+    graph, x = torch.fx.symbolic_trace(Block().eval()), make_input()
+    torch.testing.assert_close(graph(x), norm(conv(x)))
+    graph.train()
+    torch.testing.assert_close(graph(x), norm.train()(conv(x)))
+
+
+def test_geometry_that_was_changed_by_hand():
+    """As lists or numbers, which torch takes too."""
+    x = make_input()
+    for groups, channels in ((1, 4), (6, 6)):
+        conv = StaticConv2d(6, channels, 3, padding=1, groups=groups).double()
+        expected = conv(x)
+        conv.stride, conv.padding, conv.dilation = [1, 1], 1, [1, 1]
+        with torch.no_grad():
+            torch.testing.assert_close(conv(x), expected)
+        conv.stride = 2
+        assert conv(x).shape == (3, channels, 4, 4)
+
+
+def test_lack_of_memory_does_not_lose_the_norm(make_conv, monkeypatch):
+    def fail(call):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    conv, norm, x = make_conv(), make_norm(), make_input()
+    if isinstance(conv, StaticConv2d):
+        pytest.skip('there is no plan that needs less')
+    shared = shared_by(conv)
+    expected = norm(conv(x, *shared))
+    monkeypatch.setitem(PLANS, 'grouped', PLANS['grouped']._replace(forward=fail))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), use_plan('grouped'), pytest.warns(UserWarning, match='out of memory'):
+            torch.testing.assert_close(conv_norm(conv, norm, x, *shared), expected)

@@ -69,6 +69,11 @@ def checkpointed(module: nn.Module, calls: Calls) -> nn.Module:
     return checkpoint_wrapper(subclass(module, calls))
 
 
+def in_a_sequential(module: nn.Module, calls: Calls) -> nn.Module:
+    """A container that shows nothing of what is in it."""
+    return nn.Sequential(subclass(module, calls))
+
+
 def forward_hook(module: nn.Module, calls: Calls) -> nn.Module:
     """A hook that changes the output."""
 
@@ -110,6 +115,7 @@ CHANGES: dict[str, Callable[[nn.Module, Calls], nn.Module]] = {
     'patched forward': patched_forward,
     'wrapper': Doubled,
     'checkpoint_wrapper': checkpointed,
+    'Sequential': in_a_sequential,
     'forward hook': forward_hook,
     'pre-hook': forward_pre_hook,
     'parametrization': parametrized,
