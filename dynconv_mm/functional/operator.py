@@ -215,7 +215,7 @@ class _Differentiable(torch.autograd.Function):
         # what the forward pass computed in is the tensors' dtype, whatever surrounds the backward pass
         with torch.autocast(grad_output.device.type, enabled=False) if _is_any_autocast_enabled() else nullcontext():
             # several gradients at once (is_grads_batched) come as one tensor that has no memory
-            is_batched = torch._C._dispatch_keys(grad_output).has(torch._C.DispatchKey.Batched)
+            is_batched = not torch._C._has_storage(grad_output)
             if ctx.backend.is_recorded or not (create_graph or is_batched) and is_plain_eager(grad_output, *tensors):
                 gradients = ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed)
                 return None, None, None, None, *gradients
