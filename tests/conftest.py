@@ -34,8 +34,11 @@ interpret_triton()
 
 
 def pytest_runtest_setup() -> None:
-    """Each test, and what it is the first to ask of a wider scope, draws the same numbers in every run."""
+    """Each test, and what it is the first to ask of a wider scope, draws the same numbers in every run, and compiles
+    for its own sizes: torch would take them for sizes that change if a test before it had compiled for others."""
     set_random_seed(0)
+    if 'torch._dynamo' in sys.modules:
+        torch._dynamo.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,6 @@ def test_the_gradients_of_a_symbolic_trace(layer, x):
 ])
 def test_compiled_as_one_graph(layer, backend, training, batch):
     """In training by a single sample too, where the norm in an attention warns."""
-    torch._dynamo.reset()
     layer.train(training)
     x, compiled = make_features(batch), torch.compile(layer, fullgraph=True, backend=backend)
     results = []

@@ -56,7 +56,6 @@ def test_compiled(count):
                       for cp in (False, True))
     thrifty.load_state_dict(plain.state_dict())
     image = torch.randn(3, 3, 33, 40).double()
-    torch._dynamo.reset()
     count('compiled steps with gradient checkpointing')
     maps = [plain(image)[-1], torch.compile(thrifty, backend='aot_eager')(image)[-1]]
     for y in maps:

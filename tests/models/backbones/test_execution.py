@@ -70,7 +70,6 @@ def test_compiled_once_for_any_batch_size_and_changing_temperature(name, trainin
         return graph
 
     torch.manual_seed(0)
-    torch._dynamo.reset()
     model = NETWORKS[name]().train(training)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
     # not 3, which torch takes for the number of channels
