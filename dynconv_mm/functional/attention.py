@@ -93,11 +93,11 @@ def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
         hidden = normalize_hidden(norm, hidden)
     hidden = F.relu(hidden)
     attentions = {}
-    for name, head in heads.items():
-        logits = head.fc(hidden) / temperature
-        if head.copies > 1:
-            logits = logits.unflatten(1, (head.copies, -1))
-        attentions[name] = logits.softmax(-1) if head.softmax else logits.sigmoid()
+    for name, (head_fc, softmax, copies) in heads.items():
+        logits = head_fc(hidden) / temperature
+        if copies > 1:
+            logits = logits.unflatten(1, (copies, -1))
+        attentions[name] = logits.softmax(-1) if softmax else logits.sigmoid()
     return attentions
 
 

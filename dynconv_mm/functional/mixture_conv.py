@@ -122,7 +122,8 @@ def sample_kernels(m: Mixture) -> Tensor:
 
     shapes = ((1, 1, 1, kernel_height, kernel_width), (m.groups, 1, group_channels, 1, 1),
               (m.groups, out_channels // m.groups, 1, 1, 1))
-    own = [factor(attention, True, *shape) for attention, shape in zip(m[4:7], shapes)]
+    attentions = m.spatial_attention, m.channel_attention, m.filter_attention
+    own = [factor(attention, True, *shape) for attention, shape in zip(attentions, shapes)]
     bank = m.weight.reshape(1, n, m.groups, -1, group_channels, kernel_height, kernel_width)
     for scale in own:
         bank = bank if scale is None else bank * scale
@@ -133,7 +134,7 @@ def sample_kernels(m: Mixture) -> Tensor:
     else:
         kernels = (bank * m.kernel_attention.reshape(batch, n, 1, 1, 1, 1, 1)).sum(1, keepdim=True)
     column = None  # α_s ⊗ α_c, small beside the kernels
-    for attention, shape in zip(m[4:6], shapes):
+    for attention, shape in zip(attentions[:2], shapes):
         scale = factor(attention, False, *shape)
         column = scale if column is None else column if scale is None else column * scale
     for scale in (column, factor(m.filter_attention, False, *shapes[2])):

@@ -28,8 +28,9 @@ from . import kernel_switches
 _is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 # torch.export says so from torch 2.7 on
 _is_exporting = getattr(torch.compiler, 'is_exporting', bool)
-_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
-_AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')
+_AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on
+# torch 2.1 cannot compile a call of it
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled if _AUTOCAST_BY_KIND else lambda: True
 _PLAIN = (Tensor, nn.Parameter)
 
 # Choices that are remembered. Training at many image sizes makes many.
@@ -301,6 +302,8 @@ def is_channels_last(x: Tensor) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether to call a module is to call the ``forward`` of its class: no hooks, nothing patched, nothing compiled."""
+    if _is_compiling() and not _AUTOCAST_BY_KIND:  # torch 2.1 cannot compile what follows
+        return False
     own = vars(module)
     return not (own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks']
                 or own['_backward_pre_hooks'] or 'forward' in own or own.get('_compiled_call_impl')

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ..functional.batch_norm import NO_NORM, batch_norm_of
 from ..functional.operator import is_plain
+from .mixture_conv import MixtureConv2d
+from .static_conv import StaticConv2d
 
 
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> Tensor:
@@ -23,11 +25,13 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
     Returns:
         Tensor[batch, out_channels, out_height, out_width]
     """
-    kind = type(conv)
-    if getattr(kind, 'forward_with_norm', None) is kind.forward and is_plain(conv) and isinstance(x, Tensor):
+    if type(conv).forward in FORWARDS_WITH_NORM and is_plain(conv) and isinstance(x, Tensor):
         of_norm = batch_norm_of(norm)
         # of maps, and in one precision: torch computes a norm beside half precision in float32
         if of_norm is not None and of_norm is not NO_NORM and not isinstance(norm, nn.BatchNorm1d) \
                 and of_norm.running_mean.dtype == conv.weight.dtype in (torch.float32, torch.float64):
             return conv(x, *shared, norm=of_norm)
     return norm(conv(x, *shared))
+
+
+FORWARDS_WITH_NORM = (MixtureConv2d.forward, StaticConv2d.forward)

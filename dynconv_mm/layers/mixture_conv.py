@@ -98,8 +98,6 @@ class MixtureConv2d(ConvArguments):
                               stride=self.stride, padding=padding, dilation=self.dilation, groups=self.groups,
                               norm=norm, plan=self.plan)
 
-    forward_with_norm = forward  # see conv_norm
-
     def extra_repr(self) -> str:
         plan = '' if self.plan == 'auto' else f', plan={self.plan!r}'
         return f'{super().extra_repr()}, kernel_num={self.kernel_num}{plan}'

@@ -46,8 +46,6 @@ class StaticConv2d(ConvArguments):
             x, padding = self._pad(x)
         return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, norm)
 
-    forward_with_norm = forward  # see conv_norm
-
 
 #: for the modules of mmcv that build a convolution
 STATIC_CONV_CFG = dict(type=StaticConv2d)
