@@ -134,7 +134,8 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
 
     def forward() -> torch.Tensor:
-        with torch.autocast(setting.device, dtype, enabled=dtype != torch.float32), \
+        # torch 2.1 refuses float32 as autocast's type even where that is off
+        with torch.autocast(setting.device, dtype) if dtype != torch.float32 else contextlib.nullcontext(), \
                 use_plan(plan) if plan != 'auto' else contextlib.nullcontext():
             return run(images)[-1]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from one_graph import needs_one_graph
 from thin_networks import BACKBONES, settle
 
 
@@ -49,6 +50,7 @@ def test_a_graph_that_is_kept(count):
         assert torch.equal(value, before[key]), key
 
 
+@needs_one_graph
 def test_compiled(count):
     """Compiled code counts a batch once too."""
     torch.manual_seed(0)
