@@ -1,5 +1,8 @@
-"""Sizes and strides of convolutions."""
+"""Sizes, strides and padding of convolutions."""
 from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
 
 IntPair = tuple[int, int]
 
@@ -13,3 +16,20 @@ def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: I
     """Height and width of a convolution's output."""
     return tuple([(s + 2 * p - d * (k - 1) - 1) // t + 1
                   for s, k, t, p, d in zip(size, kernel_size, stride, padding, dilation)])
+
+
+def pad_zeros(x: Tensor, padding: IntPair) -> Tensor:
+    """``x``, Tensor[batch, channels, height, width], with its padding; itself where there is none."""
+    return x if padding == (0, 0) else F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+
+
+def zeros_padded(x: Tensor, padding: IntPair) -> Tensor:
+    """Zeros of the size that ``x``, Tensor[batch, channels, height, width], has with its padding."""
+    batch, channels, height, width = x.shape
+    return x.new_zeros(batch, channels, height + 2 * padding[0], width + 2 * padding[1])
+
+
+def without_padding(x: Tensor, padding: IntPair) -> Tensor:
+    """``x``, Tensor[batch, channels, height, width], less its padding: a view."""
+    height, width = x.shape[2:]
+    return x[:, :, padding[0]:height - padding[0], padding[1]:width - padding[1]]

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .geometry import IntPair, output_size, pair
+from .geometry import IntPair, output_size, pad_zeros, pair
 from .operator import Operator
 
 
@@ -98,7 +97,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def padded_groups(input: Tensor, groups: int, padding: IntPair) -> Tensor:
     """Padded features as [batch, groups, channels / groups, height, width]."""
-    return F.pad(input, (padding[1], padding[1], padding[0], padding[0])).unflatten(1, (groups, -1))
+    return pad_zeros(input, padding).unflatten(1, (groups, -1))
 
 
 def shifts(weight: Tensor, stride: IntPair, dilation: IntPair) -> Iterator[tuple[int, int, tuple]]:

@@ -96,13 +96,11 @@ class Operator:
 
     def __call__(self, call: Call, plan: str = 'auto') -> Tensor:
         x, tensors = call[0], call[:self.tensors]
-        has_norm = self.fold_norm is not None and call[-1] is not None
-        if has_norm:
+        if self.fold_norm is not None and call[-1] is not None:
             tensors = (*tensors, *call[-1][:4])
         dtype = autocast_dtype(x)
         if dtype is not None:
-            if has_norm:
-                call = self.fold_norm(call)
+            call = self.without_norm(call)
             cast = [tensor.to(dtype) if tensor is not None and _is_cast(tensor) else tensor
                     for tensor in call[:self.tensors]]
             with torch.autocast(x.device.type, enabled=False):
@@ -111,13 +109,13 @@ class Operator:
             raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
         if is_recorded():
             record = self.exported if is_exported() else self.graph
-            return record(self.fold_norm(call) if has_norm else call)
+            return record(self.without_norm(call))
         if not is_plain_eager(*tensors) or x.shape[0] == 0:
-            return self.reference(self.fold_norm(call) if has_norm else call)
+            return self.reference(self.without_norm(call))
         needs_grad = records_gradients(*tensors)
         backend = self.choose(call, plan, needs_grad)
-        if has_norm and not backend.takes_norm:
-            call = self.fold_norm(call)
+        if not backend.takes_norm:
+            call = self.without_norm(call)
         try:
             y = execute(self, backend, call) if needs_grad else backend.forward(call)
         except RuntimeError as error:
@@ -125,6 +123,10 @@ class Operator:
         if not x.is_contiguous() and is_channels_last(x):
             y = y.contiguous(memory_format=torch.channels_last)
         return _no_view(y)
+
+    def without_norm(self, call: Call) -> Call:
+        """An equal call without a batch norm."""
+        return call if self.fold_norm is None or call[-1] is None else self.fold_norm(call)
 
     def choose(self, call: Call, plan: str, needs_grad: bool) -> Backend:
         """The backend that is to execute a call.
@@ -179,10 +181,7 @@ class Operator:
         warnings.warn(f'out of memory in plan {name!r} for input {tuple(call[0].shape)}: trying '
                       f'{self.frugal!r}, which is slower. Reduce the batch size, or set plan={self.frugal!r} to go '
                       'without the attempt.', stacklevel=5)
-        backend = self.backends[self.frugal]
-        if self.fold_norm is not None and call[-1] is not None and not backend.takes_norm:
-            call = self.fold_norm(call)
-        return execute(self, backend, call)
+        return execute(self, self.backends[self.frugal], self.without_norm(call))
 
 
 def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:

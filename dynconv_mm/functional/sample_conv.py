@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import IntPair, pair
+from .geometry import IntPair, pad_zeros, pair, without_padding, zeros_padded
 from .operator import Backend, Operator, is_channels_last
 
 
@@ -93,10 +93,9 @@ def convolve_samples_backward(grad: Tensor, x: Tensor, kernels: Tensor, needs_x:
         if needs_x:
             grad_x = pointwise_product(kernels[..., 0, 0].transpose(1, 2), grad)
             if stride != (1, 1) or padding != (0, 0):
-                batch, channels, height, width = x.shape
-                whole = grad.new_zeros(batch, channels, height + 2 * padding[0], width + 2 * padding[1])
+                whole = zeros_padded(x, padding)
                 whole[:, :, ::stride[0], ::stride[1]] = grad_x
-                grad_x = whole[:, :, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
+                grad_x = without_padding(whole, padding)
         return grad_x, grad_kernels
     batch = len(x)
     grad_x, grad_kernels, _ = torch.ops.aten.convolution_backward(
@@ -111,8 +110,7 @@ def pointwise_columns(x: Tensor, stride: IntPair, padding: IntPair) -> Tensor:
     Returns:
         Tensor[batch, channels, out_height, out_width]
     """
-    if padding != (0, 0):
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    x = pad_zeros(x, padding)
     return x if stride == (1, 1) else x[:, :, ::stride[0], ::stride[1]]
 
 

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..geometry import IntPair
+from ..geometry import IntPair, pad_zeros
 from ..involution import INVOLUTION, Involution
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
-from ..sample_conv import SAMPLE_CONV
+from ..sample_conv import SAMPLE_CONV, pointwise_columns
+from .shared import scaled_input
 
 
 def mixture_conv(m: Mixture) -> Tensor:
     """One kernel for all samples by an ordinary convolution between scalings, other kernels as :func:`sample_conv`."""
     if not m.shares_attention:
         return sample_conv(m.input, sample_kernels(m), m.bias, *m[7:11])
-    channel, filter_ = m.channel_attention, m.filter_attention
-    x = m.input if channel is None else m.input * channel[:, :, None, None]
+    x, filter_ = scaled_input(m), m.filter_attention
     if m.kernel_attention is None and m.spatial_attention is None:
         y = F.conv2d(x, m.weight[0], None, *m[7:11])
     else:
@@ -48,7 +48,7 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
     """
     batch = x.shape[0]
     out_channels, group_channels, kernel_height, kernel_width = kernels.shape[1:]
-    x = _pad(x, padding)
+    x = pad_zeros(x, padding)
     rows = _views(x, 2, kernel_height, stride[0], dilation[0])
     if groups > 1 and group_channels == 1:
         values = kernels.reshape(batch, groups, -1, 1, kernel_height, kernel_width, 1, 1)
@@ -58,7 +58,7 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
         height, width = y.shape[3:]
     else:
         if kernel_height * kernel_width == 1:
-            columns = x if stride == (1, 1) else x[:, :, ::stride[0], ::stride[1]]
+            columns = pointwise_columns(x, stride, (0, 0))
         else:
             columns = torch.stack(_views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
         height, width = columns.shape[-2:]
@@ -74,15 +74,11 @@ def involution(call: Involution) -> Tensor:
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
     groups, kernel_height, kernel_width = weight.shape[1:4]
-    columns = torch.stack(_views(_pad(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
+    columns = torch.stack(_views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
     rows = _views(columns, 3, kernel_height, stride[0], dilation[0])
     shape = batch, groups, channels // groups, kernel_width, *rows[0].shape[3:]
     y = sum((row.reshape(shape) * weight[:, :, None, i]).sum(3) for i, row in enumerate(rows))
     return y.reshape(batch, channels, *y.shape[3:])
-
-
-def _pad(x: Tensor, padding: IntPair) -> Tensor:
-    return x if padding == (0, 0) else F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
 
 
 def _views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Tensor]:

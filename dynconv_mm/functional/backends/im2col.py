@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..geometry import IntPair
+from ..geometry import IntPair, pad_zeros, without_padding, zeros_padded
 from ..mixture_conv import MIXTURE_CONV, Mixture
 from ..operator import Backend, execute, records_gradients, scratch
 from ..sample_conv import pointwise_columns
@@ -247,8 +246,7 @@ def windows_of(x: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPai
     kernel_height, kernel_width = kernel_size
     if (kernel_height, kernel_width) == (1, 1):
         return pointwise_columns(x, stride, padding)[:, :, None, None]
-    if padding != (0, 0):
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    x = pad_zeros(x, padding)
     rows = x.unfold(2, dilation[0] * (kernel_height - 1) + 1, stride[0])
     windows = rows.unfold(3, dilation[1] * (kernel_width - 1) + 1, stride[1])
     return windows[..., ::dilation[0], ::dilation[1]].permute(0, 1, 4, 5, 2, 3)
@@ -279,18 +277,6 @@ def add_windows(grad_x: Tensor, grad_windows: Tensor, scale: Tensor | None, stri
                 place.add_(grad_windows[:, :, i, j])
             else:
                 place.addcmul_(grad_windows[:, :, i, j], scale[:, :, i % scale.shape[2], j % scale.shape[3]])
-
-
-def zeros_padded(x: Tensor, padding: IntPair) -> Tensor:
-    """Zeros of the size that ``x``, Tensor[batch, channels, height, width], has with its padding."""
-    batch, channels, height, width = x.shape
-    return x.new_zeros(batch, channels, height + 2 * padding[0], width + 2 * padding[1])
-
-
-def without_padding(x: Tensor, padding: IntPair) -> Tensor:
-    """``x``, Tensor[batch, channels, height, width], less its padding: a view."""
-    height, width = x.shape[2:]
-    return x[:, :, padding[0]:height - padding[0], padding[1]:width - padding[1]]
 
 
 SAMPLE_PRODUCTS = Backend(_multiply_samples, backward=_differentiate_samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..geometry import without_padding, zeros_padded
 from ..involution import INVOLUTION, Involution, accumulation_dtype, padded_groups, shifts
 from ..operator import Backend, is_channels_last
 
@@ -28,12 +29,10 @@ def grad_input(call: Involution, grad: Tensor) -> Tensor:
     """The gradient of the input."""
     input, weight, stride, padding, dilation = call
     grad = grad.unflatten(1, (weight.shape[1], -1))
-    padded = torch.zeros_like(padded_groups(input, weight.shape[1], padding), dtype=accumulation_dtype(input.dtype))
+    padded = zeros_padded(input, padding).to(accumulation_dtype(input.dtype)).unflatten(1, (weight.shape[1], -1))
     for i, j, window in shifts(weight, stride, dilation):
         padded[window].addcmul_(grad, weight[:, :, None, i, j])
-    top, left = padding
-    height, width = input.shape[2:]
-    return torch.empty_like(input).copy_(padded.flatten(1, 2)[..., top:top + height, left:left + width])
+    return torch.empty_like(input).copy_(without_padding(padded.flatten(1, 2), padding))
 
 
 def grad_weight(call: Involution, grad: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def mixture_conv(m: Mixture) -> Tensor:
     """Attentions and a norm are folded into the kernels, which lie in memory that the next call overwrites."""
     made = make_kernels(m)
     if made is None:  # parts of different types or devices are torch's to refuse
-        return MIXTURE_CONV.reference(m if m.norm is None else MIXTURE_CONV.fold_norm(m))
+        return MIXTURE_CONV.reference(MIXTURE_CONV.without_norm(m))
     kernels, bias = made
     if m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups:
         y = depthwise_conv2d(m.input, kernels, bias, *m[7:10])
