@@ -8,9 +8,13 @@ pointers to objects.
 """
 from __future__ import annotations
 
+import _compat_pickle
+import pickle
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
@@ -24,6 +28,8 @@ try:
 except ImportError:  # numpy < 2
     from numpy.core import multiarray
 
+# from here on, torch can be told what `weights_only` is to allow beside weights
+CAN_BE_TOLD = digit_version(torch.__version__.partition('+')[0]) >= digit_version('2.6')
 STATISTICS = ('min', 'max', 'current', 'mean')
 NUMERIC = '?bhilqBHILQefdFD'  # numpy's codes of bool, int, uint, float and complex types
 
@@ -101,7 +107,7 @@ def mmengine_checkpoints(beside: Iterable[object] = ()) -> Iterator[None]:
     Args:
         beside (Iterable): what is allowed within it by others.
     """
-    if digit_version(torch.__version__.partition('+')[0]) < digit_version('2.6'):
+    if not CAN_BE_TOLD:
         yield
         return
     with _loading:
@@ -113,6 +119,65 @@ def mmengine_checkpoints(beside: Iterable[object] = ()) -> Iterator[None]:
                 yield
         finally:  # the onedl fork of mmengine takes back what it allows for a load, a user's own included
             torch.serialization.add_safe_globals(others)
+
+
+def load_plain(path: str | Path) -> object:
+    """What a checkpoint file holds, on the CPU: weights, plain data and what mmengine's runner saves, and no code.
+
+    Raises:
+        UnpicklingError: it asks for anything else.
+    """
+    if not CAN_BE_TOLD:
+        return torch.load(path, map_location='cpu', pickle_module=_PlainPickle)
+    with mmengine_checkpoints():
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """What torch has for ``weights_only``, where it cannot be told what is allowed: a file calls nothing else, and sets
+    the state of nothing else."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> object:
+        # torch writes the names of Python 2
+        module, name = _compat_pickle.NAME_MAPPING.get((module, name),
+                                                       (_compat_pickle.IMPORT_MAPPING.get(module, module), name))
+        allowed = self._allowed()
+        if f'{module}.{name}' not in allowed:
+            raise UnpicklingError(f'refused: the checkpoint asks for {module}.{name}')
+        return allowed[f'{module}.{name}']
+
+    @staticmethod
+    def _allowed() -> dict[str, object]:
+        return {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED}
+
+    def load_reduce(self) -> None:
+        function = self.stack[-2]
+        if not any(function is allowed for allowed in self._allowed().values()):
+            raise UnpicklingError(f'refused: the checkpoint calls {function!r}')
+        super().load_reduce()
+
+    def load_build(self) -> None:
+        state, instance = self.stack.pop(), self.stack[-1]
+        if type(instance) is OrderedDict and isinstance(state, dict):  # the versions of a state dict's modules
+            vars(instance).update(state)
+        elif type(instance) in (HistoryBuffer, *[kind for name, kind in ALLOWED.items() if '.' not in name]):
+            instance.__setstate__(state)
+        else:
+            raise UnpicklingError(f'refused: the checkpoint sets the state of a {type(instance).__name__}')
+
+    dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build})
+
+
+class _PlainPickle:
+    """As ``torch.load`` takes a ``pickle_module``."""
+
+    Unpickler = _PlainUnpickler
+
+    @staticmethod
+    def load(file: object, **kwargs) -> object:
+        return _PlainUnpickler(file, **kwargs).load()
 
 
 def wrap_mmengine_loaders() -> None:

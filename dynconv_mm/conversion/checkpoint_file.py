@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..atomic_write import atomic_write
-from ..compat.checkpoint import mmengine_checkpoints
+from ..compat.checkpoint import load_plain
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict')  # mmengine and most others; torchvision's references, detectron
 
@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """What a checkpoint file holds, on the CPU; always with ``weights_only=True``.
+    """What a checkpoint file holds, on the CPU; loading it runs no code that it brings along.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -31,8 +31,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise FileNotFoundError(f'there is no checkpoint {str(path)!r}')
     _check_inflation(path)
     try:
-        with mmengine_checkpoints():
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = load_plain(path)
     except UnpicklingError as error:
         raise CheckpointError(f'{path} was refused: it holds more than weights and plain data, and loading that could '
                               f'run code, or it is no checkpoint ({_first_line(error)})') from error

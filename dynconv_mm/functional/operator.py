@@ -301,7 +301,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether to call a module is to call the ``forward`` of its class: no hooks, nothing patched, nothing compiled."""
-    if _is_compiling() and not _AUTOCAST_BY_KIND:  # torch 2.1 cannot compile what follows
+    if not _AUTOCAST_BY_KIND and _is_compiling():  # torch 2.1 cannot compile what follows
         return False
     own = vars(module)
     return not (own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks']

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dynconv_mm.compat.checkpoint import (
     NUMERIC,
     _PlainArray,
+    _PlainPickle,
     mmengine_checkpoints,
     multiarray,
     wrap_mmengine_loaders,
@@ -111,7 +112,12 @@ def load_weights_only(file: str) -> dict:
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize('load', [load_default, load_weights_only, CheckpointLoader.load_checkpoint])
+def load_as_before_torch_2_6(file: str) -> dict:
+    return torch.load(file, pickle_module=_PlainPickle)
+
+
+@pytest.mark.parametrize('load', [load_default, load_weights_only, load_as_before_torch_2_6,
+                                  CheckpointLoader.load_checkpoint])
 def test_a_checkpoint_of_the_runner_loads(trained, load):
     file = f'{trained.work_dir}/epoch_1.pth'
     loaded = load(file)
@@ -225,7 +231,7 @@ def test_beside_a_loader_that_allows_numpy_itself(trained):
 
 
 def assert_refused(file: Path) -> None:
-    for load in (load_default, load_weights_only):
+    for load in (load_default, load_weights_only, load_as_before_torch_2_6):
         with pytest.raises(pickle.UnpicklingError):
             load(file)
 
