@@ -51,4 +51,10 @@ __all__ = [
     'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook',
     '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
 ]
-__getattr__ = models.__getattr__
+
+
+def __getattr__(name: str) -> type:
+    """A head or neck, see :func:`~dynconv_mm.compat.optional.import_when_needed`."""
+    if name in models.heads.__all__ or name in models.necks.__all__:
+        return getattr(models, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,6 +1,7 @@
 """Imports run one way: functional ← layers ← models ← engine, datasets, evaluation, conversion, analysis ← tools."""
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_mmdet_and_mmpretrain_are_imported_when_needed():
             names = imports(PACKAGE / file, module_name(file), at_top=True)
             assert not {name.partition('.')[0] for name in names} & {'mmdet', 'mmpretrain'}, file
             assert not names & optional, file
+
+
+@pytest.mark.parametrize('package', ['dynconv_mm', 'dynconv_mm.models', 'dynconv_mm.models.heads'])
+def test_a_name_that_there_is_not(package):
+    with pytest.raises(AttributeError, match=f"'{package}' has no attribute 'ODConv3d'"):
+        getattr(importlib.import_module(package), 'ODConv3d')
 
 
 def test_nothing_imports_tools_but_tools():

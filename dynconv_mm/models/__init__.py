@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> type:
-    """A head or neck, see :func:`import_when_needed`."""
+    """A head or neck, see :func:`~dynconv_mm.compat.optional.import_when_needed`."""
     for package in (heads, necks):
         if name in package.__all__:
             return getattr(package, name)
