@@ -150,7 +150,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
     @staticmethod
     def _allowed() -> dict[str, object]:
-        return {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED}
+        return {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED, '_codecs.encode': _latin1}
 
     def load_reduce(self) -> None:
         function = self.stack[-2]
@@ -168,6 +168,13 @@ class _PlainUnpickler(pickle._Unpickler):
             raise UnpicklingError(f'refused: the checkpoint sets the state of a {type(instance).__name__}')
 
     dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build})
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """In place of ``_codecs.encode``, by which Python 3 writes bytes so that Python 2 can read them."""
+    if encoding != 'latin1':
+        raise UnpicklingError(f'refused: the checkpoint asks for the encoding {encoding!r}')
+    return text.encode(encoding)
 
 
 class _PlainPickle:

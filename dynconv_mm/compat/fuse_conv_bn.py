@@ -25,7 +25,7 @@ def fuse_conv_bn(module: nn.Module) -> nn.Module:
 
     A norm is folded into the convolution that stands directly before it, an ``nn.Conv2d`` or a layer with a method
     ``fuse_batch_norm``, and is an identity then. It stays where the convolution stands in several places, or where
-    either computes in a way of its own.
+    either has hooks or computes in a way of its own.
 
     Args:
         module (Module): its submodules stand in the order in which they run.
@@ -46,7 +46,12 @@ def fuse_conv_bn(module: nn.Module) -> nn.Module:
 
 
 def _is_plain_norm(module: nn.Module) -> bool:
-    return type(module).forward in PLAIN_NORMS and 'forward' not in vars(module) and module.running_mean is not None
+    return type(module).forward in PLAIN_NORMS and _is_unchanged(module) and module.running_mean is not None
+
+
+def _is_unchanged(module: nn.Module) -> bool:
+    """Whether its forward is that of its class, and no hook sees or changes what it takes and puts out."""
+    return not ('forward' in vars(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _runs_in_order(parent: nn.Module) -> bool:
@@ -57,7 +62,7 @@ def _runs_in_order(parent: nn.Module) -> bool:
 def _fold(norm: _BatchNorm, conv: nn.Module) -> bool:
     if hasattr(type(conv), 'fuse_batch_norm'):
         return conv.fuse_batch_norm(norm)
-    if not isinstance(conv, nn.Conv2d) or type(conv).forward not in PLAIN_CONVS or 'forward' in vars(conv) \
+    if not isinstance(conv, nn.Conv2d) or type(conv).forward not in PLAIN_CONVS or not _is_unchanged(conv) \
             or type(conv)._conv_forward is not nn.Conv2d._conv_forward or 'weight' not in conv._parameters:
         return False
     conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
-from .operator import autocast_dtype, is_recorded, warn
+from .batch_norm import FORWARDS
+from .operator import autocast_dtype, is_plain, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -128,13 +129,23 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     Returns:
         Tensor: of the same shape.
     """
-    if isinstance(norm, _BatchNorm) and norm.training and not _is_synchronised(norm):
+    if isinstance(norm, _BatchNorm) and norm.training and isinstance(hidden, Tensor) and not _is_synchronised(norm):
         values = hidden.numel() // hidden.shape[1]
         if values == 1:
             warn(SINGLE_SAMPLE)
         if values < 2:
-            return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            return _normalize_by_running_statistics(norm, hidden)
     return norm(hidden)
+
+
+def _normalize_by_running_statistics(norm: _BatchNorm, hidden: Tensor) -> Tensor:
+    if type(norm).forward in FORWARDS and is_plain(norm):
+        return F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    norm.training = False  # of this module alone, which its hooks and its own forward see
+    try:
+        return norm(hidden)
+    finally:
+        norm.training = True
 
 
 def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:

@@ -9,7 +9,14 @@ IntPair = tuple[int, int]
 
 def pair(value: int | IntPair) -> IntPair:
     """One int as two."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def check_window(stride: IntPair, padding: IntPair, dilation: IntPair) -> None:
+    """Raise a ValueError that names the argument unless these are a convolution's."""
+    for name, value, least in (('stride', stride, 1), ('padding', padding, 0), ('dilation', dilation, 1)):
+        if len(value) != 2 or isinstance(value[0], str) or min(value) < least:
+            raise ValueError(f'{name} must be an int or two ints of at least {least}, but is {value}')
 
 
 def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> IntPair:

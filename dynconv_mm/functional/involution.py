@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .geometry import IntPair, output_size, pad_zeros, pair
+from .geometry import IntPair, check_window, output_size, pad_zeros, pair
 from .operator import Operator
 
 
@@ -59,6 +59,7 @@ def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, pa
 
 def _check(call: Involution) -> None:
     input, weight, stride, padding, dilation = call
+    check_window(stride, padding, dilation)
     if input.dim() != 4:
         raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
     if weight.dim() != 6:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .batch_norm import BatchNorm, scale_and_shift
 from .cost_model import cheapest
-from .geometry import IntPair, output_size, pair
+from .geometry import IntPair, check_window, output_size, pair
 from .operator import Operator
 from .sample_conv import grouped_conv
 
@@ -209,6 +209,7 @@ def _check_shapes(m: Mixture) -> None:
     if m.weight.dim() != 5:
         raise ValueError(f'weight must be [n, out_channels, in_channels / groups, kernel_height, '
                          f'kernel_width], but its shape is {tuple(m.weight.shape)}')
+    check_window(m.stride, m.padding, m.dilation)
     batch, channels = m.input.shape[:2]
     n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
     if channels != group_channels * m.groups or out_channels % m.groups:

@@ -32,6 +32,7 @@ _AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on
 # torch 2.1 cannot compile a call of it
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled if _AUTOCAST_BY_KIND else lambda: True
 _PLAIN = (Tensor, nn.Parameter)
+_CALL = nn.Module.__call__  # which somebody may patch later, to see all calls of modules
 
 # Choices that are remembered. Training at many image sizes makes many.
 REMEMBERED = 4096
@@ -294,6 +295,13 @@ def _is_cast(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
+def is_left_out(argument: object) -> bool:
+    """Whether an optional argument of a module is None, or what stands for that where ``torch.fx`` traces the module by
+    itself."""
+    return argument is None or isinstance(argument, torch.fx.Proxy) and argument.node.op == 'placeholder' \
+        and argument.node.args == (None, )
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether a map lies in memory with its channels last, and not with them first at the same time."""
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
@@ -308,7 +316,7 @@ def is_plain(module: nn.Module) -> bool:
                 or own['_backward_pre_hooks'] or 'forward' in own or own.get('_compiled_call_impl')
                 or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
                 or torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks) \
-        and type(module).__call__ is nn.Module.__call__
+        and type(module).__call__ is _CALL
 
 
 # Memory for intermediate results that is kept from call to call. On a CPU, fresh memory costs more than filling it: the

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import IntPair, pad_zeros, pair, without_padding, zeros_padded
+from .geometry import IntPair, check_window, pad_zeros, pair, without_padding, zeros_padded
 from .operator import Backend, Operator, is_channels_last
 
 
@@ -50,7 +50,9 @@ def sample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, 
                          f'groups={groups} takes {weight.shape[2] * groups}; out_channels must be divisible by groups')
     if bias is not None and bias.shape != (weight.shape[1], ):
         raise ValueError(f'bias must be [{weight.shape[1]}], but its shape is {tuple(bias.shape)}')
-    return SAMPLE_CONV(SampleConv(input, weight, bias, pair(stride), pair(padding), pair(dilation), groups))
+    call = SampleConv(input, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
+    check_window(*call[3:6])
+    return SAMPLE_CONV(call)
 
 
 def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,
@@ -64,9 +66,9 @@ def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPai
         return F.conv2d(x, kernels[0], bias, stride, padding, dilation, groups)
     if bias is not None:
         bias = bias.repeat(batch)
-    y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels.reshape(-1, *kernels.shape[2:]), bias, stride, padding,
+    y = F.conv2d(x.reshape(1, batch * x.shape[1], *x.shape[2:]), kernels.flatten(0, 1), bias, stride, padding,
                  dilation, batch * groups)
-    return y.reshape(batch, -1, *y.shape[2:])
+    return y.reshape(batch, kernels.shape[1], *y.shape[2:])
 
 
 def convolve_samples(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,

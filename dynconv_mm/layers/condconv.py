@@ -171,8 +171,10 @@ class CondConvLinear(nn.Module):
         return self.routing.neutralize_attention()
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = F.linear(x, self.weight.flatten(0, 1)).unflatten(1, self.weight.shape[:2])
-        return (self.routing(x[:, :, None, None])[:, :, None] * outputs).sum(1) + self.bias
+        weight = self.weight
+        outputs = F.linear(x, weight.flatten(0, 1)).unflatten(1, weight.shape[:2])
+        y = (self.routing(x[:, :, None, None])[:, :, None] * outputs).sum(1)
+        return y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         kernel_num, out_features, in_features = self.weight.shape

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..functional.operator import is_plain
+
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
 
@@ -43,12 +45,12 @@ def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool =
         raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
 
 
-def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: Tensor | None = None) -> None:
+def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: tuple[int, ...] | None = None) -> None:
     """Raise a ValueError, in torch's words, unless features are a batch of maps with a convolution's channels."""
     if x.dim() != 4:
         raise ValueError(f'Expected 4D (batched) input to conv2d, but got input of size: {list(x.shape)}')
     if x.shape[1] != in_channels:
-        size = '' if weight is None else f'weight of size {list(weight.shape[-4:])}, '
+        size = '' if weight is None else f'weight of size {list(weight)}, '
         raise ValueError(f'Given groups={groups}, {size}expected input{list(x.shape)} to have {in_channels} channels, '
                          f'but got {x.shape[1]} channels instead')
 
@@ -102,12 +104,13 @@ class ConvArguments(nn.Module):
             norm (Module): the batch norm; it stays as it is.
 
         Returns:
-            bool: False where that cannot be done and the layer stays as it is: it has no kernels of its own, or its
-            forward is none of this package.
+            bool: False where that cannot be done and the layer stays as it is: it has no kernels of its own, hooks,
+            or a forward that is none of this package.
         """
         holders = self._kernel_holders()
-        own_forward = 'forward' in vars(self) or type(self).forward.__module__.split('.')[0] != __name__.split('.')[0]
-        if own_forward or not holders or any('weight' not in holder._parameters for holder in holders):
+        own_forward = type(self).forward.__module__.split('.')[0] != __name__.split('.')[0]
+        if own_forward or not holders or not all(is_plain(module) for module in (self, *holders)) \
+                or any('weight' not in holder._parameters for holder in holders):
             return False
         for holder in holders:
             holder.weight, bias = fuse_conv_bn_weights(

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..functional.batch_norm import NO_NORM, batch_norm_of
+from ..functional.batch_norm import batch_norm_of
 from ..functional.operator import is_plain
 from .mixture_conv import MixtureConv2d
 from .static_conv import StaticConv2d
@@ -15,7 +15,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
 
     A layer of this package gets a batch norm by running statistics as an argument, which saves a pass over its output.
     Not so where somebody could tell the difference: where a hook sees the output, or the convolution or the norm is
-    wrapped, patched, of a class with a forward of its own or of another precision.
+    wrapped, patched, parametrized, of a class with a forward of its own or of another precision.
 
     Args:
         conv, norm (Module): a convolution and its norm.
@@ -26,10 +26,11 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
         Tensor[batch, out_channels, out_height, out_width]
     """
     if type(conv).forward in FORWARDS_WITH_NORM and is_plain(conv) and isinstance(x, Tensor):
-        of_norm = batch_norm_of(norm)
+        of_norm, weight = batch_norm_of(norm), conv._parameters.get('weight')
         # of maps, and in one precision: torch computes a norm beside half precision in float32
-        if of_norm is not None and of_norm is not NO_NORM and not isinstance(norm, nn.BatchNorm1d) \
-                and of_norm.running_mean.dtype == conv.weight.dtype in (torch.float32, torch.float64):
+        if weight is not None and of_norm is not None and isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)) \
+                and of_norm.running_mean.shape == (conv.out_channels, ) \
+                and of_norm.running_mean.dtype == weight.dtype in (torch.float32, torch.float64):
             return conv(x, *shared, norm=of_norm)
     return norm(conv(x, *shared))
 

@@ -230,7 +230,8 @@ class DCDConv2d(ConvArguments, DCDBase):
         return [self.conv] if self.fusion is None else [self.conv, self.expansion()]
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups, self.conv.weight)
+        check_input(x, self.in_channels, self.groups,
+                    (self.out_channels, self.in_channels // self.groups, *self.kernel_size))
         scale, phi = self.compute_coefficients(x)
         x, padding = self._pad(x)
         if self.fusion == 'kernel':
@@ -261,14 +262,13 @@ class DCDConv2d(ConvArguments, DCDBase):
         """Qᵀx over the windows, in L_k latent kernel elements: first the channels, then the elements."""
         latent = self.q(x, groups=self.blocks)
         elements = self.r(latent.flatten(0, 1)[:, None], stride=self.stride, padding=padding, dilation=self.dilation)
-        return elements.reshape(latent.shape[0], latent.shape[1] * len(self.r.weight), *elements.shape[2:])
+        return elements.unflatten(0, (latent.shape[0], latent.shape[1])).flatten(1, 2)
 
     def _forward_depthwise(self, x: Tensor, padding: tuple[int, int], scale: Tensor | None, phi: Tensor) -> Tensor:
         """Eq. 8: the kernels of all samples, which are small, and one convolution by them."""
-        static = self.conv.weight.flatten(1)
+        static, p, r = (matrix().flatten(1) for matrix in (self.conv, self.p, self.r))
         kernels = static if scale is None else scale[:, :, None] * static
-        kernels = kernels + self.p.weight.flatten(1) @ (phi[:, 0] @ self.r.weight.flatten(1))
-        kernels = kernels.reshape(*kernels.shape[:2], 1, *self.kernel_size)
+        kernels = (kernels + p @ (phi[:, 0] @ r)).unflatten(2, (1, *self.kernel_size))
         return self._add_bias(sample_conv2d(x, kernels, stride=self.stride, padding=padding, dilation=self.dilation,
                                             groups=self.groups))
 

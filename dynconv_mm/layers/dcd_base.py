@@ -21,7 +21,7 @@ class StaticMatrix(nn.Module):
     """A matrix or kernel that does not depend on the input: W₀, P, Q, R, or an FC without bias.
 
     It is no ``Conv2d`` or ``Linear`` by class, so that ``init_cfg=dict(layer=['Conv2d', 'Linear'])`` of a parent
-    leaves it alone. Called, it is the FC or the convolution.
+    leaves it alone. Called, it is the FC or the convolution, and without features the weight itself.
 
     Args:
         *shape (int): of the weight, output channels first.
@@ -40,7 +40,9 @@ class StaticMatrix(nn.Module):
         else:
             nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, **geometry) -> Tensor:
+    def forward(self, x: Tensor | None = None, bias: Tensor | None = None, **geometry) -> Tensor:
+        if x is None:
+            return self.weight
         return F.linear(x, self.weight, bias) if self._is_matrix else F.conv2d(x, self.weight, bias, **geometry)
 
     def extra_repr(self) -> str:

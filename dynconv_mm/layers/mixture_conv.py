@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..functional.batch_norm import BatchNorm
 from ..functional.mixture_conv import check_plan, mixture_conv2d
+from ..functional.operator import is_left_out
 from .conv_arguments import ConvArguments, check_positive_int
 
 torch.fx.wrap('mixture_conv2d')
@@ -86,8 +87,8 @@ class MixtureConv2d(ConvArguments):
         return handle
 
     def forward(self, x: Tensor, shared: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
-        attentions = self.compute_attentions(x) if shared is None else self.compute_attentions(x, shared)
-        for hook in self._attention_hooks.values():
+        attentions = self.compute_attentions(x) if is_left_out(shared) else self.compute_attentions(x, shared)
+        for hook in tuple(self._attention_hooks.values()):  # a hook may remove itself
             hook(self, attentions)
         padding = self.padding
         if self.padding_mode != 'zeros' or isinstance(padding, str):

@@ -36,7 +36,8 @@ class TemperatureMixin(nn.Module):
         self.temperature.fill_(temperature)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        if any(name.startswith(prefix) for name in state_dict):  # else there is nothing of this layer to load
+        # else it is a part of a state dict, which says nothing of what it leaves out
+        if all(prefix + name in state_dict for name, own in self._parameters.items() if own is not None):
             # Not on the meta device, where load_state_dict(assign=True) would leave it.
             device = 'cpu' if self.temperature.is_meta else None
             state_dict.setdefault(prefix + 'temperature', torch.ones_like(self.temperature, device=device))

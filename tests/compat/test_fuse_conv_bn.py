@@ -287,3 +287,13 @@ assert isinstance(layers[2], nn.Identity)
 '''
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('part', [0, 1], ids=['conv', 'norm'])
+@pytest.mark.parametrize('conv', [nn.Conv2d(4, 6, 3), ODConv2d(4, 6, 3), DCDConv2d(4, 6, 3)],
+                         ids=lambda conv: type(conv).__name__)
+def test_hooks_keep_their_modules(conv, part):
+    model, x = nn.Sequential(copy.deepcopy(conv), nn.BatchNorm2d(6)).eval(), torch.randn(2, 4, 7, 7)
+    model[part].register_forward_hook(lambda module, inputs, output: 2 * output)
+    expected = model(x)
+    torch.testing.assert_close(mmcv.cnn.fuse_conv_bn(model)(x), expected)

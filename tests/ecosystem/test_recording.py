@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import warnings
 from collections import Counter
@@ -13,6 +14,8 @@ from conv_layers import make_features, make_layer
 from one_graph import needs_one_graph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from dynconv_mm.layers import DCDConv2d
 
 BY_TRACE = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
 
@@ -79,14 +82,9 @@ def test_plain_onnx_export_of_a_trace(layer, x, tmp_path):
         np.testing.assert_allclose(actual, layer(features).detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
-def trace_symbolically(layer: torch.nn.Module) -> torch.fx.GraphModule:
-    """Without the arguments that are left out, which torch.fx would take for given."""
-    arguments = dict.fromkeys(list(inspect.signature(layer.forward).parameters)[1:])
-    return torch.fx.symbolic_trace(layer, concrete_args=arguments)
-
-
 def test_symbolic_trace(layer, x, grad_mode):
-    graph = trace_symbolically(layer)
+    """By itself, where torch.fx has stand-ins for the arguments that are left out."""
+    graph = torch.fx.symbolic_trace(layer)
     assert isinstance(graph, torch.fx.GraphModule)
     graph.graph.lint()
     for batch in (1, 3):
@@ -95,11 +93,20 @@ def test_symbolic_trace(layer, x, grad_mode):
 
 
 def test_the_gradients_of_a_symbolic_trace(layer, x):
-    graph = trace_symbolically(layer)
+    graph = torch.fx.symbolic_trace(layer)
     actual = torch.autograd.grad(graph(x).square().sum(), [graph.get_parameter(name)
                                                            for name, _ in layer.named_parameters()])
     expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(variant='paper', groups=8), dict(variant='paper', fusion='joint')],
+                         ids=str)
+def test_a_symbolic_trace_in_training(layer, options):
+    for model in (layer, DCDConv2d(8, 8, 3, padding=1, **options)):
+        model, features = nn.Sequential(model).train(), torch.randn(3, model.in_channels, 7, 7)
+        graph = torch.fx.symbolic_trace(copy.deepcopy(model))
+        torch.testing.assert_close(graph(features), model(features), rtol=1e-4, atol=1e-5)
 
 
 @needs_one_graph

@@ -155,3 +155,9 @@ def test_bad_arguments_are_refused(name, value):
 def test_bad_arguments_of_linear_are_refused(name, value):
     with pytest.raises(ValueError, match=f'{name} must be a positive int'):
         CondConvLinear(**{**dict(in_features=4, out_features=3), name: value})
+
+
+def test_linear_under_autocast():
+    layer, x = CondConvLinear(6, 5), torch.randn(2, 6)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.nn.functional.linear(x, layer.weight[0]).dtype == torch.bfloat16

@@ -211,3 +211,33 @@ def test_lack_of_memory_does_not_lose_the_norm(make_conv, monkeypatch):
     for grad in (True, False):
         with torch.set_grad_enabled(grad), use_plan('grouped'), pytest.warns(UserWarning, match='out of memory'):
             torch.testing.assert_close(conv_norm(conv, norm, x, *shared), expected)
+
+
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d(1), nn.BatchNorm2d(8), nn.BatchNorm3d(4)], ids=str)
+def test_a_norm_that_does_not_fit_is_torchs_to_refuse(make_conv, norm):
+    conv, norm, x = make_conv(), norm.double().eval(), make_input()
+    with pytest.raises((RuntimeError, ValueError)) as expected:
+        norm(torch.zeros(3, 4, 8, 7).double())
+    with pytest.raises(expected.type) as actual:
+        conv_norm(conv, norm, x, *shared_by(conv))
+    assert str(actual.value) == str(expected.value)
+
+
+def test_a_parametrization_is_evaluated_once(make_conv):
+    """One that draws numbers, such as dropout on a weight, would differ from call to call."""
+
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            Counted.calls += 1
+            return weight * (1 + Counted.calls)
+
+    conv, norm, x = make_conv(), make_norm(), make_input()
+    nn.utils.parametrize.register_parametrization(conv, 'weight', Counted())
+    shared = shared_by(conv)
+    Counted.calls = 0
+    actual = conv_norm(conv, norm, x, *shared)
+    assert Counted.calls == 1
+    Counted.calls = 0
+    torch.testing.assert_close(actual, norm(conv(x, *shared)))

@@ -207,3 +207,17 @@ def test_attention_hook_of_shared_routing_weights():
     layer.register_attention_hook(lambda owner, attentions: seen.append(attentions['kernel']))
     layer(make_input(2).float(), weights)
     assert seen == [weights]
+
+
+def test_an_attention_hook_may_remove_itself():
+    layer, seen = ODConv2d(6, 4, 3), []
+
+    def once(owner, attentions):
+        seen.append('once')
+        handle.remove()
+
+    handle = layer.register_attention_hook(once)
+    layer.register_attention_hook(lambda owner, attentions: seen.append('always'))
+    for _ in range(2):
+        layer(torch.randn(2, 6, 7, 7))
+    assert seen == ['once', 'always', 'always']

@@ -52,6 +52,15 @@ def test_loading_stays_strict_about_the_rest(load):
         load(make_model(30), state, strict=True)
 
 
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, mmengine_load])
+def test_a_part_of_a_state_dict_leaves_the_temperature(load):
+    model, state = make_model(30), make_model(7).state_dict()
+    load(model, {'stage.0.bias': state['stage.0.bias'], 'stage.1.weight': state['stage.1.weight']}, strict=False)
+    assert temperatures(model) == [30, 1]
+    load(model, {'stage.0.weight': state['stage.0.weight']}, strict=False)
+    assert temperatures(model) == [30, 1]
+
+
 def test_loading_onto_the_meta_device():
     model, state = make_model(30).to('meta'), make_model(7).state_dict()
     del state['stage.1.temperature']

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from wrapped import CHANGES, BatchNormAct, global_hooks
 
+from dynconv_mm.layers import DCDConv2d
 from dynconv_mm.layers.conv_norm_act import ConvNormAct
 from dynconv_mm.layers.static_conv import StaticConv2d
 
@@ -141,3 +142,39 @@ def test_every_module_that_owns_parameters_is_called(name, batch, grad_mode):
         layer.get_submodule(path).register_forward_hook(lambda *arguments, path=path: called.append(path))
     layer(make_features(batch, dtype=torch.float64))
     assert sorted(called) == sorted(owners)
+
+
+@pytest.mark.parametrize('change', [
+    lambda norm, calls: norm.register_forward_hook(lambda module, inputs, output: calls.append(1)),
+    lambda norm, calls: setattr(norm, 'forward', lambda x: (calls.append(1), x)[1]),
+], ids=['hook', 'patch'])
+def test_a_norm_of_a_single_sample_is_called(change):
+    """In training, where it has no statistics to take."""
+    layer, calls = make_layer('ODConv2d 4x').train(), []
+    norm, means = layer.attention.bn, layer.attention.bn.running_mean.clone()
+    change(norm, calls)
+    with pytest.warns(UserWarning, match='single sample'):
+        layer(make_features(1))
+    assert len(calls) == 1 and norm.training and torch.equal(norm.running_mean, means)
+
+
+def test_a_call_that_is_patched_for_all_modules(monkeypatch):
+    block, x, calls = make_block('ODConv2d 4x'), make_features(1, dtype=torch.float64), []
+    call = nn.Module.__call__
+    monkeypatch.setattr(nn.Module, '__call__', lambda self, *args, **kwargs: (
+        calls.append(type(self).__name__), call(self, *args, **kwargs))[1])
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            block(x)
+    assert calls[:len(calls) // 2] == calls[len(calls) // 2:] and {'BatchNorm2d', 'FullyConnected'} <= set(calls)
+
+
+def test_parts_of_a_depthwise_dcd():
+    """Whose kernels no convolution takes by itself."""
+    layer, calls = DCDConv2d(8, 8, 3, padding=1, groups=8, variant='paper'), []
+    for name in ('conv', 'p', 'r'):
+        part = nn.utils.weight_norm(layer.get_submodule(name))
+        part.register_forward_hook(lambda module, inputs, output: calls.append(module))
+    for _ in range(2):  # a weight that were not computed anew would have no graph the second time
+        layer(torch.randn(2, 8, 7, 7)).sum().backward()
+    assert calls == [layer.conv, layer.p, layer.r] * 2

@@ -247,6 +247,9 @@ def windows_of(x: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPai
     if (kernel_height, kernel_width) == (1, 1):
         return pointwise_columns(x, stride, padding)[:, :, None, None]
     x = pad_zeros(x, padding)
+    if x.shape[2] <= dilation[0] * (kernel_height - 1) or x.shape[3] <= dilation[1] * (kernel_width - 1):
+        raise ValueError(f'input must not be smaller than the kernel, but its padded size is {tuple(x.shape[2:])} with '
+                         f'kernel size {tuple(kernel_size)} and dilation {dilation}')
     rows = x.unfold(2, dilation[0] * (kernel_height - 1) + 1, stride[0])
     windows = rows.unfold(3, dilation[1] * (kernel_width - 1) + 1, stride[1])
     return windows[..., ::dilation[0], ::dilation[1]].permute(0, 1, 4, 5, 2, 3)

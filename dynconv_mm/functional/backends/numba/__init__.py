@@ -86,6 +86,8 @@ def addresses(dtype: torch.dtype, *tensors: tuple[Tensor | None, int]) -> list[i
             return None
         else:
             result.append(tensor.data_ptr())
+            if not result[-1] and numbers:  # a tensor whose memory was freed, or that never had any
+                return None
     return result
 
 

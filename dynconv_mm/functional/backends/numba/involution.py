@@ -34,6 +34,8 @@ def _run(name: str, first: Tensor, second: Tensor, result: Tensor, call: Involut
     channels = input.shape[1] // groups
     tensors.append(out)
     at = addresses(dtype, *[(tensor, tensor.numel()) for tensor in tensors])
+    if at is None:
+        raise RuntimeError(f'{name} needs tensors with memory, and that of one of them was freed')
     in_threads(getattr(load('involution'), name), tensors, batch * groups, weight.numel() * channels, ZEROS[dtype], *at,
                channels, geometry)
     return result if out is result else result.copy_(out)

@@ -54,6 +54,8 @@ def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
         if attention.stride(1) != 1:
             attention = attentions[index] = attention.contiguous()
         rows += [attention.data_ptr(), attention.stride(0)]
+        if not rows[-2]:  # as in addresses()
+            return None
     if at is None:
         return None
     mixed = scratch('kernels', (batch * out_channels, channels, height, width), weight)

@@ -373,3 +373,27 @@ def test_without_a_folder_for_machine_code(monkeypatch):
     common = load('common')
     monkeypatch.setattr(common, 'njit', njit)
     assert common.compiled(len) is len
+
+
+def test_the_average_of_a_large_map(runs):
+    """To whose sum float32 could not add its last pixels."""
+    x, fc = torch.full((1, 2, 2048, 2048), .1), FullyConnected(2, 2, bias=False)
+    head = FullyConnected(2, 2)
+    for weight in (fc.weight, head.weight):
+        weight.copy_(torch.eye(2)[:, :, None, None])
+    result = attention(x, 2, fc, None, dict(kernel=Head(head)), torch.tensor(1.))['kernel']
+    assert 'attend' in runs
+    torch.testing.assert_close(result.logit(), torch.full((1, 2), .1), rtol=3e-5, atol=0)
+
+
+def test_tensors_without_memory_have_no_address():
+    freed = torch.ones(3)
+    freed.untyped_storage().resize_(0)
+    assert numba.addresses(torch.float32, (torch.ones(3), 3)) is not None
+    assert numba.addresses(torch.float32, (freed, 3)) is None
+
+
+@pytest.mark.parametrize('options', [dict(), dict(groups=16), dict(kernel_num=1)], ids=str)
+def test_zeros_that_are_not_in_memory(options):
+    layer = ODConv2d(16, 16, 3, padding=1, **options).eval()
+    assert_close(layer(torch._efficientzerotensor((1, 16, 9, 9))), layer(torch.zeros(1, 16, 9, 9)))

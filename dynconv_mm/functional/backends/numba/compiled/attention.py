@@ -5,6 +5,8 @@ import numpy as np
 
 from .common import compiled, pointer
 
+SUMMED = 4096
+
 
 @compiled
 def affine_of(zero, mean, variance, gain, shift, eps, channel):
@@ -43,8 +45,11 @@ def attend(zero, features, batch, channels, pixels, fc, fc_bias, hidden, mean, v
     pooled, relu = np.empty((batch, channels), type(zero)), np.empty((batch, hidden), type(zero))
     for row in range(batch * channels):
         total = zero
-        for pixel in range(row * pixels, (row + 1) * pixels):
-            total += x[pixel]
+        for first in range(row * pixels, (row + 1) * pixels, SUMMED):
+            part = zero  # of a few, since float32 cannot add to the sum of many
+            for pixel in range(first, min(first + SUMMED, (row + 1) * pixels)):
+                part += x[pixel]
+            total += part
         pooled[row // channels, row % channels] = total / pixels
     for unit in range(hidden):
         scale, offset = affine_of(zero, mean, variance, gain, shift, eps, unit)
