@@ -95,12 +95,16 @@ _300_EPOCHS = {
     'dcd-': (74.48, 72.39, 70.08), 'odconv1x-': (75.13, 73.03, 69.16), 'odconv4x-': (75.68, 74.45, 70.87),
 }
 # DCD (ICLR 2021), Table 4, what was trained for it
-_DCD = {'dcd-resnet18': 73.1, 'dcd-resnet50': 77.9, 'dcd-mobilenet-v2-w100': 75.2, 'dcd-mobilenet-v2-w050': 70.2}
+_DCD = {'resnet10': 63.5, 'dcd-resnet10': 68.8, 'dcd-resnet18': 73.1, 'dcd-resnet50': 77.9,
+        'dcd-mobilenet-v2-w100': 75.2, 'dcd-mobilenet-v2-w050': 70.2}
 # DCDC (2022), Table I; the starred results are timm's recipe
 _TABLE_1 = {
     'rednet26_8xb32': 75.9, 'rednet38_8xb32': 77.6, 'rednet50_8xb32': 78.4, 'rednet101_8xb32': 79.1,
     'dcdc-resnet26_8xb32': 77.4, 'dcdc-resnet38_8xb32': 78.5, 'dcdc-resnet50_8xb32': 78.9,
-    'rednet50_8xb128-timm': 79.4, 'dcdc-resnet50_8xb128-timm': 80.1, 'dcdc-resnet101_8xb128-timm': 80.8,
+    'resnet26_8xb32-130e': 73.6, 'resnet38_8xb32-130e': 76.0, 'resnet50_8xb32-130e': 76.8, 'resnet101_8xb32-130e': 78.5,
+    'resnet50_8xb128-timm': 77.2, 'resnet101_8xb128-timm': 78.9, 'se-resnet50_8xb128-timm': 77.8,
+    'se-resnet101_8xb128-timm': 79.3, 'rednet50_8xb128-timm': 79.4, 'dcdc-resnet50_8xb128-timm': 80.1,
+    'dcdc-resnet101_8xb128-timm': 80.8,
 }
 # ODConv, Table 4: (detector, backbone) -> AP, AP50, AP75, APS, APM, APL, by method
 _COCO = {
@@ -124,7 +128,7 @@ _COCO = {
 # DCDC, Table V, and of Table VI the boxes: AP, APS, APM, APL
 _BOXES = {
     'retinanet_r50_fpn_1x': (36.6, 20.9, 40.6, 47.5),
-    'retinanet_r101_fpn_1x': (38.5, 22.8, 42.8, 50.4),
+    'retinanet_r101_fpn_1x': (38.5, 21.7, 42.8, 50.4),
     'retinanet_rednet50_fpn_1x': (38.3, 21.1, 41.8, 50.9),
     'retinanet_rednet50_involution-fpn_1x': (38.2, 21.8, 41.6, 50.7),
     'retinanet_dcdc-r26_dcdc-fpn_1x': (37.3, 20.6, 41.4, 49.2),

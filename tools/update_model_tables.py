@@ -26,8 +26,10 @@ METHODS = {
                    URL='https://arxiv.org/abs/2103.06255'),
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
+    'static': dict(Name='Static', Title=None, URL=None),
 }
-STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd')  # whose papers' tables count so, unlike the released code
+#: whose papers' tables count ResNets so, unlike the released code
+STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
 SHORT = {'Top 1 Accuracy': 'Top-1'}
@@ -88,6 +90,8 @@ def metafile(method: str, costs: dict[Path, Costs]) -> str:
     about = METHODS[method]
     collection = dict(Name=about['Name'], Metadata=dict(Architecture=[about['Name']]),
                       Paper=dict(URL=about['URL'], Title=about['Title']), README=f'configs/{method}/README.md')
+    if about['URL'] is None:
+        collection.pop('Paper')
     models = []
     for config, cost in costs.items():
         kinds = tasks(config.stem)

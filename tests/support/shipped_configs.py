@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-RUNNABLE = sorted(path for path in CONFIGS.rglob('*.py')
-                  if path.parent.name != '_base_' or path.name.endswith('_coco.py'))
+RUNNABLE = sorted(path for path in CONFIGS.rglob('*.py') if path.parent.name != '_base_')
 NAMES = [path.relative_to(CONFIGS).as_posix() for path in RUNNABLE]
 CLASSIFIERS = [name for name in NAMES if name.endswith(('_in1k.py', '-thin_digits.py'))]
 DETECTORS = [name for name in NAMES if name not in CLASSIFIERS]
