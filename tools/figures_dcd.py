@@ -105,9 +105,11 @@ classifier is static there.
         'digits': 'the paper prints so few digits that what it rounds or cuts off is over 1%',
         'quoted': 'the figure is quoted from the paper of that method, which builds another network than the ODConv '
                   "paper's, which is the one here",
-        'classifier': 'the released network has 5.72M, in the ODConv paper too; of what was tried, its blocks with a '
-                      "static classifier have 5.54M, cut off 5.5M, and the paper's build of the same layers "
-                      "(`variant='paper'`) 5.26M with a static classifier and 5.44M with the released one",
+        'classifier': 'the released network has 5.72M, in the ODConv paper too. Of what was tried, two have 5.5M: the '
+                      "paper's build (`variant='paper'`) in all 1×1 convolutions, as the text has it "
+                      "(`dynamic_layers=('all_pointwise', )`), with the released classifier 5.51M, and the released "
+                      "blocks with a static classifier 5.54M, cut off. In the released layers, the paper's build has "
+                      '5.26M with a static classifier and 5.44M with the released one',
         'ResNet50': "of what was tried, the paper's build of the blocks (`variant='paper'`) with the released dynamic "
                     'classifier has 30.72M; with a static classifier it has 30.49M, without one 28.44M; the released '
                     'blocks 29.84M with their classifier, which the ODConv paper prints, and 27.56M without',
