@@ -14,15 +14,14 @@ THIN = dict(backbone=dict(widen_factor=0.25), head=dict(num_classes=3))
 
 
 def test_all_configs_are_listed(root):
-    names = {path.stem for path in (root / 'configs').glob('*/*_*.py')
-             if path.parent.name not in ('_base_', 'demo') and '_in1k' in path.stem or '_coco' in path.stem}
-    static = {path.stem for path in (root / 'configs' / '_base_').glob('*.py')}
-    assert set(list_models()) == names - static
+    names = {path.stem for path in (root / 'configs').glob('*/*_*.py') if path.parent.name not in ('_base_', 'demo')}
+    assert set(list_models()) == names
     assert list_models() == sorted(list_models())
 
 
 def test_patterns():
-    assert list_models('odconv4x-resnet*') == ['odconv4x-resnet18_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k']
+    assert list_models('odconv4x-resnet*_8xb32_in1k') == [
+        'odconv4x-resnet18-reduction4_8xb32_in1k', 'odconv4x-resnet18_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k']
     assert list_models('rednet26') == ['rednet26_8xb32_in1k']
     assert list_models('*dcdc', exclude_patterns=['*fpn', 'dcdc-resnet']) == []
     assert list_models('no-such') == []
@@ -47,7 +46,8 @@ def test_index(root):
     metrics = [name for entry in entries for result in entry.get('Results', []) for name in result['Metrics']]
     assert len(metrics) > 60 and all(' paper' in name for name in metrics)
     without = {entry['Name'] for entry in entries if 'Results' not in entry}
-    assert without == {'rednet152_8xb32_in1k', 'htc_dcdc-r50_dcdc-fpn_1x_coco'}
+    assert without == {'rednet152_8xb32_in1k', 'htc_dcdc-r50_dcdc-fpn_1x_coco',
+                       'dcd-mobilenet-v2-w075_8xb32_in1k', 'dcdc-resnet101_8xb32_in1k'}
     for entry in entries:
         costs = entry['Metadata']
         assert costs['Parameters'] > 1e6 and costs.get('FLOPs', costs.get('Backbone FLOPs')) > 5e7
@@ -61,12 +61,23 @@ def test_figures(root):
     def metrics(name):
         return {key: value for result in by_name[name]['Results'] for key, value in result['Metrics'].items()}
 
-    assert metrics('odconv8x-resnet18_8xb32_in1k') == {'Top 1 Accuracy (ODConv paper)': 74.08}
+    assert metrics('odconv8x-resnet18_8xb32_in1k') == {'Top 1 Accuracy (ODConv paper)': 74.08,
+                                                       'Top 5 Accuracy (ODConv paper)': 91.44}
     assert metrics('dcd-resnet50_8xb32_in1k') == {'Top 1 Accuracy (DCD paper)': 77.9,
-                                                  'Top 1 Accuracy (ODConv paper)': 76.92}
-    assert metrics('htc_dcdc-r50_dcdc-fpn_20e_coco') == {'box AP (DCDC paper)': 46.1, 'mask AP (DCDC paper)': 40.6}
-    assert metrics('panoptic-fpn_rednet50_fpn_1x_coco') == {'PQ (DCDC paper)': 42.4}
-    assert metrics('dcdc-resnet101_8xb32_in1k') == {"Top 1 Accuracy (DCDC paper, timm's training)": 80.8}
+                                                  'Top 1 Accuracy (ODConv paper)': 76.92,
+                                                  'Top 5 Accuracy (ODConv paper)': 93.46}
+    # two papers, two recipes
+    assert metrics('dcd-mobilenet-v2-w100_8xb32_in1k') == {'Top 1 Accuracy (DCD paper)': 75.2}
+    assert metrics('dcd-mobilenet-v2-w100_8xb32-150e_in1k') == {'Top 1 Accuracy (ODConv paper)': 74.18,
+                                                                'Top 5 Accuracy (ODConv paper)': 91.72}
+    assert metrics('htc_dcdc-r50_dcdc-fpn_20e_coco') == {
+        f'{kind} AP{size} (DCDC paper)': value
+        for kind, values in (('box', (46.1, 28.9, 49.2, 60.7)), ('mask', (40.6, 21.1, 43.2, 58.8)))
+        for size, value in zip(('', 'S', 'M', 'L'), values)}
+    assert list(metrics('panoptic-fpn_rednet50_fpn_1x_coco').items())[:4] == [
+        ('PQ (DCDC paper)', 42.4), ('PQ of things (DCDC paper)', 49.3), ('PQ of stuff (DCDC paper)', 32.0),
+        ('SQ (DCDC paper)', 78.4)]
+    assert metrics('dcdc-resnet101_8xb128-timm_in1k') == {'Top 1 Accuracy (DCDC paper)': 80.8}
     flops = by_name['odconv4x-resnet18_8xb32_in1k']['Metadata']['FLOPs']
     assert flops / 1e6 == pytest.approx(1916, rel=0.01)  # Table 2
 
@@ -77,7 +88,7 @@ def test_openmim_and_mmpretrain_read_the_index(root):
     index.build_models_with_collections()
     assert {model.name for model in index.models} == set(list_models())
     model, = (model for model in index.models if model.name == 'odconv4x-resnet50_8xb32_in1k')
-    assert model.results[0].metrics == {'Top 1 Accuracy (ODConv paper)': 78.52}
+    assert model.results[0].metrics == {'Top 1 Accuracy (ODConv paper)': 78.52, 'Top 5 Accuracy (ODConv paper)': 94.01}
     assert model.results[0].task == 'Image Classification' and model.weights is None
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,10 +17,20 @@ def load_config(name: str):
 
 @functools.cache
 def _read_config(name: str):
-    from mmengine.config import Config
-    if '::' in name:
-        return Config.fromstring(f'_base_ = {name!r}', '.py')
-    return Config.fromfile(ROOT / 'configs' / name)
+    from mmengine.config import Config, config, utils
+
+    # each time a config inherits one of another package, mmengine looks for the package and reads all its metafiles
+    with patch.object(utils, 'load', _cached(utils.load)), \
+            patch.object(config, 'is_installed', _cached(config.is_installed)):
+        if '::' in name:
+            return Config.fromstring(f'_base_ = {name!r}', '.py')
+        return Config.fromfile(ROOT / 'configs' / name)
+
+
+@functools.cache
+def _cached(function: Callable) -> Callable:
+    """The same function for the same argument, every time: it remembers its results."""
+    return functools.cache(function)
 
 
 def build(cfg):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 from pages import ROOT, build, load_config, markdown_table, write
-from paper_results import CLASSIFICATION, METRICS, RESULTS, tasks
+from paper_results import CLASSIFICATION, METRICS, RESULTS, Metric, tasks
 
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
@@ -25,7 +26,10 @@ METHODS = {
                    URL='https://arxiv.org/abs/2103.06255'),
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
+    'static': dict(Name='Static', Title=None, URL=None),
 }
+#: whose papers' tables count ResNets so, unlike the released code
+STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
 SHORT = {'Top 1 Accuracy': 'Top-1'}
@@ -39,29 +43,43 @@ def configs(method: str) -> list[Path]:
     return [file.relative_to(ROOT) for file in files]
 
 
-_backbone_madds: dict[str, int] = {}  # by their configs: detectors share them
-
-
 class Costs(NamedTuple):
     """What a config's model is counted to have."""
 
     params: int
     madds: int  # of a classifier for an image of 224 × 224, of a detector's backbone for one of 1280 × 800
+    madds_in_1x1: int | None = None  # of a classifier with the stride in a bottleneck's first 1×1 convolution
 
 
 def count(config: Path) -> Costs:
     """The costs of the model that a config describes, without allocating it."""
-    from dynconv_mm.analysis import count_madds
     cfg = load_config(config.relative_to('configs').as_posix())
-    model = build(cfg)
-    if tasks(config.stem) == [CLASSIFICATION]:
-        madds = count_madds(model)
-    else:
-        key = str(cfg.model.backbone)
-        if key not in _backbone_madds:
-            _backbone_madds[key] = count_madds(model.backbone, DETECTOR_SIZE)
-        madds = _backbone_madds[key]
-    return Costs(sum(parameter.numel() for parameter in model.parameters()), madds)
+    is_classifier = tasks(config.stem) == [CLASSIFICATION]
+    costs = _count(cfg, is_classifier)
+    if is_classifier and config.parent.name in STRIDE_IN_1X1 and cfg.model.backbone.get('depth', 0) >= 50:
+        cfg.model.backbone.style = 'caffe'
+        costs = costs._replace(madds_in_1x1=_count(cfg, is_classifier).madds)
+    return costs
+
+
+_counted: dict[str, Costs] = {}  # by their configs: recipes share a network
+_backbone_madds: dict[str, int] = {}  # detectors share a backbone
+
+
+def _count(cfg, is_classifier: bool) -> Costs:
+    from dynconv_mm.analysis import count_madds
+    if is_classifier:  # how it is trained costs nothing
+        cfg.model.head.pop('loss')
+        cfg.model.pop('train_cfg', None)
+        cfg.model.head.loss = dict(type='CrossEntropyLoss')
+    key, backbone = str(cfg.model), str(cfg.model.backbone)
+    if key not in _counted:
+        model = build(cfg)
+        if not is_classifier and backbone not in _backbone_madds:
+            _backbone_madds[backbone] = count_madds(model.backbone, DETECTOR_SIZE)
+        _counted[key] = Costs(sum(parameter.numel() for parameter in model.parameters()),
+                              count_madds(model) if is_classifier else _backbone_madds[backbone])
+    return _counted[key]
 
 
 def metafile(method: str, costs: dict[Path, Costs]) -> str:
@@ -72,6 +90,8 @@ def metafile(method: str, costs: dict[Path, Costs]) -> str:
     about = METHODS[method]
     collection = dict(Name=about['Name'], Metadata=dict(Architecture=[about['Name']]),
                       Paper=dict(URL=about['URL'], Title=about['Title']), README=f'configs/{method}/README.md')
+    if about['URL'] is None:
+        collection.pop('Paper')
     models = []
     for config, cost in costs.items():
         kinds = tasks(config.stem)
@@ -80,11 +100,15 @@ def metafile(method: str, costs: dict[Path, Costs]) -> str:
                     'FLOPs' if is_classifier else 'Backbone FLOPs': cost.madds}
         model = {'Name': config.stem, 'In Collection': about['Name'], 'Config': config.as_posix(),
                  'Metadata': metadata}
-        results = [dict(Task=metric.task, Dataset=DATASETS[is_classifier],
-                        Metrics={f'{metric.name} ({metric.source})': value})
-                   for metric, value in RESULTS.get(config.stem, {}).items()]
+        results = [dict(Task=task, Dataset=DATASETS[is_classifier],
+                        Metrics={f'{metric.name} ({metric.source})': value for metric, value in metrics})
+                   for (task, _), metrics in itertools.groupby(RESULTS.get(config.stem, {}).items(), _task_and_source)]
         models.append({**model, 'Results': results} if results else model)
     return yaml.safe_dump(dict(Collections=[collection], Models=models), sort_keys=False)
+
+
+def _task_and_source(result: tuple[Metric, float]) -> tuple[str, str]:
+    return result[0].task, result[0].source
 
 
 def tables(costs: dict[Path, Costs]) -> str:
@@ -96,12 +120,14 @@ def tables(costs: dict[Path, Costs]) -> str:
 
 def _table(costs: dict[Path, Costs], flops: str) -> str:
     metrics = [metric for metric in METRICS if any(metric in RESULTS.get(config.stem, {}) for config in costs)]
-    header = ['config', 'Params (M)', flops, *(f'{SHORT.get(metric.name, metric.name)}, {metric.source}'
-                                               for metric in metrics)]
+    in_1x1 = any(cost.madds_in_1x1 for cost in costs.values())
+    header = ['config', 'Params (M)', flops, *['stride in 1×1'] * in_1x1,
+              *(f'{SHORT.get(metric.name, metric.name)}, {metric.source}' for metric in metrics)]
     rows = []
     for config, cost in costs.items():
         results = RESULTS.get(config.stem, {})
         rows.append([f'[`{config.stem}`]({config.name})', f'{cost.params / 1e6:.2f}', f'{cost.madds / 1e9:.3f}',
+                     *[f'{cost.madds_in_1x1 / 1e9:.3f}' if cost.madds_in_1x1 else ''] * in_1x1,
                      *(str(results.get(metric, '')) for metric in metrics)])
     return markdown_table(header, rows)
 

@@ -1,5 +1,5 @@
 _base_ = [
-    'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    '../_base_/resnet50_in1k.py',
     '../_base_/dynconv_mm.py',
     '../_base_/temperature_annealing.py',
 ]

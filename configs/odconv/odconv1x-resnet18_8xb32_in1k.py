@@ -1,5 +1,5 @@
 _base_ = [
-    'mmpretrain::resnet/resnet18_8xb32_in1k.py',
+    '../_base_/resnet18_in1k.py',
     '../_base_/dynconv_mm.py',
     '../_base_/temperature_annealing.py',
 ]

@@ -90,7 +90,10 @@ class _NoInitialisation(TorchFunctionMode):
     SKIPPED = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0] if func in self.SKIPPED else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is torch.linspace:  # of whose values mmpretrain's backbones make their rates of stochastic depth
+            kwargs = {'device': 'cpu', **kwargs}
+        return args[0] if func in self.SKIPPED else func(*args, **kwargs)
 
 
 def default_size(model: nn.Module) -> tuple[int, int]:

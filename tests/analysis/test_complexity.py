@@ -201,6 +201,13 @@ def test_bad_size(size):
         measure_complexity(nn.Conv2d(3, 4, 1), size)
 
 
+def test_mmpretrains_resnet():
+    """Which reads the values of a linspace while it is built. Its metafile: 25.56M parameters."""
+    pytest.importorskip('mmpretrain')
+    model = build_on_meta(Config.fromstring("_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k'", '.py'))
+    assert params(model) == 25_557_032
+
+
 def test_models_of_something_else_are_refused():
     with pytest.raises(ValueError, match=r'Linear cannot be counted with an image of 64 × 64 alone: RuntimeError'):
         measure_complexity(nn.Linear(7, 4), (64, 64))

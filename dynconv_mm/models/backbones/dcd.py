@@ -61,12 +61,19 @@ class DCDRule:
 
 @MODELS.register_module()
 class DCDResNet(DCDRule, ResNet):
-    """ResNet with DCD, for mmpretrain and mmdet alike; every convolution but the first and the 1×1 ones of
-    shortcuts is dynamic.
+    """ResNet with DCD, for mmpretrain and mmdet alike; every convolution but the first and, by default, the
+    1×1 ones of shortcuts is dynamic.
 
     Takes the arguments of :class:`~dynconv_mm.models.backbones.resnet.ResNet` (``depth``, ``out_indices``,
     ``frozen_stages``, ``norm_eval``, …) and, by name, those of :class:`DCDRule` (``variant``,
     ``squeeze_ratio``, …).
+
+    Args:
+        dynamic_shortcuts (bool): whether the 1×1 convolutions of shortcuts are dynamic too: the text names all
+            convolutional layers (5), the released code leaves them static. Default: False.
+
+    Raises:
+        ValueError: ``dynamic_shortcuts`` is no bool; and as :class:`DCDConv2d`.
 
     Example:
         >>> backbone = DCDResNet(depth=18, out_indices=(0, 1, 2, 3)).eval()
@@ -74,9 +81,15 @@ class DCDResNet(DCDRule, ResNet):
         [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
     """
 
+    def __init__(self, *args, dynamic_shortcuts: bool = False, **kwargs) -> None:
+        if not isinstance(dynamic_shortcuts, bool):
+            raise ValueError(f'dynamic_shortcuts must be True or False, but is {dynamic_shortcuts!r}')
+        self.dynamic_shortcuts = dynamic_shortcuts
+        super().__init__(*args, **kwargs)
+
     def is_dynamic(self, place: ConvPlace) -> bool:
-        """All but the first convolution and the 1×1 ones of shortcuts."""
-        return place.role not in ('stem', 'downsample')
+        """All but the first convolution and, unless ``dynamic_shortcuts``, the 1×1 ones of shortcuts."""
+        return place.role != 'stem' and (place.role != 'downsample' or self.dynamic_shortcuts)
 
     def released_sizes(self) -> dict:
         """By the kind of block: the released ResNet-18 and -34 have rules of their own."""
@@ -93,8 +106,9 @@ class DCDMobileNetV2(DCDRule, MobileNetV2):
     ``out_indices``, …) and, by name, those of :class:`DCDRule` (``variant``, ``squeeze_ratio``, …).
 
     Args:
-        dynamic_layers (Sequence[str]): convolutions of the blocks that are dynamic, out of 'pointwise' and
-            'depthwise', which is always Eq. 8 (Table 3b). Default: ('pointwise', ).
+        dynamic_layers (Sequence[str]): convolutions that are dynamic, out of 'pointwise', the 1×1 ones from the
+            second stage on, as released; 'all_pointwise', those of the first stage and the last one too, as the
+            text has it (5); and 'depthwise', which is always Eq. 8 (Table 3b). Default: ('pointwise', ).
 
     Example:
         >>> backbone = DCDMobileNetV2(out_indices=(1, 2, 4, 7)).eval()
@@ -104,17 +118,19 @@ class DCDMobileNetV2(DCDRule, MobileNetV2):
 
     def __init__(self, *args, dynamic_layers: Sequence[str] = ('pointwise', ), **kwargs) -> None:
         if isinstance(dynamic_layers, str) or not isinstance(dynamic_layers, Sequence) \
-                or any(name not in ('pointwise', 'depthwise') for name in dynamic_layers):
-            raise ValueError(f"dynamic_layers must be a sequence out of 'pointwise' and 'depthwise', but is "
-                             f'{dynamic_layers!r}')
+                or any(name not in ('pointwise', 'all_pointwise', 'depthwise') for name in dynamic_layers):
+            raise ValueError("dynamic_layers must be a sequence out of 'pointwise', 'all_pointwise' and 'depthwise', "
+                             f'but is {dynamic_layers!r}')
         self.dynamic_layers = tuple(dynamic_layers)
         super().__init__(*args, **kwargs)
 
     def is_dynamic(self, place: ConvPlace) -> bool:
-        """The convolutions of ``dynamic_layers``; the 1×1 ones from the second stage on."""
-        if place.role == 'depthwise':
-            return 'depthwise' in self.dynamic_layers
-        return place.role in ('expand', 'project') and place.stage > 1 and 'pointwise' in self.dynamic_layers
+        """The convolutions of ``dynamic_layers``."""
+        if place.role in ('stem', 'depthwise'):
+            return place.role in self.dynamic_layers
+        if 'all_pointwise' in self.dynamic_layers:
+            return True
+        return place.role != 'last' and place.stage > 1 and 'pointwise' in self.dynamic_layers
 
     def released_sizes(self) -> dict:
         """By the width."""

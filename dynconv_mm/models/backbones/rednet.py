@@ -7,9 +7,7 @@ from torch import nn
 
 from ...layers.involution import check_odd
 from .base import ConvPlace
-from .resnet import ConvShape, ResNet, bottleneck_convs
-
-DEPTHS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+from .resnet import BOTTLENECKS, ConvShape, ResNet, bottleneck_convs
 
 
 class InvolutionStemResNet(ResNet):
@@ -20,7 +18,7 @@ class InvolutionStemResNet(ResNet):
     """
 
     STEM_MIDDLE = ConvPlace('stem', 0, 1)
-    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in DEPTHS.items()}
+    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, deep_stem=True, **kwargs)

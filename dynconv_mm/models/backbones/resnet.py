@@ -7,11 +7,15 @@ from typing import NamedTuple
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer, build_plugin_layer
 from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_positive_int
 from ...layers.conv_norm import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone
+
+# blocks of each stage by depth; 26 and 38 are RedNet's (DCDC, Table I)
+BOTTLENECKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class ConvShape(NamedTuple):
@@ -102,11 +106,15 @@ class ResidualBlock(CheckpointedBlock):
         return self.relu(self._run(x))
 
 
+@MODELS.register_module('StaticResNet')
 class ResNet(StagedBackbone):
     """ResNet backbone; parameter names are torchvision's.
 
+    Other packages have a ``ResNet``, so that in the registry it is called ``StaticResNet``: with ``plugins`` it is the
+    network that dynamic convolutions are compared with (ODConv, Tables 2 and 3).
+
     Args:
-        depth (int): 18, 34, 50, 101 or 152.
+        depth (int): 10, 18 or 34, of basic blocks, or 26, 38, 50, 101 or 152, of bottlenecks.
         in_channels (int): channels of the image. Default: 3.
         stem_channels (int): output channels of the stem. Default: 64.
         base_channels (int): inner channels of the first stage. Default: 64.
@@ -142,11 +150,10 @@ class ResNet(StagedBackbone):
     """
 
     arch_settings = {
+        10: (basic_convs, (1, 1, 1, 1)),  # DCD, Table 4b
         18: (basic_convs, (2, 2, 2, 2)),
         34: (basic_convs, (3, 4, 6, 3)),
-        50: (bottleneck_convs, (3, 4, 6, 3)),
-        101: (bottleneck_convs, (3, 4, 23, 3)),
-        152: (bottleneck_convs, (3, 8, 36, 3)),
+        **{depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()},
     }
 
     def __init__(self,

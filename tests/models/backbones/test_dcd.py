@@ -99,6 +99,11 @@ def test_names_and_shapes_of_the_released_models(release, network, kwargs, relea
     (DCDResNet, dict(depth=18), 16, {'conv1', *(f'layer{i}.0.downsample.0' for i in (2, 3, 4))}),
     (DCDResNet, dict(depth=50), 48, {'conv1', *(f'layer{i}.0.downsample.0' for i in (1, 2, 3, 4))}),
     (DCDMobileNetV2, dict(), 32, {'conv1.conv', 'conv2.conv', 'layer1.0.conv.0.conv', 'layer1.0.conv.1.conv'}),
+    (DCDResNet, dict(depth=18, dynamic_shortcuts=True), 19, {'conv1'}),
+    (DCDResNet, dict(depth=50, dynamic_shortcuts=True), 52, {'conv1'}),
+    (DCDResNet, dict(depth=50, dynamic_shortcuts=True, variant='paper'), 52, {'conv1'}),
+    (DCDMobileNetV2, dict(dynamic_layers=('all_pointwise', )), 34, {'conv1.conv', 'layer1.0.conv.0.conv'}),
+    (DCDMobileNetV2, dict(dynamic_layers=('all_pointwise', 'depthwise'), variant='paper'), 51, {'conv1.conv'}),
     (DCDMobileNetV2, dict(dynamic_layers=('depthwise', 'pointwise')), 49,
      {'conv1.conv', 'conv2.conv', 'layer1.0.conv.1.conv'}),
 ])
@@ -140,7 +145,7 @@ def test_depthwise_layers_are_of_the_paper():
     *((network, name, value) for network in (SMALL_R18, SMALL_MOBILENET) for name, value in (
         ('variant', 'resnet'), ('squeeze_ratio', 0), ('channel_attention', None), ('fusion', 'all'),
         ('latent_multiplier', 0.), ('blocks', 3), ('residual_norm_cfg', dict(type='LN')), ('out_indices', (9, )))),
-    (SMALL_R18, 'fusion', 'joint'),
+    (SMALL_R18, 'fusion', 'joint'), (SMALL_R18, 'dynamic_shortcuts', 1),
     *((SMALL_MOBILENET, 'dynamic_layers', value) for value in ('pointwise', ('stem', ), None))])
 def test_bad_arguments(network, name, value):
     with pytest.raises(ValueError, match=name.replace('residual_', '')):
@@ -167,7 +172,8 @@ BACKBONES = {
     'resnet50': dict(type='DCDResNet', depth=50, stem_channels=8, base_channels=8),
     'mobilenet': dict(type='DCDMobileNetV2', widen_factor=0.25),
     'paper': dict(type='DCDMobileNetV2', widen_factor=0.25, variant='paper',
-                  dynamic_layers=('pointwise', 'depthwise')),
+                  dynamic_layers=('all_pointwise', 'depthwise')),
+    'shortcuts': dict(type='DCDResNet', depth=18, stem_channels=8, base_channels=8, dynamic_shortcuts=True),
 }
 
 
@@ -176,7 +182,7 @@ def test_classifier_trains_every_parameter(backbone):
     registry = pytest.importorskip('mmpretrain.registry').MODELS
     structures = pytest.importorskip('mmpretrain.structures')
     torch.manual_seed(0)
-    channels = dict(resnet18=64, resnet50=256).get(backbone, 1280)
+    channels = dict(resnet18=64, resnet50=256, shortcuts=64).get(backbone, 1280)
     model = registry.build(dict(
         type='ImageClassifier', backbone=BACKBONES[backbone], neck=dict(type='GlobalAveragePooling'),
         head=dict(type='DCDLinearClsHead', dropout=0.1, num_classes=5, in_channels=channels,

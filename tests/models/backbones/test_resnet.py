@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.models.backbones import CondConvResNet, DyConvResNet, ODConvResNet, ResNet
@@ -39,7 +40,7 @@ def reference():
     return pytest.importorskip('mmpretrain.models').ResNet
 
 
-@pytest.mark.parametrize('depth', ResNet.arch_settings)
+@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
 def test_names_and_shapes(reference, depth, monkeypatch):
     # mmpretrain reads the values of a linspace, which the meta device has not
     monkeypatch.setattr(torch, 'linspace', functools.partial(torch.linspace, device='cpu'))
@@ -47,6 +48,27 @@ def test_names_and_shapes(reference, depth, monkeypatch):
         ours, theirs = ResNet(depth), reference(depth)
     assert shapes(ours) == shapes(theirs)
     assert ours.feat_dim == theirs.feat_dim
+
+
+@pytest.mark.parametrize(('depth', 'blocks', 'params'), [
+    (10, (1, 1, 1, 1), None),  # DCD, Table 4b
+    (26, (1, 2, 4, 1), 13.7), (38, (2, 3, 5, 2), 19.6),  # DCDC, Table I, with a classifier of 1000 classes
+])
+def test_depths_of_the_papers(depth, blocks, params):
+    with torch.device('meta'):
+        model = ResNet(depth)
+        dynamic = ODConvResNet(depth, kernel_num=1)
+    assert tuple(len(getattr(model, stage)) for stage in model.stages) == blocks == dynamic.stage_blocks
+    assert model.feat_dim == dynamic.feat_dim == (512 if depth == 10 else 2048)
+    if params is not None:
+        count = sum(parameter.numel() for parameter in model.parameters()) + 2049 * 1000
+        assert round(count / 1e6, 1) == params
+
+
+def test_registered():
+    plugins = [dict(cfg=dict(type='DynConvSELayer'), position='after_conv2')]
+    model = MODELS.build(dict(type='StaticResNet', depth=10, plugins=plugins, **SMALL))
+    assert type(model) is ResNet and model.layer1[0].se_layer is not None
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])

@@ -1,0 +1,1 @@
+_base_ = '../_base_/faster-rcnn_mobilenet-v2_fpn_1x_coco.py'

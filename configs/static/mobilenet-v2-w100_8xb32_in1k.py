@@ -1,0 +1,1 @@
+_base_ = '../_base_/mobilenet-v2_in1k.py'

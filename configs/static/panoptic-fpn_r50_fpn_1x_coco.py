@@ -1,0 +1,1 @@
+_base_ = '../_base_/panoptic-fpn_r50_fpn_1x_coco.py'

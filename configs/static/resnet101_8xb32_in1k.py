@@ -1,0 +1,1 @@
+_base_ = '../_base_/resnet101_in1k.py'

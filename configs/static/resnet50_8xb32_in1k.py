@@ -1,0 +1,1 @@
+_base_ = '../_base_/resnet50_in1k.py'

@@ -1,0 +1,204 @@
+"""Every classifier is trained as the papers say, and, where they are silent, as their released code does."""
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+import pytest
+import torch
+from mmengine.registry import PARAM_SCHEDULERS
+from shipped_configs import CONFIGS, IMAGENET, load
+
+mmpretrain = pytest.importorskip('mmpretrain')
+
+
+class Recipe(NamedTuple):
+    """What a network is trained by."""
+
+    optimizer: dict
+    max_epochs: int
+    schedule: str  # a key of LEARNING_RATES
+    batch: int = 256
+    paramwise: dict | None = None
+    smoothing: float = 0.
+    mixup: float = 0.
+    dropout: float = 0.
+    annealing: bool = False
+    zero_init: bool | None = False  # the last norm of each block starts at 0; None: a network without such blocks
+    transforms: tuple[str, ...] = ('RandomResizedCrop', 'RandomFlip')
+
+
+def sgd(lr: float, weight_decay: float, **others: object) -> dict:
+    return dict(type='SGD', lr=lr, momentum=0.9, weight_decay=weight_decay, **others)
+
+
+# ODConv A.2: "trained with SGD for 100 epochs. We set the batch size as 256, the weight decay as 0.0001 and the
+# momentum as 0.9. The learning rate starts at 0.1, and is divided by 10 every 30 epochs"; without "mixup and label
+# smoothing" (4.1)
+RESNET = Recipe(sgd(0.1, 1e-4), 100, 'steps')
+# "for 150 epochs … the batch size as 256, the weight decay as 0.00004 and the momentum as 0.9. The learning rate starts
+# at 0.05, and is scheduled to arrive at zero within a single cosine cycle"
+MOBILENET = Recipe(sgd(0.05, 4e-5), 150, 'cosine', zero_init=None)
+# "we also use dropout rate of 0.1 for ResNet18 … 0.2 for ResNet50 and ResNet101 … 0.2 for MobileNetV2 (1.0×) and
+# dropout rate of (0.1, 0) for MobileNetV2 (0.75×, 0.5×)", "for our ODConv", "following DyConv"
+DROPOUT = dict(resnet18=0.1, resnet50=0.2, resnet101=0.2, w100=0.2, w075=0.1, w050=0.)
+# Table 15: "label smoothing, mixup and (label smoothing+mixup) separately for 100 epochs", "(label smoothing+mixup) for
+# 120 epochs"; Table 13: "300 epochs", "all the other training settings remain the same"; Table 10: without annealing
+VARIANTS = {
+    'lbs': dict(smoothing=0.1), 'mixup': dict(mixup=0.2), 'lbs-mixup': dict(smoothing=0.1, mixup=0.2),
+    'lbs-mixup-120e': dict(smoothing=0.1, mixup=0.2, max_epochs=120), '150e': {}, '300e': dict(max_epochs=300),
+    'no-annealing': dict(annealing=False),
+}
+# DCD 5: "The initial learning rate is 0.05 and decays to 0 in 300 epochs, according to a cosine function. Weight decay
+# of 2e-5 and a dropout rate of 0.1 are also used. For MobileNetV2 ×1.0, Mixup and label smoothing are further added"
+DCD_MOBILENET = Recipe(sgd(0.05, 2e-5), 300, 'cosine', dropout=0.1, zero_init=None)
+# DCDC IV-A1: "mini-batch and initial learning rate with cosine annealing policy are set to 256 and 0.1. All models are
+# trained for 130 epochs via stochastic gradient descent optimizer with the momentum of 0.9 and the weight decay of
+# 0.0001. The learning rate warm-up strategy with linear growth style at first 5 epochs"; "consistent with" involution's
+# released configs: LabelSmoothLoss 0.1, nesterov=True, warmup_ratio=0.25, zero_init_residual=True
+INVOLUTION = Recipe(sgd(0.1, 1e-4, nesterov=True), 130, 'warm-up and cosine', smoothing=0.1, zero_init=True)
+# DDF's train.py and README: --lr 0.4 -b 128 on 8 GPUs --warmup-epochs 5 --epochs 120 --sched cosine, and by default
+# --warmup-lr 1e-4 --min-lr 1e-5 --cooldown-epochs 10 --aa rand-m7-mstd0.5-inc1 --reprob 0.4 --smoothing 0.1
+TIMM = Recipe(sgd(0.4, 1e-4, nesterov=True), 130, 'timm', 1024, dict(norm_decay_mult=0., bias_decay_mult=0.), 0.1,
+              zero_init=True, transforms=('RandomChoice', 'RandomFlip', 'RandAugment', 'RandomErasing'))
+
+
+def expected(name: str) -> Recipe:
+    """The recipe of a config, by its name."""
+    method, stem = name.removesuffix('_in1k.py').split('/')
+    network, _, variant = re.fullmatch(r'(.+?)_8xb(32|128)-?(.*)', stem).groups()
+    if variant == 'timm':
+        return TIMM
+    if method in ('rednet', 'dcdc') or variant == '130e':
+        return INVOLUTION
+    mobilenet = 'mobilenet' in network
+    if method == 'dcd' and mobilenet and not variant:
+        return DCD_MOBILENET._replace(smoothing=0.1, mixup=0.2) if 'w100' in network else DCD_MOBILENET
+    recipe = MOBILENET if mobilenet else RESNET
+    if method in ('odconv', 'dyconv') and 'resnet10' not in network.split('-'):
+        recipe = recipe._replace(dropout=DROPOUT[re.search('|'.join(DROPOUT), network)[0]], annealing=True)
+    if method == 'dyconv' and 'resnet10' in network.split('-'):  # of DCD's Table 4b, as the wider DyConv
+        recipe = recipe._replace(dropout=0.1, annealing=True)
+    if method == 'dcd' and (mobilenet or 'resnet50' in network):
+        recipe = recipe._replace(dropout=0.1)  # DCD 5: "Dropout 0.1 is used only for ResNet-50"
+    return recipe._replace(**VARIANTS[variant]) if variant else recipe
+
+
+def plain(cfg: dict) -> dict:
+    """Without the mark of the package that it was inherited from."""
+    return {key: value for key, value in cfg.items() if key != '_scope_'}
+
+
+def found(name: str) -> Recipe:
+    """What a config says, but for the schedule, which is compared with the learning rates."""
+    config = load(name)
+    backbone, head = config.model.backbone, config.model.head
+    augments = config.model.get('train_cfg', {}).get('augments', dict(type='Mixup', alpha=0.))
+    assert augments['type'] == 'Mixup'
+    smoothing = 0.
+    if head.loss.type == 'LabelSmoothLoss':
+        assert head.loss.get('mode', 'original') == 'original'
+        smoothing = head.loss.label_smooth_val
+    else:
+        assert plain(head.loss) == dict(type='CrossEntropyLoss', loss_weight=1.0)
+    hooks = config.get('custom_hooks', [])
+    if hooks:  # A.2: "the temperature reduces from 30 to 1 linearly in the first 10 epochs"
+        hook, = hooks
+        assert {key: hook[key] for key in ('type', 'start', 'end', 'epochs')} == dict(
+            type='TemperatureAnnealingHook', start=30., end=1., epochs=10)
+    load_image, *transforms, pack = (transform.type for transform in config.train_dataloader.dataset.pipeline)
+    assert (load_image, pack) == ('LoadImageFromFile', 'PackInputs')
+    assert config.auto_scale_lr.base_batch_size == 8 * config.train_dataloader.batch_size
+    return Recipe(
+        plain(config.optim_wrapper.optimizer), config.train_cfg.max_epochs, expected(name).schedule,
+        8 * config.train_dataloader.batch_size, config.optim_wrapper.get('paramwise_cfg'), smoothing, augments['alpha'],
+        head.get('dropout', 0.), bool(hooks), backbone.get('zero_init_residual', True) if 'depth' in backbone else None,
+        tuple(transforms))
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_recipe(name):
+    assert found(name) == expected(name)
+
+
+def cosine(progress: float) -> float:
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+# of the base, before step `step` of the epoch `epoch`, by the epochs and the steps of each
+LEARNING_RATES = {
+    'steps': lambda epoch, step, epochs, steps: 10.**-min(epoch // 30, 3),
+    'cosine': lambda epoch, step, epochs, steps: cosine((epoch + step / steps) / epochs),
+    # mmcv 1: the epoch's rate, times what rises from the ratio to 1, step by step
+    'warm-up and cosine': lambda epoch, step, epochs, steps: cosine(epoch / epochs) * (
+        1 - 0.75 * max(0., 1 - (epoch + step / steps) / 5)),
+    'timm': lambda epoch, step, epochs, steps: (
+        2.5e-4 + (1 - 2.5e-4) * epoch / 5 if epoch < 5
+        else 2.5e-5 + (1 - 2.5e-5) * cosine(min(epoch, 120) / 120)),
+}
+
+
+@pytest.mark.parametrize('name', [
+    'odconv/odconv4x-resnet18_8xb32-lbs-mixup-120e_in1k.py', 'odconv/odconv1x-mobilenet-v2-w050_8xb32_in1k.py',
+    'dyconv/dyconv4x-mobilenet-v2-w050_8xb32-300e_in1k.py', 'dcdc/dcdc-resnet26_8xb32_in1k.py',
+    'rednet/rednet50_8xb128-timm_in1k.py'])
+def test_learning_rate(name):
+    """Epoch by epoch, in steps, as the runner goes."""
+    config, steps = load(name), 20
+    epochs, formula = config.train_cfg.max_epochs, LEARNING_RATES[expected(name).schedule]
+    base = config.optim_wrapper.optimizer.lr
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+    schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
+    schedulers = [PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=optimizer, epoch_length=steps))
+                  for cfg in schedulers]
+    tolerance = dict(rel=0.01, abs=2e-5)  # mmengine's warm-up ends a step early, and multiplies timm's cosine
+    for epoch in range(epochs):
+        for step in range(steps):
+            lr = optimizer.param_groups[0]['lr'] / base
+            assert lr == pytest.approx(formula(epoch, step, epochs, steps), **tolerance), (epoch, step)
+            for scheduler in schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+        for scheduler in schedulers:
+            if scheduler.by_epoch:
+                scheduler.step()
+
+
+def test_timm_augmentation():
+    """rand-m7-mstd0.5-inc1, --reprob 0.4 --remode pixel, crops of either interpolation."""
+    choice, _, augment, erase = load('rednet/rednet50_8xb128-timm_in1k.py').train_pipeline[1:-1]
+    assert [crop.interpolation for crop, in choice.transforms] == ['bilinear', 'bicubic']
+    assert (augment.policies, augment.num_policies, augment.magnitude_level, augment.magnitude_std) == (
+        'timm_increasing', 2, 7, 0.5)
+    assert (erase.erase_prob, erase.mode, erase.max_area_ratio) == (0.4, 'rand', 1 / 3)
+
+
+@pytest.mark.parametrize('name', [name for name in IMAGENET if re.search(r'_8xb\d+-', name)])
+def test_a_variant_says_which_result_is_its(name, load_tool):
+    """In its first line, as the paper prints it."""
+    results = load_tool('paper_results').RESULTS[name.rpartition('/')[2].removesuffix('.py')]
+    first_line = (CONFIGS / name).read_text().partition('\n')[0]
+    top_1, = (value for metric, value in results.items() if metric.name == 'Top 1 Accuracy')
+    digits = 1 if 'DCDC' in first_line else 2
+    assert re.match(r'# (ODConv|DCDC), Table', first_line) and f': {top_1:.{digits}f}' in first_line
+
+
+@pytest.mark.parametrize('name', [name for name in IMAGENET if name.startswith('odconv/')])
+def test_kernels(name):
+    backbone = load(name).model.backbone
+    assert backbone.kernel_num == int(re.search(r'odconv(\d)x', name)[1])
+    assert backbone.get('reduction', 1 / 16) == (1 / 4 if 'reduction4' in name else 1 / 16)  # Table 10: r = 1/4
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_size(name):
+    """Depth and width are those of the name."""
+    config = load(name)
+    backbone = config.model.backbone
+    width, depth = re.search(r'-w(\d{3})_', name), re.search(r'(?:resnet|rednet)(\d+)[-_]', name)
+    if width:
+        assert backbone.get('widen_factor', 1.) == int(width[1]) / 100
+    else:
+        assert backbone.depth == int(depth[1])
+        assert config.model.head.in_channels == (512 if backbone.depth in (10, 18) else 2048)
