@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
-from .operator import autocast_dtype, is_recorded, warn
+from .operator import autocast_dtype, is_plain, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -56,7 +56,8 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
     Raises:
         ValueError: the features are no batch of maps, or have other channels.
     """
-    if autocast_dtype(input) is not None:
+    casts = autocast_dtype(input) is not None
+    if casts and (input.is_cpu or is_recorded()):
         with torch.autocast(input.device.type, enabled=False):
             return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
@@ -73,6 +74,9 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
             attentions = backend(call)
             if attentions is not None:
                 return attentions
+    if casts:
+        with torch.autocast(input.device.type, enabled=False):
+            return _reference(call, False)
     return _reference(call, False)
 
 
@@ -99,6 +103,13 @@ def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
             logits = logits.unflatten(1, (copies, -1))
         attentions[name] = logits.softmax(-1) if softmax else logits.sigmoid()
     return attentions
+
+
+def parameters_of(fc: nn.Module) -> dict[str, Tensor | None] | None:
+    """Those of a fully connected layer, if to call it is to apply them, and nothing else."""
+    own = fc._parameters
+    plain = type(fc).forward is fully_connected and {'weight', 'bias'} <= own.keys() and is_plain(fc)
+    return own if plain else None
 
 
 def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class Launch:
     def __init__(self, kernel: triton.JITFunction, programs: tuple[int, int, int], numbers: tuple[int, ...],
                  constants: dict, **options: int) -> None:
         self.kernel, self.programs, self.numbers, self.options = kernel, programs, numbers, options
-        self.constants = constants
+        self.constants, self._rest = constants, (*numbers, *constants.values())
         self._compiled: dict = {}
 
     def __call__(self, *tensors: Tensor | None) -> None:
@@ -121,9 +121,11 @@ class Launch:
         if INTERPRETED:
             self.kernel[self.programs](*tensors, *self.numbers, **self.constants)
             return
-        key = tuple([0 if tensor is None else tensor.data_ptr() % 16 for tensor in tensors])
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            self._compiled[key] = self.kernel[self.programs](*tensors, *self.numbers, **self.constants, **self.options)
+        # all but always 0: torch allocates in units of 512 bytes
+        key = tuple([tensor.data_ptr() % 16 for tensor in tensors if tensor is not None])
+        run = self._compiled.get(key)
+        if run is None:
+            compiled = self.kernel[self.programs](*tensors, *self.numbers, **self.constants, **self.options)
+            self._compiled[key] = None if compiled is None else compiled[self.programs]
         else:
-            compiled[self.programs](*tensors, *self.numbers, *self.constants.values())
+            run(*tensors, *self._rest)

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...mixture_conv import Mixture, sample_kernels
-from ...operator import is_channels_last
+from ...operator import REMEMBERED, is_channels_last
 from .common import (
     ACCUMULATORS,
     Launch,
@@ -33,7 +33,6 @@ from .common import (
     matmul,
     output_position,
     precision,
-    tile_of,
     widened,
     window_position,
 )
@@ -42,8 +41,6 @@ PROGRAMS = 512
 """Where the weight's gradient has fewer tiles, several programs share a tile's samples, up to about this number."""
 KERNEL_BYTES = 2**30
 """No more memory is taken for the samples' kernels at once."""
-REMEMBERED = 4096
-"""Sizes of calls whose launches are kept."""
 
 
 @triton.jit
@@ -90,6 +87,23 @@ def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
 
 
 @triton.jit
+def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, BLOCK_P: tl.constexpr,
+           BLOCK_C: tl.constexpr):
+    """A sample's features times a factor for each channel."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    p_blocks = tl.cdiv(pixels, BLOCK_P)
+    sample, p = tl.program_id(0) // p_blocks, tl.program_id(0) % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    if LAST:
+        place = (p * CHANNELS)[:, None] + c[None, :]
+    else:
+        place = p[:, None] + (c * pixels)[None, :]
+    place += tl.cast(sample, tl.int64) * CHANNELS * pixels
+    inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
+    factor = tl.load(factors + sample * CHANNELS + c, c < CHANNELS, 0.)
+    tl.store(y + place, tl.load(x + place, inside, 0.) * factor.to(x.dtype.element_ty)[None, :], inside)
+
+
+@triton.jit
 def _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, out, o_inside, OUT_CHANNELS: tl.constexpr,
             EPS: tl.constexpr, FLAT: tl.constexpr, ACC: tl.constexpr):
     """Sums [p, o] times the scale of their sample, plus the bias, normalised; ``FLAT``: a sample for each p."""
@@ -123,7 +137,7 @@ def _place(p, tap, GEOMETRY: tl.constexpr, TRANSPOSED: tl.constexpr, width, in_h
 
 @triton.jit
 def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bias, y,
-              batch, in_height, in_width, width, pixels, kernel_size,
+              batch, in_height, in_width, in_pixels, width, pixels, kernel_size,
               GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr,
               TRANSPOSED: tl.constexpr, POINTWISE: tl.constexpr, FLAT: tl.constexpr, X_LAST: tl.constexpr,
               Y_LAST: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr,
@@ -143,7 +157,7 @@ def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bia
         p, sample = program % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P), program // p_blocks
         p_inside = p < pixels
     out, o_inside, far = group * OUTPUTS + o, o < OUTPUTS, tl.cast(sample, tl.int64)
-    x += far * (GROUPS * CHANNELS * in_height * in_width)
+    x += far * (GROUPS * CHANNELS) * in_pixels
     kernels += group * (OUTPUTS * CHANNELS)
     if not FLAT:
         kernels += far * kernel_size
@@ -159,22 +173,26 @@ def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bia
             shown &= p_inside
         kernel = kernels + (tap * (GROUPS * OUTPUTS * CHANNELS) + o[:, None] * CHANNELS + c[None, :])
         k_tile = tl.load(kernel, o_inside[:, None] & c_inside[None, :], 0.)
+        if spatial is not None:
+            factor = tl.load(spatial + sample * (GEOMETRY[0] * GEOMETRY[1]) + tap + tl.zeros_like(p), p_inside, 0.
+                             ).to(x.dtype.element_ty)
         if X_LAST:
             tile = tl.load((x + place * (GROUPS * CHANNELS))[:, None] + (group * CHANNELS + c)[None, :],
                            shown[:, None] & c_inside[None, :], 0.)
             if spatial is not None:
-                tile *= tl.load(spatial + sample * (GEOMETRY[0] * GEOMETRY[1]) + tap + tl.zeros_like(p), p_inside, 0.
-                                ).to(tile.dtype)[:, None]
+                tile *= factor[:, None]
             total = matmul(tile, tl.trans(k_tile), total, WIDENED, PRECISION)
         else:
-            tile = tl.load((x + (group * CHANNELS + c) * (in_height * in_width))[:, None] + place[None, :],
+            tile = tl.load((x + (group * CHANNELS + c) * in_pixels)[:, None] + place[None, :],
                            c_inside[:, None] & shown[None, :], 0.)
+            if spatial is not None:
+                tile *= factor[None, :]
             total = matmul(k_tile, tile, total, WIDENED, PRECISION)
     if not X_LAST:
         total = tl.trans(total)
     total = _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, out, o_inside, GROUPS * OUTPUTS,
                     EPS, FLAT, ACC)
-    y += far * (GROUPS * OUTPUTS * pixels)
+    y += far * (GROUPS * OUTPUTS) * pixels
     if Y_LAST:
         address = (y + p * (GROUPS * OUTPUTS))[:, None] + out[None, :]
     else:
@@ -184,7 +202,7 @@ def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bia
 
 @triton.jit
 def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
-               in_height, in_width, width, pixels, kernel_size,
+               in_height, in_width, in_pixels, width, pixels, kernel_size,
                CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, TRANSPOSED: tl.constexpr, LAST: tl.constexpr,
                EPS: tl.constexpr, ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """A block of pixels and channels of a depthwise convolution."""
@@ -194,7 +212,7 @@ def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
     p_blocks = tl.cdiv(pixels, BLOCK_P)
     p, sample = program % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P), program // p_blocks
     c_inside, p_inside, far = c < CHANNELS, p < pixels, tl.cast(sample, tl.int64)
-    x += far * (CHANNELS * in_height * in_width)
+    x += far * CHANNELS * in_pixels
     kernels += far * kernel_size + c
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     for tap in tl.static_range(GEOMETRY[0] * GEOMETRY[1]):
@@ -202,12 +220,12 @@ def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
         if LAST:
             address = (x + place * CHANNELS)[:, None] + c[None, :]
         else:
-            address = (x + place)[:, None] + (c * (in_height * in_width))[None, :]
+            address = (x + place)[:, None] + (c * in_pixels)[None, :]
         tile = tl.load(address, (shown & p_inside)[:, None] & c_inside[None, :], 0.)
         total += tile.to(ACC) * tl.load(kernels + tap * CHANNELS, c_inside, 0.).to(ACC)[None, :]
     total = _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, c, c_inside, CHANNELS, EPS, False,
                     ACC)
-    y += far * (CHANNELS * pixels)
+    y += far * CHANNELS * pixels
     if LAST:
         address = (y + p * CHANNELS)[:, None] + c[None, :]
     else:
@@ -216,7 +234,7 @@ def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
 
 
 @triton.jit
-def _depthwise_gradient(x, dy, dkernels, height, width, out_width, pixels,
+def _depthwise_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pixels,
                         CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
                         BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr):
     """The gradient of one sample's depthwise kernels: all taps of a block of channels."""
@@ -224,8 +242,8 @@ def _depthwise_gradient(x, dy, dkernels, height, width, out_width, pixels,
     c, sample = tl.program_id(0) % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0) // c_blocks
     c_inside, t, far = c < CHANNELS, tl.arange(0, BLOCK_T), tl.cast(sample, tl.int64)
     area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
-    x += far * (CHANNELS * height * width)
-    dy += far * (CHANNELS * pixels)
+    x += far * CHANNELS * in_pixels
+    dy += far * CHANNELS * pixels
     total = tl.zeros([BLOCK_T, BLOCK_C], ACC)
     for first in range(0, pixels, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
@@ -240,7 +258,7 @@ def _depthwise_gradient(x, dy, dkernels, height, width, out_width, pixels,
             if LAST:
                 address = (x + place * CHANNELS)[:, None] + c[None, :]
             else:
-                address = (x + place)[:, None] + (c * (height * width))[None, :]
+                address = (x + place)[:, None] + (c * in_pixels)[None, :]
             tile = tl.load(address, (shown & p_inside)[:, None] & c_inside[None, :], 0.).to(ACC)
             total += tl.where((t == tap)[:, None], tl.sum(tile * dy_tile, 0)[None, :], 0.)
     tl.store(dkernels + far * (CHANNELS * area) + c[None, :] * area + t[:, None], total,
@@ -248,92 +266,101 @@ def _depthwise_gradient(x, dy, dkernels, height, width, out_width, pixels,
 
 
 @triton.jit
-def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps, tap_strides,
-                     channel, channel_strides, filter_, filter_strides,
-                     dweight, dweight_strides, dtaps, dtaps_strides, dchannel, dchannel_strides,
-                     dfilter, dfilter_strides, samples, samples_a_split, height, width, pixels, out_width,
-                     GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                     GROUP_OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
-                     ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr,
+def _weight_gradient(x, dy, weight, taps, channel, filter_, dweight, dtaps, dchannel, dfilter,
+                     samples, samples_a_split, height, width, in_pixels, out_width, pixels,
+                     GROUPS: tl.constexpr, KERNELS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
+                     GEOMETRY: tl.constexpr, POINTWISE: tl.constexpr, LAST: tl.constexpr, OWN_CHANNEL: tl.constexpr,
+                     OWN_FILTER: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr,
                      BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
     """All that follows from the gradient of one tile of the samples' kernels, at one tap, for a split of the samples.
 
     With G the gradient of a sample's kernel, T its taps, C and F its channel and filter attention:
-    dW = Σ_b T C F G, dT = Σ_oc C F W G, dC = T Σ_o F W G and dF = T Σ_c C W G.
+    dW = Σ_b T C F G, dT = Σ_oc C F W G, dC = T Σ_o F W G and dF = T Σ_c C W G. What programs add to the same place lies
+    side by side: dtaps is [sample, n, tap, part], dchannel [sample, 1 or n, channel, part], dfilter the same.
     """
     program = tl.program_id(0)
-    o_blocks: tl.constexpr = (GROUP_OUTPUTS + BLOCK_O - 1) // BLOCK_O
-    c_blocks: tl.constexpr = (GROUP_CHANNELS + BLOCK_C - 1) // BLOCK_C
+    o_blocks: tl.constexpr = (OUTPUTS + BLOCK_O - 1) // BLOCK_O
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
     o_block, program = program % o_blocks, program // o_blocks
     c_block, program = program % c_blocks, program // c_blocks
-    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
     tap, program = program % area, program // area
-    group, split = program % GROUPS, (program // GROUPS).to(tl.int64)
-    i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
+    group, split = program % GROUPS, program // GROUPS
     o, c = o_block * BLOCK_O + tl.arange(0, BLOCK_O), c_block * BLOCK_C + tl.arange(0, BLOCK_C)
-    n = tl.arange(0, BLOCK_N).to(tl.int64)
-    o_inside, c_inside, n_inside = o < GROUP_OUTPUTS, c < GROUP_CHANNELS, n < KERNELS
+    n = tl.arange(0, BLOCK_N)
+    o_inside, c_inside, n_inside = o < OUTPUTS, c < CHANNELS, n < KERNELS
     inside = n_inside[:, None, None] & o_inside[None, :, None] & c_inside[None, None, :]
-    out, in_ = (group * GROUP_OUTPUTS + o).to(tl.int64), (group * GROUP_CHANNELS + c).to(tl.int64)
-    kernels = tl.load(weight + (n[:, None, None] * weight_strides[0] + out[None, :, None] * weight_strides[1]
-                                + c.to(tl.int64)[None, None, :] * weight_strides[2] + i * weight_strides[3]
-                                + j * weight_strides[4]), inside, 0.).to(ACC)
+    out, in_ = group * OUTPUTS + o, group * CHANNELS + c
+    SIZE: tl.constexpr = GROUPS * OUTPUTS * CHANNELS * area
+    element = n.to(tl.int64)[:, None, None] * SIZE + ((out[:, None] * CHANNELS + c[None, :]) * area + tap)[None, :, :]
+    kernels = tl.load(weight + element, inside, 0.).to(ACC)
     total = tl.zeros([BLOCK_N, BLOCK_O, BLOCK_C], ACC)
+    part = (group * o_blocks + o_block) * c_blocks + c_block
+    parts: tl.constexpr = GROUPS * o_blocks * c_blocks
     for sample in range(split * samples_a_split, tl.minimum((split + 1) * samples_a_split, samples)):
+        far = tl.cast(sample, tl.int64)
+        x_sample = x + far * (GROUPS * CHANNELS) * in_pixels
+        dy_sample = dy + far * (GROUPS * OUTPUTS) * pixels
         gradient = tl.zeros([BLOCK_O, BLOCK_C], ACC)
         for first in range(0, pixels, BLOCK_P):
             p = first + tl.arange(0, BLOCK_P)
-            out_row, out_column = p // out_width, p % out_width
-            dy_tile = tl.load(tile_of(dy, dy_strides, sample, out, out_row, out_column),
-                              o_inside[:, None] & (p < pixels)[None, :], 0.)
-            row, column, shown = window_position(out_row, out_column, tap, GEOMETRY, height, width)
-            x_tile = tl.load(tl.trans(tile_of(x, x_strides, sample, in_, row, column)),
-                             (shown & (p < pixels))[:, None] & c_inside[None, :], 0.)
+            if POINTWISE:
+                place, shown = p, p < pixels
+            else:
+                place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
+                shown &= p < pixels
+            if LAST:
+                dy_tile = tl.load((dy_sample + out)[:, None] + (p * (GROUPS * OUTPUTS))[None, :],
+                                  o_inside[:, None] & (p < pixels)[None, :], 0.)
+                x_tile = tl.load((x_sample + place * (GROUPS * CHANNELS))[:, None] + in_[None, :],
+                                 shown[:, None] & c_inside[None, :], 0.)
+            else:
+                dy_tile = tl.load((dy_sample + out * pixels)[:, None] + p[None, :],
+                                  o_inside[:, None] & (p < pixels)[None, :], 0.)
+                x_tile = tl.load((x_sample + place)[:, None] + (in_ * in_pixels)[None, :],
+                                 shown[:, None] & c_inside[None, :], 0.)
             gradient = matmul(dy_tile, x_tile, gradient, WIDENED, PRECISION)
-        t = tl.load(taps + sample * tap_strides[0] + n * tap_strides[1] + tap * tap_strides[2], n_inside, 0.).to(ACC)
+        of_kernel = sample * KERNELS + n
+        t = tl.load(taps + of_kernel * area + tap, n_inside, 0.).to(ACC)
         per_kernel = kernels * gradient[None, :, :]
         per_weight = t[:, None, None] * gradient[None, :, :]
-        if CHANNEL != 'absent':
-            # a shared attention is the same for all n
-            by_channel = tl.load(channel + sample * channel_strides[0] + n[:, None] * channel_strides[1]
-                                 + in_[None, :] * channel_strides[2],
+        if channel is not None:
+            row = of_kernel if OWN_CHANNEL else sample + tl.zeros_like(n)  # a shared attention is the same for all n
+            by_channel = tl.load(channel + row[:, None] * (GROUPS * CHANNELS) + in_[None, :],
                                  n_inside[:, None] & c_inside[None, :], 0.).to(ACC)
             per_weight *= by_channel[:, None, :]
-        if FILTER != 'absent':
-            by_filter = tl.load(filter_ + sample * filter_strides[0] + n[:, None] * filter_strides[1]
-                                + out[None, :] * filter_strides[2],
+        if filter_ is not None:
+            row = of_kernel if OWN_FILTER else sample + tl.zeros_like(n)
+            by_filter = tl.load(filter_ + row[:, None] * (GROUPS * OUTPUTS) + out[None, :],
                                 n_inside[:, None] & o_inside[None, :], 0.).to(ACC)
             per_weight *= by_filter[:, :, None]
             of_filter = per_kernel
-            if CHANNEL != 'absent':
+            if channel is not None:
                 of_filter = of_filter * by_channel[:, None, :]
             of_filter = t[:, None] * tl.sum(of_filter, 2)
-            place = sample * dfilter_strides[0] + (c_block * area + tap) * dfilter_strides[3]
-            if FILTER == 'own':
-                tl.store(dfilter + place + n[:, None] * dfilter_strides[1] + out[None, :] * dfilter_strides[2],
+            place = c_block * area + tap
+            if OWN_FILTER:
+                tl.store(dfilter + (of_kernel[:, None] * (GROUPS * OUTPUTS) + out[None, :]) * (c_blocks * area) + place,
                          of_filter, n_inside[:, None] & o_inside[None, :])
             else:
-                tl.store(dfilter + place + out * dfilter_strides[2], tl.sum(of_filter, 0), o_inside)
+                tl.store(dfilter + (sample * (GROUPS * OUTPUTS) + out) * (c_blocks * area) + place,
+                         tl.sum(of_filter, 0), o_inside)
             per_kernel *= by_filter[:, :, None]
         of_channel = tl.sum(per_kernel, 1)
         of_taps = of_channel
-        if CHANNEL != 'absent':
+        if channel is not None:
             of_taps = of_channel * by_channel
             of_channel = of_channel * t[:, None]
-            place = sample * dchannel_strides[0] + (o_block * area + tap) * dchannel_strides[3]
-            if CHANNEL == 'own':
-                tl.store(dchannel + place + n[:, None] * dchannel_strides[1] + in_[None, :] * dchannel_strides[2],
-                         of_channel, n_inside[:, None] & c_inside[None, :])
+            place = o_block * area + tap
+            if OWN_CHANNEL:
+                tl.store(dchannel + (of_kernel[:, None] * (GROUPS * CHANNELS) + in_[None, :]) * (o_blocks * area)
+                         + place, of_channel, n_inside[:, None] & c_inside[None, :])
             else:
-                tl.store(dchannel + place + in_ * dchannel_strides[2], tl.sum(of_channel, 0), c_inside)
-        part = (group * o_blocks + o_block) * c_blocks + c_block
-        tl.store(dtaps + sample * dtaps_strides[0] + n * dtaps_strides[1] + tap * dtaps_strides[2]
-                 + part * dtaps_strides[3], tl.sum(of_taps, 1), n_inside)
+                tl.store(dchannel + (sample * (GROUPS * CHANNELS) + in_) * (o_blocks * area) + place,
+                         tl.sum(of_channel, 0), c_inside)
+        tl.store(dtaps + (of_kernel * area + tap) * parts + part, tl.sum(of_taps, 1), n_inside)
         total += per_weight
-    tl.store(dweight + split * dweight_strides[0]
-             + (n[:, None, None] * dweight_strides[1] + out[None, :, None] * dweight_strides[2]
-                + c.to(tl.int64)[None, None, :] * dweight_strides[3] + i * dweight_strides[4] + j * dweight_strides[5]),
-             total, inside)
+    tl.store(dweight + tl.cast(split, tl.int64) * (KERNELS * SIZE) + element, total, inside)
 
 
 def forward(m: Mixture) -> Tensor:
@@ -388,6 +415,7 @@ class _Recipe(NamedTuple):
     one_kernel: bool  # for all samples, with the attentions outside of it
     x_last: bool
     kernel_shape: tuple[int, int]
+    scale: Launch
     pack: Launch
     multiply: Launch
 
@@ -401,11 +429,18 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
         with torch.cuda.device_of(x):
             return _convolve(m, x, y, transposed)
     last, norm = is_channels_last(y), None if transposed else m.norm
-    tensors = [None if tensor is None else tensor.contiguous() for tensor in m[1:7]]
     of_norm = (None, ) * 5 if norm is None else norm
-    key = (x.shape, x.dtype, x.device, y.shape, last, m.weight.shape, m[7:12], transposed,
-           torch.backends.cudnn.allow_tf32, of_norm[4],
-           *[None if tensor is None else (tensor.dtype, tensor.dim()) for tensor in (*tensors, *of_norm[:4])])
+    key: list = [x.shape, x.dtype, x.device, y.shape, last, m[7:12], transposed, precision(x.dtype), of_norm[4]]
+    tensors = []
+    for tensor in (*m[1:7], *of_norm[:4]):
+        if tensor is not None:
+            key += tensor.dtype, tensor.shape
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()
+        else:
+            key.append(None)
+        tensors.append(tensor)
+    key = tuple(key)
     recipe = _recipes.get(key)
     if recipe is None:
         if len(_recipes) >= REMEMBERED:
@@ -418,13 +453,15 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
             attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
             _convolve(Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:]), x[part], y[part], transposed)
         return None
-    weight, bias, attention, spatial, channel, filter_ = tensors
+    weight, bias, attention, spatial, channel, filter_, *of_norm = tensors
     x = x.contiguous(memory_format=torch.channels_last if recipe.x_last else torch.contiguous_format)
     before, scale = (filter_, channel) if transposed else (channel, filter_)
     kernels = torch.empty(recipe.kernel_shape, dtype=x.dtype, device=x.device)
     if recipe.one_kernel:
         if before is not None:
-            x = x * before.to(x.dtype)[:, :, None, None]
+            scaled = torch.empty_like(x)
+            recipe.scale(x, before, scaled)
+            x = scaled
         recipe.pack(weight, None, None, None, None, kernels)
     elif transposed:
         recipe.pack(weight, attention, spatial, channel, filter_, kernels)
@@ -433,7 +470,7 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
         own = filter_ is not None and filter_.dim() == 3
         recipe.pack(weight, attention, spatial, channel, filter_ if own else None, kernels)
         spatial, scale = None, None if own else filter_
-    last_steps = (scale, None, *(None, ) * 4) if transposed else (scale, bias, *of_norm[:4])
+    last_steps = (scale, None, *(None, ) * 4) if transposed else (scale, bias, *of_norm)
     if recipe.multiply.kernel is _depthwise:
         recipe.multiply(x, kernels, *last_steps, y)
     else:
@@ -459,7 +496,7 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
     n_block = triton.next_power_of_2(n)
     e_block = block(size, max(64, 4096 // max(4, n_block)), 16)
     e_blocks = triton.cdiv(size, e_block)
-    at_once = max(1, min(16, kernels * e_blocks // (4 * PROGRAMS)))  # the bank is read once for all of these
+    at_once = max(1, min(kernels, kernels * e_blocks // (2 * PROGRAMS)))  # the bank is read once for all of these
     acc = ACCUMULATORS[x.dtype]
     pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), 1), (kernels, at_once), dict(
         KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, AREA=area, OWN_SPATIAL=own[0],
@@ -468,25 +505,36 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
     geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
     pointwise = geometry[:6] == (1, 1, 1, 1, 0, 0)
     pixels, width = y.shape[2] * y.shape[3], y.shape[3]
+    x_last = last or not pointwise and not depthwise
+    scale = _scaling(x, x_last)
     common = dict(EPS=0. if m.norm is None or transposed else m.norm.eps, ACC=acc)
-    stride = 0 if one else size
+    stride, size_in = 0 if one else size, (*x.shape[2:], x.shape[2] * x.shape[3])
     if depthwise:
         blocks, options = depthwise_blocks(x, out_channels, pixels, last)
         programs = samples * triton.cdiv(pixels, blocks['BLOCK_P']) * triton.cdiv(out_channels, blocks['BLOCK_C'])
-        multiply = Launch(_depthwise, (programs, 1, 1), (*x.shape[2:], width, pixels, stride), dict(
+        multiply = Launch(_depthwise, (programs, 1, 1), (*size_in, width, pixels, stride), dict(
             CHANNELS=out_channels, GEOMETRY=geometry, TRANSPOSED=transposed, LAST=last, **common, **blocks), **options)
-        return _Recipe(samples, one, last, (kernels, size), pack, multiply)
+        return _Recipe(samples, one, last, (kernels, size), scale, pack, multiply)
     summed, written = (outputs, channels) if transposed else (channels, outputs)
-    flat, x_last = one and last, last or not pointwise
+    flat = one and last
     rows = samples * pixels if flat else pixels
-    blocks, options = product_blocks(x, rows, summed, written, samples * m.groups, flat)
+    blocks, options = product_blocks(x, rows, summed, written, x_last)
     programs = (1 if flat else samples) * m.groups * triton.cdiv(rows, blocks['BLOCK_P']) * triton.cdiv(
         written, blocks['BLOCK_O'])
-    multiply = Launch(_multiply, (programs, 1, 1), (samples, *x.shape[2:], width, pixels, stride), dict(
+    multiply = Launch(_multiply, (programs, 1, 1), (samples, *size_in, width, pixels, stride), dict(
         GROUPS=m.groups, CHANNELS=summed, OUTPUTS=written, GEOMETRY=geometry, TRANSPOSED=transposed,
         POINTWISE=pointwise, FLAT=flat, X_LAST=x_last, Y_LAST=last, EPS=common['EPS'], ACC=acc,
         WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), **blocks), **options)
-    return _Recipe(samples, one, x_last, (kernels, size), pack, multiply)
+    return _Recipe(samples, one, x_last, (kernels, size), scale, pack, multiply)
+
+
+def _scaling(x: Tensor, last: bool) -> Launch:
+    """Of features that lie in memory so."""
+    batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    p = block(pixels, 32 if last else 1024)
+    c = block(channels, 128 if last else max(1, 1024 // p))
+    return Launch(_scale, (batch * triton.cdiv(pixels, p), triton.cdiv(channels, c), 1), (pixels, ), dict(
+        CHANNELS=channels, LAST=last, BLOCK_P=p, BLOCK_C=c), num_warps=4)
 
 
 def takes_one_kernel(size: int, x: Tensor) -> bool:
@@ -494,31 +542,37 @@ def takes_one_kernel(size: int, x: Tensor) -> bool:
     return size > x[0].numel()
 
 
-def product_blocks(x: Tensor, rows: int, channels: int, outputs: int, batch: int,
-                   flat: bool) -> tuple[dict[str, int], dict[str, int]]:
+def product_blocks(x: Tensor, rows: int, channels: int, outputs: int,
+                   last: bool) -> tuple[dict[str, int], dict[str, int]]:
     """The tiles of a product, and the warps and stages of a program."""
-    wide = x.dtype.itemsize == 2
-    blocks = dict(BLOCK_P=block(rows, 128 if flat or rows > 64 else 64, 16), BLOCK_O=block(outputs, 128, 16),
-                  BLOCK_C=block(channels, 64 if wide else 32, 16))
-    return blocks, _options(x, blocks, 8 if blocks['BLOCK_P'] * blocks['BLOCK_O'] > 8192 else 4)
+    half = x.dtype.itemsize == 2
+    few = channels <= 64  # few steps: what counts is how many programs are under way
+    o, p, c = block(outputs, 128, 16), block(rows, 128, 16), block(channels, 64 if half else 32, 16)
+    if few and o == 128 or not half and not last:
+        p = min(p, 64)
+    if few and not half and not last:
+        o, c = min(o, 64), block(channels, 64, 16)
+    blocks = dict(BLOCK_P=p, BLOCK_O=o, BLOCK_C=c)
+    return blocks, _options(x, blocks, 8 if p * o > 8192 or not half and p * o > 4096 else 4)
 
 
 def _options(x: Tensor, blocks: dict[str, int], warps: int) -> dict[str, int]:
-    """As many stages of tiles, 4 at most, as fit into the device's memory for a program."""
+    """Stages of tiles, 4 at most: as many as leave room for two programs on a processor, but 2 where one can hold
+    them."""
     stage = (blocks['BLOCK_P'] + blocks['BLOCK_O']) * blocks['BLOCK_C'] * x.dtype.itemsize
     memory = 99 * 1024
     if x.is_cuda:
         memory = getattr(torch.cuda.get_device_properties(x.device), 'shared_memory_per_block_optin', memory)
-    return dict(num_warps=warps, num_stages=max(1, min(4, memory // stage)))
+    return dict(num_warps=warps, num_stages=max(1, min(2, memory // stage), min(4, memory // (2 * stage))))
 
 
 def depthwise_blocks(x: Tensor, channels: int, pixels: int, last: bool) -> tuple[dict[str, int], dict[str, int]]:
     """The tiles of a depthwise convolution, and the warps of a program."""
     if last:
-        blocks = dict(BLOCK_P=block(pixels, 32), BLOCK_C=block(channels, 64))
-    else:
-        blocks = dict(BLOCK_P=block(pixels, 512), BLOCK_C=block(channels, 2))
-    return blocks, dict(num_warps=4)
+        blocks = dict(BLOCK_P=block(pixels, 32), BLOCK_C=block(channels, 32))
+        return blocks, dict(num_warps=2)
+    blocks = dict(BLOCK_P=block(pixels, 256))
+    return dict(blocks, BLOCK_C=block(channels, max(1, 1024 // blocks['BLOCK_P']))), dict(num_warps=4)
 
 
 # Gradients of the weight and the attentions.
@@ -533,7 +587,7 @@ def _differentiate_depthwise(m: Mixture, grad: Tensor, needed: tuple[bool, ...],
     blocks, options = depthwise_blocks(x, channels, pixels, last)
     with torch.cuda.device_of(x):
         _depthwise_gradient[(batch * triton.cdiv(channels, blocks['BLOCK_C']), )](
-            x, dy, dkernels, *x.shape[2:], dy.shape[3], pixels, CHANNELS=channels,
+            x, dy, dkernels, *x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels, CHANNELS=channels,
             GEOMETRY=(*m.weight.shape[3:], *m.stride, *m.padding, *m.dilation), LAST=last, ACC=ACCUMULATORS[x.dtype],
             BLOCK_T=triton.next_power_of_2(area), **blocks, **options)
     others = [index for index in (1, 3, 4, 5, 6) if needed[index]]
@@ -549,86 +603,72 @@ def _differentiate_depthwise(m: Mixture, grad: Tensor, needed: tuple[bool, ...],
         grads[index] = gradient.to(m[index].dtype)
 
 
-def _differentiate_weight(m: Mixture, dy: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
-    x, weight, taps, channel, filter_ = _tensors(m)
-    n, out_channels, group_channels, *kernel_size = weight.shape
-    batch, pixels, area = len(x), dy.shape[2] * dy.shape[3], taps.shape[2]
-    group_outputs = out_channels // m.groups
-    blocks = _gradient_blocks(n, group_outputs, group_channels, pixels)
-    o_blocks = triton.cdiv(group_outputs, blocks['BLOCK_O'])
-    c_blocks = triton.cdiv(group_channels, blocks['BLOCK_C'])
+def _differentiate_weight(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
+    weight, channel, filter_ = (None if m[i] is None else m[i].contiguous() for i in (1, 5, 6))
+    n, out_channels, channels, *kernel_size = weight.shape
+    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
+    pointwise, last = geometry[:6] == (1, 1, 1, 1, 0, 0), is_channels_last(m.input)
+    order = torch.channels_last if last or not pointwise else torch.contiguous_format
+    x, dy = m.input.contiguous(memory_format=order), grad.contiguous(memory_format=order)
+    batch, pixels, area, outputs = len(x), dy.shape[2] * dy.shape[3], math.prod(kernel_size), out_channels // m.groups
+    blocks, options = gradient_blocks(x, n, outputs, channels, pixels)
+    o_blocks, c_blocks = triton.cdiv(outputs, blocks['BLOCK_O']), triton.cdiv(channels, blocks['BLOCK_C'])
     tiles = m.groups * area * o_blocks * c_blocks
     samples_a_split = triton.cdiv(batch, min(batch, triton.cdiv(PROGRAMS, tiles)))
     splits = triton.cdiv(batch, samples_a_split)
+    taps = _taps(m)
 
     def parts(*size: int) -> Tensor:
         return torch.empty(size, dtype=accumulator(x.dtype), device=x.device)
 
     dweight = parts(splits, *weight.shape)
-    dtaps = parts(*taps.shape, m.groups * o_blocks * c_blocks)
+    dtaps = parts(batch, n, area, m.groups * o_blocks * c_blocks)
     dchannel = None if channel is None else parts(*channel.shape, o_blocks * area)
     dfilter = None if filter_ is None else parts(*filter_.shape, c_blocks * area)
     with torch.cuda.device_of(x):
         _weight_gradient[(splits * tiles, )](
-            x, x.stride(), dy, dy.stride(), weight, weight.stride(), taps, taps.stride(), channel, _strides(channel),
-            filter_, _strides(filter_), dweight, dweight.stride(), dtaps, dtaps.stride(), dchannel, _strides(dchannel),
-            dfilter, _strides(dfilter), batch, samples_a_split, *x.shape[2:], pixels, dy.shape[3],
-            GROUPS=m.groups, KERNELS=n, GROUP_CHANNELS=group_channels, GROUP_OUTPUTS=group_outputs,
-            GEOMETRY=(*kernel_size, *m.stride, *m.padding, *m.dilation), CHANNEL=_kind(channel), FILTER=_kind(filter_),
-            ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), **blocks)
-    dtaps = dtaps.sum(3)  # taps is α_w · α_s
+            x, dy, weight, taps, channel, filter_, dweight, dtaps, dchannel, dfilter, batch, samples_a_split,
+            *x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels, GROUPS=m.groups, KERNELS=n, CHANNELS=channels, OUTPUTS=outputs,
+            GEOMETRY=geometry, POINTWISE=pointwise, LAST=order is torch.channels_last,
+            OWN_CHANNEL=channel is not None and channel.dim() == 3, OWN_FILTER=filter_ is not None and filter_.dim() == 3,
+            ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype), PRECISION=precision(x.dtype),
+            BLOCK_N=triton.next_power_of_2(n), **blocks, **options)
     if needed[1]:
         grads[1] = dweight.sum(0).to(weight.dtype)
+    if needed[3] or needed[4]:
+        dtaps = dtaps.sum(3)
     if needed[3]:
         of_taps = dtaps if m.spatial_attention is None else dtaps * _per_kernel(m.spatial_attention)
         grads[3] = of_taps.sum(2).to(m.kernel_attention.dtype)
     if needed[4]:
         of_taps = dtaps if m.kernel_attention is None else dtaps * m.kernel_attention[:, :, None]
-        grads[4] = _like(of_taps, m.spatial_attention)
-    if needed[5]:
-        grads[5] = _like(dchannel.sum(3), m.channel_attention)
-    if needed[6]:
-        grads[6] = _like(dfilter.sum(3), m.filter_attention)
+        of_taps = of_taps.sum(1) if m.spatial_attention.dim() == 2 else of_taps
+        grads[4] = of_taps.to(m.spatial_attention.dtype)
+    for index, gradient in ((5, dchannel), (6, dfilter)):
+        if needed[index]:
+            grads[index] = gradient.sum(-1).to(m[index].dtype)
 
 
-def _tensors(m: Mixture) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Features, weight, α_w · α_s as Tensor[batch, n, kernel area], α_c and α_f as Tensor[batch, 1 (shared) or n,
-    length]."""
-    batch, n, area = len(m.input), len(m.weight), m.weight.shape[3] * m.weight.shape[4]
+def _taps(m: Mixture) -> Tensor:
+    """α_w · α_s, Tensor[batch, n, kernel area]."""
+    batch, n, area = len(m.input), len(m.weight), math.prod(m.weight.shape[3:])
     taps = m.input.new_ones(1, 1, 1, dtype=accumulator(m.input.dtype))
     if m.kernel_attention is not None:
         taps = taps * m.kernel_attention[:, :, None]
     if m.spatial_attention is not None:
         taps = taps * _per_kernel(m.spatial_attention)
-    return (m.input, m.weight, taps.expand(batch, n, area), _per_kernel(m.channel_attention),
-            _per_kernel(m.filter_attention))
+    return taps.expand(batch, n, area).contiguous()
 
 
-def _per_kernel(attention: Tensor | None) -> Tensor | None:
+def _per_kernel(attention: Tensor) -> Tensor:
     """[batch, 1 or n, length]"""
-    return attention[:, None] if attention is not None and attention.dim() == 2 else attention
+    return attention[:, None] if attention.dim() == 2 else attention
 
 
-def _like(gradient: Tensor, attention: Tensor) -> Tensor:
-    """A gradient [batch, 1 or n, length] as that of an attention that all kernels share, or of each kernel's own."""
-    gradient = gradient.sum(1) if attention.dim() == 2 else gradient
-    return gradient.to(attention.dtype)
-
-
-def _strides(attention: Tensor | None) -> tuple[int, ...] | None:
-    """Strides by which all kernels find a shared attention."""
-    if attention is None:
-        return None
-    strides = attention.stride()
-    return strides if attention.shape[1] > 1 else (strides[0], 0, *strides[2:])
-
-
-def _kind(attention: Tensor | None) -> str:
-    return 'absent' if attention is None else 'shared' if attention.shape[1] == 1 else 'own'
-
-
-def _gradient_blocks(n: int, outputs: int, channels: int, pixels: int) -> dict[str, int]:
-    """The tile of the weight's gradient: all kernels' are in registers at once."""
-    n = triton.next_power_of_2(n)
-    return dict(BLOCK_N=n, BLOCK_O=block(outputs, 32, 16), BLOCK_C=block(channels, 32 if n <= 4 else 16, 16),
-                BLOCK_P=block(pixels, 64, 16))
+def gradient_blocks(x: Tensor, n: int, outputs: int, channels: int,
+                    pixels: int) -> tuple[dict[str, int], dict[str, int]]:
+    """The tile of the weight's gradient, of which all n kernels' are in registers at once, and the warps of a
+    program."""
+    most = 64 if n == 1 else 32 if n <= 4 else 16
+    return (dict(BLOCK_O=block(outputs, most, 16), BLOCK_C=block(channels, most, 16), BLOCK_P=block(pixels, 64, 16)),
+            dict(num_warps=8 if n > 1 else 4))
