@@ -40,7 +40,7 @@ def _pool(x, pooled, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, ACC: tl
     tl.store(pooled + sample * CHANNELS + c, (tl.sum(total, 0) / pixels).to(pooled.dtype.element_ty), c < CHANNELS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['batch'])
 def _squeeze(pooled, weight, bias, hidden, batch, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, ACC: tl.constexpr,
              BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr):
     """The first fully connected layer for a block of samples and of its outputs."""
@@ -79,7 +79,7 @@ def _head(hidden, weight, bias, temperature, y, b, batch, first, LENGTH: tl.cons
              (b < batch)[:, None] & inside[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['batch'])
 def _attend(hidden, mean, var, norm_weight, norm_bias, temperature, weight0, bias0, y0, weight1, bias1, y1,
             weight2, bias2, y2, weight3, bias3, y3, batch,
             HIDDEN: tl.constexpr, EPS: tl.constexpr, LENGTHS: tl.constexpr, SOFTMAX: tl.constexpr,

@@ -8,9 +8,8 @@ multiplies. Where there is one W and it is larger than the features, no sample g
 features beforehand and α_s the tiles of features in registers. α_f, the bias and a batch norm are applied to the sums
 before they are stored. The input's gradient is the same product with the transposed kernels.
 
-The gradients of the weight and of all attentions are contractions of one tensor, the gradient of
-:math:`\tilde W_b`. A program computes a tile of it for one sample after the other, and contracts it at once; that of a
-depthwise convolution is small, and autograd contracts it.
+The gradients of the weight and of all attentions but α_c are contractions of one tensor, the gradient of the convolution
+by :math:`\tilde W_b`, which is written once and read once. α_c scales the features, and its gradient is that of a scale.
 What programs have in common is added up by torch afterwards, not atomically: the same call gives the same bits.
 """
 from __future__ import annotations
@@ -37,13 +36,13 @@ from .common import (
     window_position,
 )
 
-PROGRAMS = 512
-"""Where the weight's gradient has fewer tiles, several programs share a tile's samples, up to about this number."""
+PROGRAMS = 1024
+"""About as many keep a GPU busy."""
 KERNEL_BYTES = 2**30
-"""No more memory is taken for the samples' kernels at once."""
+"""No more memory is taken for the samples' kernels at once, nor for their gradients."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['batch', 'samples'])  # a batch of another size is no reason to compile again
 def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
           KERNELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
           AREA: tl.constexpr, OWN_SPATIAL: tl.constexpr, OWN_CHANNEL: tl.constexpr, OWN_FILTER: tl.constexpr,
@@ -135,7 +134,7 @@ def _place(p, tap, GEOMETRY: tl.constexpr, TRANSPOSED: tl.constexpr, width, in_h
     return row * in_width + column, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['batch'])
 def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bias, y,
               batch, in_height, in_width, in_pixels, width, pixels, kernel_size,
               GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr,
@@ -261,106 +260,107 @@ def _depthwise_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pi
                 address = (x + place)[:, None] + (c * in_pixels)[None, :]
             tile = tl.load(address, (shown & p_inside)[:, None] & c_inside[None, :], 0.).to(ACC)
             total += tl.where((t == tap)[:, None], tl.sum(tile * dy_tile, 0)[None, :], 0.)
-    tl.store(dkernels + far * (CHANNELS * area) + c[None, :] * area + t[:, None], total,
+    tl.store(dkernels + far * (CHANNELS * area) + t[:, None] * CHANNELS + c[None, :], total,
              (t < area)[:, None] & c_inside[None, :])
 
 
 @triton.jit
-def _weight_gradient(x, dy, weight, taps, channel, filter_, dweight, dtaps, dchannel, dfilter,
-                     samples, samples_a_split, height, width, in_pixels, out_width, pixels,
-                     GROUPS: tl.constexpr, KERNELS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
-                     GEOMETRY: tl.constexpr, POINTWISE: tl.constexpr, LAST: tl.constexpr, OWN_CHANNEL: tl.constexpr,
-                     OWN_FILTER: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr,
-                     BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
-    """All that follows from the gradient of one tile of the samples' kernels, at one tap, for a split of the samples.
-
-    With G the gradient of a sample's kernel, T its taps, C and F its channel and filter attention:
-    dW = Σ_b T C F G, dT = Σ_oc C F W G, dC = T Σ_o F W G and dF = T Σ_c C W G. What programs add to the same place lies
-    side by side: dtaps is [sample, n, tap, part], dchannel [sample, 1 or n, channel, part], dfilter the same.
-    """
+def _kernel_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pixels,
+                     GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr,
+                     POINTWISE: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr,
+                     PRECISION: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    """A tile of the gradient of one sample's kernel at one tap: [tap, output, channel]."""
     program = tl.program_id(0)
     o_blocks: tl.constexpr = (OUTPUTS + BLOCK_O - 1) // BLOCK_O
     c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
     area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
-    o_block, program = program % o_blocks, program // o_blocks
-    c_block, program = program % c_blocks, program // c_blocks
+    o, program = program % o_blocks * BLOCK_O + tl.arange(0, BLOCK_O), program // o_blocks
+    c, program = program % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), program // c_blocks
     tap, program = program % area, program // area
-    group, split = program % GROUPS, program // GROUPS
-    o, c = o_block * BLOCK_O + tl.arange(0, BLOCK_O), c_block * BLOCK_C + tl.arange(0, BLOCK_C)
-    n = tl.arange(0, BLOCK_N)
-    o_inside, c_inside, n_inside = o < OUTPUTS, c < CHANNELS, n < KERNELS
-    inside = n_inside[:, None, None] & o_inside[None, :, None] & c_inside[None, None, :]
-    out, in_ = group * OUTPUTS + o, group * CHANNELS + c
-    SIZE: tl.constexpr = GROUPS * OUTPUTS * CHANNELS * area
-    element = n.to(tl.int64)[:, None, None] * SIZE + ((out[:, None] * CHANNELS + c[None, :]) * area + tap)[None, :, :]
-    kernels = tl.load(weight + element, inside, 0.).to(ACC)
-    total = tl.zeros([BLOCK_N, BLOCK_O, BLOCK_C], ACC)
-    part = (group * o_blocks + o_block) * c_blocks + c_block
-    parts: tl.constexpr = GROUPS * o_blocks * c_blocks
-    for sample in range(split * samples_a_split, tl.minimum((split + 1) * samples_a_split, samples)):
-        far = tl.cast(sample, tl.int64)
-        x_sample = x + far * (GROUPS * CHANNELS) * in_pixels
-        dy_sample = dy + far * (GROUPS * OUTPUTS) * pixels
-        gradient = tl.zeros([BLOCK_O, BLOCK_C], ACC)
-        for first in range(0, pixels, BLOCK_P):
-            p = first + tl.arange(0, BLOCK_P)
-            if POINTWISE:
-                place, shown = p, p < pixels
-            else:
-                place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
-                shown &= p < pixels
-            if LAST:
-                dy_tile = tl.load((dy_sample + out)[:, None] + (p * (GROUPS * OUTPUTS))[None, :],
-                                  o_inside[:, None] & (p < pixels)[None, :], 0.)
-                x_tile = tl.load((x_sample + place * (GROUPS * CHANNELS))[:, None] + in_[None, :],
-                                 shown[:, None] & c_inside[None, :], 0.)
-            else:
-                dy_tile = tl.load((dy_sample + out * pixels)[:, None] + p[None, :],
-                                  o_inside[:, None] & (p < pixels)[None, :], 0.)
-                x_tile = tl.load((x_sample + place)[:, None] + (in_ * in_pixels)[None, :],
-                                 shown[:, None] & c_inside[None, :], 0.)
-            gradient = matmul(dy_tile, x_tile, gradient, WIDENED, PRECISION)
-        of_kernel = sample * KERNELS + n
-        t = tl.load(taps + of_kernel * area + tap, n_inside, 0.).to(ACC)
-        per_kernel = kernels * gradient[None, :, :]
-        per_weight = t[:, None, None] * gradient[None, :, :]
-        if channel is not None:
-            row = of_kernel if OWN_CHANNEL else sample + tl.zeros_like(n)  # a shared attention is the same for all n
-            by_channel = tl.load(channel + row[:, None] * (GROUPS * CHANNELS) + in_[None, :],
-                                 n_inside[:, None] & c_inside[None, :], 0.).to(ACC)
-            per_weight *= by_channel[:, None, :]
-        if filter_ is not None:
-            row = of_kernel if OWN_FILTER else sample + tl.zeros_like(n)
-            by_filter = tl.load(filter_ + row[:, None] * (GROUPS * OUTPUTS) + out[None, :],
-                                n_inside[:, None] & o_inside[None, :], 0.).to(ACC)
-            per_weight *= by_filter[:, :, None]
-            of_filter = per_kernel
-            if channel is not None:
-                of_filter = of_filter * by_channel[:, None, :]
-            of_filter = t[:, None] * tl.sum(of_filter, 2)
-            place = c_block * area + tap
-            if OWN_FILTER:
-                tl.store(dfilter + (of_kernel[:, None] * (GROUPS * OUTPUTS) + out[None, :]) * (c_blocks * area) + place,
-                         of_filter, n_inside[:, None] & o_inside[None, :])
-            else:
-                tl.store(dfilter + (sample * (GROUPS * OUTPUTS) + out) * (c_blocks * area) + place,
-                         tl.sum(of_filter, 0), o_inside)
-            per_kernel *= by_filter[:, :, None]
-        of_channel = tl.sum(per_kernel, 1)
-        of_taps = of_channel
-        if channel is not None:
-            of_taps = of_channel * by_channel
-            of_channel = of_channel * t[:, None]
-            place = o_block * area + tap
-            if OWN_CHANNEL:
-                tl.store(dchannel + (of_kernel[:, None] * (GROUPS * CHANNELS) + in_[None, :]) * (o_blocks * area)
-                         + place, of_channel, n_inside[:, None] & c_inside[None, :])
-            else:
-                tl.store(dchannel + (sample * (GROUPS * CHANNELS) + in_) * (o_blocks * area) + place,
-                         tl.sum(of_channel, 0), c_inside)
-        tl.store(dtaps + (of_kernel * area + tap) * parts + part, tl.sum(of_taps, 1), n_inside)
-        total += per_weight
-    tl.store(dweight + tl.cast(split, tl.int64) * (KERNELS * SIZE) + element, total, inside)
+    group, far = program % GROUPS, tl.cast(program // GROUPS, tl.int64)
+    o_inside, c_inside, out, in_ = o < OUTPUTS, c < CHANNELS, group * OUTPUTS + o, group * CHANNELS + c
+    x += far * (GROUPS * CHANNELS) * in_pixels
+    dy += far * (GROUPS * OUTPUTS) * pixels
+    total = tl.zeros([BLOCK_O, BLOCK_C], ACC)
+    for first in range(0, pixels, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        if POINTWISE:
+            place, shown = p, p < pixels
+        else:
+            place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
+            shown &= p < pixels
+        if LAST:
+            dy_tile = tl.load((dy + out)[:, None] + (p * (GROUPS * OUTPUTS))[None, :],
+                              o_inside[:, None] & (p < pixels)[None, :], 0.)
+            x_tile = tl.load((x + place * (GROUPS * CHANNELS))[:, None] + in_[None, :],
+                             shown[:, None] & c_inside[None, :], 0.)
+        else:
+            dy_tile = tl.load((dy + out * pixels)[:, None] + p[None, :], o_inside[:, None] & (p < pixels)[None, :], 0.)
+            x_tile = tl.load((x + place)[:, None] + (in_ * in_pixels)[None, :], shown[:, None] & c_inside[None, :], 0.)
+        total = matmul(dy_tile, x_tile, total, WIDENED, PRECISION)
+    place = (tap * (GROUPS * OUTPUTS) + out[:, None]) * CHANNELS + c[None, :]
+    tl.store(dkernels + far * (area * GROUPS * OUTPUTS * CHANNELS) + place, total.to(dkernels.dtype.element_ty),
+             o_inside[:, None] & c_inside[None, :])
+
+
+@triton.jit(do_not_specialize=['batch'])
+def _contract(dkernels, weight, factors, filter_, dweight, products, batch,
+              KERNELS: tl.constexpr, CHANNELS: tl.constexpr, OUT_CHANNELS: tl.constexpr, AREA: tl.constexpr,
+              ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+              BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr):
+    """What follows from the gradients G of a block of samples' kernels at one tap and output, [sample, channel].
+
+    ``products``, [sample, n, tap, output], is the sum of W G over the channels; ``dweight``, [block of samples, n,
+    output, channel, tap], that of α_w α_s α_f G over the samples. ``factors``, [sample, n, tap], is α_w α_s.
+    """
+    program = tl.program_id(0)
+    out, tap = program % OUT_CHANNELS, program // OUT_CHANNELS % AREA
+    b_block = program // (OUT_CHANNELS * AREA)
+    b, n = b_block * BLOCK_B + tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_N)
+    b_inside, n_inside = b < batch, n < KERNELS
+    both = b_inside[:, None] & n_inside[None, :]
+    scale = tl.load(factors + (b[:, None] * KERNELS + n[None, :]) * AREA + tap, both, 0.).to(ACC)
+    if filter_ is not None:
+        scale *= tl.load(filter_ + b * OUT_CHANNELS + out, b_inside, 0.).to(ACC)[:, None]
+    scale = tl.trans(scale).to(dkernels.dtype.element_ty)
+    total = tl.zeros([BLOCK_B, BLOCK_N], ACC)
+    rows = dkernels + b.to(tl.int64) * (AREA * OUT_CHANNELS * CHANNELS) + (tap * OUT_CHANNELS + out) * CHANNELS
+    for first in range(0, CHANNELS, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        c_inside = c < CHANNELS
+        tile = tl.load(rows[:, None] + c[None, :], b_inside[:, None] & c_inside[None, :], 0.)
+        element = (n.to(tl.int64) * (OUT_CHANNELS * CHANNELS * AREA))[:, None] + (
+            (out * CHANNELS + c) * AREA + tap)[None, :]
+        inside = n_inside[:, None] & c_inside[None, :]
+        kernels = tl.load(weight + element, inside, 0.).to(tile.dtype)
+        total = matmul(tile, tl.trans(kernels), total, WIDENED, PRECISION)
+        of_weight = matmul(scale, tile, tl.zeros([BLOCK_N, BLOCK_C], ACC), WIDENED, PRECISION)
+        tl.store(dweight + tl.cast(b_block, tl.int64) * (KERNELS * OUT_CHANNELS * CHANNELS * AREA) + element, of_weight,
+                 inside)
+    tl.store(products + ((b[:, None] * KERNELS + n[None, :]) * AREA + tap).to(tl.int64) * OUT_CHANNELS + out, total,
+             both)
+
+
+@triton.jit
+def _scale_gradient(x, gradient, channel, dchannel, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr,
+                    ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """The gradient of α_c, and, in the place of the scaled features' gradient, that of the features."""
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    c, sample = tl.program_id(0) % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0) // c_blocks
+    start = tl.cast(sample, tl.int64) * CHANNELS * pixels
+    factor = tl.load(channel + sample * CHANNELS + c, c < CHANNELS, 0.).to(ACC)
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for first in range(0, pixels, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        if LAST:
+            place = (p * CHANNELS)[:, None] + c[None, :]
+        else:
+            place = p[:, None] + (c * pixels)[None, :]
+        inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
+        tile = tl.load(gradient + start + place, inside, 0.).to(ACC)
+        total += tl.load(x + start + place, inside, 0.).to(ACC) * tile
+        tl.store(gradient + start + place, (tile * factor[None, :]).to(gradient.dtype.element_ty), inside)
+    tl.store(dchannel + sample * CHANNELS + c, tl.sum(total, 0).to(dchannel.dtype.element_ty), c < CHANNELS)
 
 
 def forward(m: Mixture) -> Tensor:
@@ -390,18 +390,23 @@ def forward(m: Mixture) -> Tensor:
 def backward(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of the tensors that need one."""
     x, last = m.input, is_channels_last(m.input)
+    order = torch.channels_last if last else torch.contiguous_format
     grads: list[Tensor | None] = [None] * 7
-    if needed[0]:
-        grads[0] = torch.empty(x.shape, dtype=x.dtype, device=x.device,
-                               memory_format=torch.channels_last if last else torch.contiguous_format)
-        _convolve(m, grad, grads[0], True)
+    apart = m.shares_attention and not _is_depthwise(m)
+    of_channel = needed[5] and apart
+    if needed[0] or of_channel:
+        grads[0] = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=order)
+        _convolve(m._replace(channel_attention=None) if of_channel else m, grad, grads[0], True)
+    if of_channel:
+        grads[5] = _differentiate_scale(x.contiguous(memory_format=order), grads[0], m.channel_attention, last)
+        grads[0] = grads[0] if needed[0] else None
     if needed[2]:
         grads[2] = grad.sum((0, 2, 3), dtype=accumulator(grad.dtype)).to(m.bias.dtype)
-    if any(needed[i] for i in (1, 3, 4, 5, 6)):
-        if _is_depthwise(m):
-            _differentiate_depthwise(m, grad, needed, grads)
+    if any(needed[i] for i in (1, 3, 4, 6)) or needed[5] and not apart:
+        if apart:
+            _differentiate_mixture(m, grad, needed, grads)
         else:
-            _differentiate_weight(m, grad, needed, grads)
+            _differentiate_kernels(m, _kernel_gradients(m, m.input, grad), needed, grads)
     return tuple(grads)
 
 
@@ -490,13 +495,13 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
     before = m.filter_attention if transposed else m.channel_attention
     one = n == 1 and m.kernel_attention is None and m.shares_attention and not depthwise and (
         m.spatial_attention is before is None or takes_one_kernel(size, x))
-    samples = batch if one else max(1, min(batch, KERNEL_BYTES // (size * x.dtype.itemsize)))
+    samples = batch if one else _samples_at_once(batch, size * x.dtype.itemsize)
     kernels = 1 if one else samples
     own = [not one and attention is not None and attention.dim() == 3 for attention in m[4:7]]
     n_block = triton.next_power_of_2(n)
     e_block = block(size, max(64, 4096 // max(4, n_block)), 16)
     e_blocks = triton.cdiv(size, e_block)
-    at_once = max(1, min(kernels, kernels * e_blocks // (2 * PROGRAMS)))  # the bank is read once for all of these
+    at_once = max(1, min(kernels, kernels * e_blocks // PROGRAMS))  # the bank is read once for all of these
     acc = ACCUMULATORS[x.dtype]
     pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), 1), (kernels, at_once), dict(
         KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, AREA=area, OWN_SPATIAL=own[0],
@@ -535,6 +540,12 @@ def _scaling(x: Tensor, last: bool) -> Launch:
     c = block(channels, 128 if last else max(1, 1024 // p))
     return Launch(_scale, (batch * triton.cdiv(pixels, p), triton.cdiv(channels, c), 1), (pixels, ), dict(
         CHANNELS=channels, LAST=last, BLOCK_P=p, BLOCK_C=c), num_warps=4)
+
+
+def _samples_at_once(batch: int, kernel_bytes: int) -> int:
+    """How many of a batch, in about equal parts."""
+    parts = triton.cdiv(batch, max(1, KERNEL_BYTES // kernel_bytes))
+    return triton.cdiv(batch, parts)
 
 
 def takes_one_kernel(size: int, x: Tensor) -> bool:
@@ -578,97 +589,118 @@ def depthwise_blocks(x: Tensor, channels: int, pixels: int, last: bool) -> tuple
 # Gradients of the weight and the attentions.
 
 
-def _differentiate_depthwise(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
-    x, last = m.input, is_channels_last(m.input)
-    order = torch.channels_last if last else torch.contiguous_format
-    x, dy = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
-    batch, channels, pixels, area = len(x), x.shape[1], dy.shape[2] * dy.shape[3], math.prod(m.weight.shape[3:])
-    dkernels = torch.empty(batch, *m.weight.shape[1:], dtype=accumulator(x.dtype), device=x.device)
-    blocks, options = depthwise_blocks(x, channels, pixels, last)
+def _differentiate_scale(x: Tensor, gradient: Tensor, channel: Tensor, last: bool) -> Tensor:
+    """The gradient of α_c; that of the scaled features becomes, in place, that of the features."""
+    channel = channel.contiguous()
+    batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    c = block(channels, 64 if last else 4)
+    dchannel = torch.empty_like(channel)
     with torch.cuda.device_of(x):
-        _depthwise_gradient[(batch * triton.cdiv(channels, blocks['BLOCK_C']), )](
-            x, dy, dkernels, *x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels, CHANNELS=channels,
-            GEOMETRY=(*m.weight.shape[3:], *m.stride, *m.padding, *m.dilation), LAST=last, ACC=ACCUMULATORS[x.dtype],
-            BLOCK_T=triton.next_power_of_2(area), **blocks, **options)
+        _scale_gradient[(batch * triton.cdiv(channels, c), )](
+            x, gradient, channel, dchannel, pixels, CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype],
+            BLOCK_P=block(pixels, 32 if last else 512), BLOCK_C=c)
+    return dchannel
+
+
+def _kernel_gradients(m: Mixture, x: Tensor, grad: Tensor) -> Tensor:
+    """Of the convolution of sample b of ``x`` by a kernel of its own.
+
+    Returns:
+        Tensor[batch, kernel area, out_channels, in_channels / groups], of the input's type; a depthwise one's of the
+        accumulators'
+    """
+    out_channels, channels, *kernel_size = m.weight.shape[1:]
+    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
+    pointwise, depthwise, last = geometry[:6] == (1, 1, 1, 1, 0, 0), _is_depthwise(m), is_channels_last(m.input)
+    order = torch.channels_last if last or not (pointwise or depthwise) else torch.contiguous_format
+    x, dy = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
+    batch, pixels, area, outputs = len(x), dy.shape[2] * dy.shape[3], math.prod(kernel_size), out_channels // m.groups
+    sizes = (*x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels)
+    result = torch.empty(batch, area, out_channels, channels, device=x.device,
+                         dtype=accumulator(x.dtype) if depthwise else x.dtype)
+    with torch.cuda.device_of(x):
+        if depthwise:
+            if last:
+                blocks = dict(BLOCK_P=block(pixels, 128), BLOCK_C=block(out_channels, 32))
+            else:
+                blocks = dict(BLOCK_P=block(pixels, 64), BLOCK_C=block(out_channels, 16))
+            _depthwise_gradient[(batch * triton.cdiv(out_channels, blocks['BLOCK_C']), )](
+                x, dy, result, *sizes, CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=ACCUMULATORS[x.dtype],
+                BLOCK_T=triton.next_power_of_2(area), **blocks)
+        else:
+            half = x.dtype.itemsize == 2
+            blocks = dict(BLOCK_O=block(outputs, 128 if half else 64, 16), BLOCK_C=block(channels, 64, 16),
+                          BLOCK_P=block(pixels, 64 if half else 32, 16))
+            programs = batch * m.groups * area * triton.cdiv(outputs, blocks['BLOCK_O']) * triton.cdiv(
+                channels, blocks['BLOCK_C'])
+            _kernel_gradient[(programs, )](
+                x, dy, result, *sizes, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry,
+                POINTWISE=pointwise, LAST=order is torch.channels_last, ACC=ACCUMULATORS[x.dtype],
+                WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), num_warps=4, num_stages=3, **blocks)
+    return result
+
+
+def _differentiate_mixture(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
+    """From attentions that all kernels share. α_c scales the features, so that the kernels' gradients hold it."""
+    weight, filter_ = m.weight.contiguous(), None if m.filter_attention is None else m.filter_attention.contiguous()
+    n, out_channels, channels, *kernel_size = weight.shape
+    batch, area, acc = len(m.input), math.prod(kernel_size), accumulator(m.input.dtype)
+    factors = m.input.new_ones(1, 1, 1, dtype=acc)
+    if m.kernel_attention is not None:
+        factors = factors * m.kernel_attention[:, :, None]
+    if m.spatial_attention is not None:
+        factors = factors * m.spatial_attention[:, None]
+    factors = factors.expand(batch, n, area).contiguous()
+    samples = _samples_at_once(batch, weight[0].numel() * m.input.dtype.itemsize)
+    dweight, products = None, []
+    for start in range(0, batch, samples):
+        part = slice(start, start + samples)
+        x = m.input[part]
+        if m.channel_attention is not None:
+            x = x * m.channel_attention[part, :, None, None].to(x.dtype)
+        dkernels = _kernel_gradients(m, x, grad[part])
+        b = block(len(x), 64, 16)
+        of_weight = torch.empty(triton.cdiv(len(x), b), *weight.shape, dtype=acc, device=x.device)
+        products.append(torch.empty(len(x), n, area, out_channels, dtype=acc, device=x.device))
+        with torch.cuda.device_of(x):
+            _contract[(out_channels * area * len(of_weight), )](
+                dkernels, weight, factors[part], None if filter_ is None else filter_[part], of_weight, products[-1],
+                len(x), KERNELS=n, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype],
+                WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), BLOCK_N=block(n, n + 16, 16), BLOCK_B=b,
+                BLOCK_C=block(channels, 64, 16), num_warps=4, num_stages=2)
+        of_weight = of_weight.sum(0) if len(of_weight) > 1 else of_weight[0]
+        dweight = of_weight if dweight is None else dweight + of_weight
+    products = products[0] if len(products) == 1 else torch.cat(products)
+    if needed[1]:
+        grads[1] = dweight.to(weight.dtype)
+    if needed[6]:
+        of_filter = torch.bmm(factors.reshape(batch, 1, -1), products.reshape(batch, -1, out_channels))
+        grads[6] = of_filter[:, 0].to(filter_.dtype)
+    if needed[3] or needed[4]:
+        products = products.reshape(batch, -1, out_channels)
+        of_factors = products.sum(2) if filter_ is None else torch.bmm(products, filter_.to(acc)[:, :, None])
+        of_factors = of_factors.reshape(batch, n, area)
+    if needed[3]:
+        of_kernel = of_factors if m.spatial_attention is None else of_factors * m.spatial_attention[:, None]
+        grads[3] = of_kernel.sum(2).to(m.kernel_attention.dtype)
+    if needed[4]:
+        of_spatial = of_factors if m.kernel_attention is None else of_factors * m.kernel_attention[:, :, None]
+        grads[4] = of_spatial.sum(1).to(m.spatial_attention.dtype)
+
+
+def _differentiate_kernels(m: Mixture, dkernels: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
+    """From gradients of all samples' kernels, which autograd contracts: of attentions that each kernel has of its own,
+    and of depthwise kernels, which are small."""
+    dtype = accumulator(m.input.dtype)
+    kernels_shape = m.input.shape[0], *m.weight.shape[1:]
+    dkernels = dkernels.movedim(1, -1).reshape(kernels_shape).to(dtype)
     others = [index for index in (1, 3, 4, 5, 6) if needed[index]]
-    leaves = [m[index].detach().to(dkernels.dtype).requires_grad_() for index in others]
-    tensors = list(m)
-    for index in (1, 3, 4, 5, 6):
-        tensors[index] = None if m[index] is None else m[index].to(dkernels.dtype)
+    tensors = [value.to(dtype) if index in (1, 3, 4, 5, 6) and value is not None else value
+               for index, value in enumerate(m)]
+    leaves = [tensors[index].detach().requires_grad_() for index in others]
     for index, leaf in zip(others, leaves):
         tensors[index] = leaf
     with torch.enable_grad():
         kernels = sample_kernels(Mixture(*tensors))
     for index, gradient in zip(others, torch.autograd.grad(kernels, leaves, dkernels)):
         grads[index] = gradient.to(m[index].dtype)
-
-
-def _differentiate_weight(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
-    weight, channel, filter_ = (None if m[i] is None else m[i].contiguous() for i in (1, 5, 6))
-    n, out_channels, channels, *kernel_size = weight.shape
-    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
-    pointwise, last = geometry[:6] == (1, 1, 1, 1, 0, 0), is_channels_last(m.input)
-    order = torch.channels_last if last or not pointwise else torch.contiguous_format
-    x, dy = m.input.contiguous(memory_format=order), grad.contiguous(memory_format=order)
-    batch, pixels, area, outputs = len(x), dy.shape[2] * dy.shape[3], math.prod(kernel_size), out_channels // m.groups
-    blocks, options = gradient_blocks(x, n, outputs, channels, pixels)
-    o_blocks, c_blocks = triton.cdiv(outputs, blocks['BLOCK_O']), triton.cdiv(channels, blocks['BLOCK_C'])
-    tiles = m.groups * area * o_blocks * c_blocks
-    samples_a_split = triton.cdiv(batch, min(batch, triton.cdiv(PROGRAMS, tiles)))
-    splits = triton.cdiv(batch, samples_a_split)
-    taps = _taps(m)
-
-    def parts(*size: int) -> Tensor:
-        return torch.empty(size, dtype=accumulator(x.dtype), device=x.device)
-
-    dweight = parts(splits, *weight.shape)
-    dtaps = parts(batch, n, area, m.groups * o_blocks * c_blocks)
-    dchannel = None if channel is None else parts(*channel.shape, o_blocks * area)
-    dfilter = None if filter_ is None else parts(*filter_.shape, c_blocks * area)
-    with torch.cuda.device_of(x):
-        _weight_gradient[(splits * tiles, )](
-            x, dy, weight, taps, channel, filter_, dweight, dtaps, dchannel, dfilter, batch, samples_a_split,
-            *x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels, GROUPS=m.groups, KERNELS=n, CHANNELS=channels, OUTPUTS=outputs,
-            GEOMETRY=geometry, POINTWISE=pointwise, LAST=order is torch.channels_last,
-            OWN_CHANNEL=channel is not None and channel.dim() == 3, OWN_FILTER=filter_ is not None and filter_.dim() == 3,
-            ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype), PRECISION=precision(x.dtype),
-            BLOCK_N=triton.next_power_of_2(n), **blocks, **options)
-    if needed[1]:
-        grads[1] = dweight.sum(0).to(weight.dtype)
-    if needed[3] or needed[4]:
-        dtaps = dtaps.sum(3)
-    if needed[3]:
-        of_taps = dtaps if m.spatial_attention is None else dtaps * _per_kernel(m.spatial_attention)
-        grads[3] = of_taps.sum(2).to(m.kernel_attention.dtype)
-    if needed[4]:
-        of_taps = dtaps if m.kernel_attention is None else dtaps * m.kernel_attention[:, :, None]
-        of_taps = of_taps.sum(1) if m.spatial_attention.dim() == 2 else of_taps
-        grads[4] = of_taps.to(m.spatial_attention.dtype)
-    for index, gradient in ((5, dchannel), (6, dfilter)):
-        if needed[index]:
-            grads[index] = gradient.sum(-1).to(m[index].dtype)
-
-
-def _taps(m: Mixture) -> Tensor:
-    """α_w · α_s, Tensor[batch, n, kernel area]."""
-    batch, n, area = len(m.input), len(m.weight), math.prod(m.weight.shape[3:])
-    taps = m.input.new_ones(1, 1, 1, dtype=accumulator(m.input.dtype))
-    if m.kernel_attention is not None:
-        taps = taps * m.kernel_attention[:, :, None]
-    if m.spatial_attention is not None:
-        taps = taps * _per_kernel(m.spatial_attention)
-    return taps.expand(batch, n, area).contiguous()
-
-
-def _per_kernel(attention: Tensor) -> Tensor:
-    """[batch, 1 or n, length]"""
-    return attention[:, None] if attention.dim() == 2 else attention
-
-
-def gradient_blocks(x: Tensor, n: int, outputs: int, channels: int,
-                    pixels: int) -> tuple[dict[str, int], dict[str, int]]:
-    """The tile of the weight's gradient, of which all n kernels' are in registers at once, and the warps of a
-    program."""
-    most = 64 if n == 1 else 32 if n <= 4 else 16
-    return (dict(BLOCK_O=block(outputs, most, 16), BLOCK_C=block(channels, most, 16), BLOCK_P=block(pixels, 64, 16)),
-            dict(num_warps=8 if n > 1 else 4))
