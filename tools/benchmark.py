@@ -6,6 +6,7 @@ Networks are timed in turns in one process, and their memory in a process each; 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import re
@@ -28,10 +29,10 @@ def calibrate(args: argparse.Namespace) -> bool:
     from dynconv_mm.functional import device_record
     torch.set_num_threads(args.threads[0])
     device = torch.device(args.device, torch.cuda.current_device()) if args.device == 'cuda' else torch.device('cpu')
-    checks = self_check.check(device)
-    if device.type == 'cuda' and any(found.backend == 'mixture_conv.triton' for found in checks):
+    if device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
         print('compiling the Triton kernels', flush=True)
         self_check.compile_kernels(device)
+    checks = self_check.check(device)
     milliseconds, totals = self_check.measure(device, checks, args.rounds, track)
     if args.calibrate == OWN_RECORD:
         file = device_record.write(device, self_check.make_record(checks, milliseconds))
@@ -126,9 +127,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
     parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
                         help="instead check on --device that every plan gives the equation's values and gradients in "
-                        'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with nothing '
-                        "else running); plan='auto' then chooses by what was found, which is kept in the user's cache "
-                        'for this device and version of torch. With FILE, write the costs alone, as the package reads '
+                        'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '
+                        "nothing else running); plan='auto' then chooses by what was found, which is kept in the user's "
+                        'cache for this device and version of torch. With FILE, write the costs alone, as the package reads '
                         'them from dynconv_mm/functional/costs_cpu.json and costs_gpu.json. Exits with 1 if a plan '
                         'failed')
     args = parser.parse_args(argv)

@@ -5,7 +5,7 @@ import itertools
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -57,8 +57,9 @@ def check(device: torch.device) -> list[Check]:
     """
     checks = []
     for dtype in TOLERANCES:
-        for name, operator, calls in (('mixture_conv', MIXTURE_CONV, _mixtures), ('involution', INVOLUTION, _involutions)):
-            for backend in operator.backends:
+        for name, operator, calls in (('mixture_conv', MIXTURE_CONV, _mixtures),
+                                      ('involution', INVOLUTION, _involutions)):
+            for backend in filter(_is_installed, operator.backends):
                 problems = [_problem(operator, backend, call) for call in calls(device, dtype)]
                 if any(problem is not REFUSED for problem in problems):
                     problem = next((problem for problem in problems if problem not in (None, REFUSED)), None)
@@ -68,13 +69,22 @@ def check(device: torch.device) -> list[Check]:
 
 
 REFUSED = 'refused'
+SWITCHES = dict(numba=enable_numba, triton=enable_triton)  # of backends that need a package
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        SWITCHES[name].check() if name in SWITCHES else None
+    except ImportError:
+        return False
+    return True
 
 
 def _problem(operator: Operator, name: str, call: Any) -> str | None:
     """What is wrong with the output or a gradient of a call."""
     backend, tensors = operator.backends[name], [t for t in call[:operator.tensors] if t is not None]
     trains = backend.backward is not None
-    with enable_triton(name == 'triton') if name == 'triton' else enable_numba(name == 'numba'):
+    with SWITCHES[name]() if name in SWITCHES else nullcontext():
         if operator.refusal(name, call, trains) is not None:
             return REFUSED
         try:
@@ -142,12 +152,12 @@ def _check_attention(device: torch.device) -> list[Check]:
     """The kernels of attentions, which run in the parameters' type."""
     torch.manual_seed(0)
     layer, name = ODConv2d(40, 70, 3).to(device).eval(), 'numba' if device.type == 'cpu' else 'triton'
+    if not _is_installed(name):
+        return []
     x = _features(device, torch.float32, 40, (9, 7), torch.channels_last).detach()
     try:
         with enable_triton(name == 'triton'), enable_numba(name == 'numba'):
             actual = layer.compute_attentions(x)
-    except ImportError:
-        return []
     except Exception as error:  # what it raises is the finding
         return [Check(f'attention.{name}', 'float32', f'raises {type(error).__name__}: {str(error).strip()[:200]}')]
     with enable_triton(False), enable_numba(False):
@@ -183,8 +193,9 @@ def measure(device: torch.device, checks: list[Check], rounds: int, track=lambda
             total = len(arguments[2]) * len(arguments[3]) * len(calibration.KERNEL_NUMS)
             for case in track(steps, f'{name}, {"training" if is_training else "inference"}', total):
                 with enable_triton('triton' in passed):
-                    plans = [plan for plan in calibration.candidates(case.mixture) if plan in passed]
-                    measurements.append((case.shape, calibration.measure(case, rounds, plans)))
+                    measurements.append((case.shape, _measure_plans(case, rounds, name, passed, checks)))
+        measurements = [(shape, {plan: time for plan, time in times.items() if plan in passed})
+                        for shape, times in measurements]
         milliseconds[name] = calibration.fit(measurements)
         totals[name] = {}
         for kind in milliseconds[name]:
@@ -192,6 +203,23 @@ def measure(device: torch.device, checks: list[Check], rounds: int, track=lambda
             everywhere = set.intersection(*[set(times) for times in rows])
             totals[name][kind] = {plan: sum(times[plan] for times in rows) for plan in sorted(everywhere)}
     return milliseconds, totals
+
+
+def _measure_plans(case: calibration.Case, rounds: int, dtype: str, passed: list[str],
+                   checks: list[Check]) -> dict[str, float]:
+    """Milliseconds by plan; one that raises has failed its check, and is measured no more."""
+    times = {}
+    for plan in calibration.candidates(case.mixture):
+        if plan in passed:
+            try:
+                times.update(calibration.measure(case, rounds, [plan]))
+            except Exception as error:  # what it raises is the finding
+                passed.remove(plan)
+                backend = f'mixture_conv.{plan}'
+                checks[:] = [found for found in checks if (found.backend, found.dtype) != (backend, dtype)]
+                checks.append(Check(backend, dtype, f'raises {type(error).__name__} for {case.shape}: '
+                                                    f'{str(error).strip()[:200]}'))
+    return times
 
 
 def _measured(device: torch.device, dtype: torch.dtype, is_training: bool) -> tuple:
@@ -202,19 +230,29 @@ def _measured(device: torch.device, dtype: torch.dtype, is_training: bool) -> tu
 
 
 def compile_kernels(device: torch.device) -> None:
-    """Let several processes compile what :func:`measure` will call; Triton keeps the machine code on disk."""
-    workers = min(WORKERS, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for job in [pool.submit(_compile_share, device, worker, workers) for worker in range(workers)]:
-            job.result()
+    """Let several processes compile what :func:`check` and :func:`measure` will call; Triton keeps the machine code on
+    disk."""
+    workers, context = min(WORKERS, os.cpu_count() or 1), multiprocessing.get_context('spawn')
+    # daemons: they end with this process, however it ends
+    processes = [context.Process(target=_compile_share, args=(device, worker, workers), daemon=True)
+                 for worker in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
 
 
 def _compile_share(device: torch.device, worker: int, workers: int) -> None:
+    jobs = [(_problem, operator, 'triton', call) for operator, calls in ((MIXTURE_CONV, _mixtures),
+                                                                         (INVOLUTION, _involutions))
+            for dtype in TOLERANCES for call in calls(device, dtype)]
+    for job, *arguments in jobs[worker::workers]:
+        job(*arguments)
     with enable_triton():
         for dtype, is_training in itertools.product((torch.float32, torch.bfloat16), (True, False)):
             for index, case in enumerate(calibration.cases(*_measured(device, dtype, is_training))):
                 if index % workers == worker and MIXTURE_CONV.refusal('triton', case.mixture, is_training) is None:
-                    calibration.measure(case, 1, ['triton'])
+                    _measure_plans(case, 1, '', ['triton'], [])
 
 
 def make_record(checks: list[Check], milliseconds: dict) -> Record:

@@ -1,6 +1,7 @@
 """What was checked and measured on the device at hand: a file in the user's cache.
 
-``python tools/benchmark.py --calibrate`` writes it, for this device and these versions of torch, Triton and this package.
+``python tools/benchmark.py --calibrate`` writes it, for this device and these versions of torch, Triton and this
+package.
 """
 from __future__ import annotations
 

@@ -86,4 +86,5 @@ class Switch:
         global in_all_threads
         enabled = cls._lasting[-1].enabled if cls._lasting else cls._initial
         in_all_threads = in_all_threads | {cls.name} if enabled else in_all_threads - {cls.name}
-        in_all_threads = in_all_threads - cls.otherwise if cls._lasting or cls._asked else in_all_threads | cls.otherwise
+        asked = cls._lasting or cls._asked
+        in_all_threads = in_all_threads - cls.otherwise if asked else in_all_threads | cls.otherwise

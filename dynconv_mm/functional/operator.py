@@ -57,8 +57,8 @@ class Backend(NamedTuple):
     takes_norm: bool = False
     """Whether it takes calls with a batch norm behind the operator."""
     mixes_types: bool = False
-    """Whether it takes features of one type beside other tensors of another, and computes in that of the features: under
-    autocast these alone are cast."""
+    """Whether it takes features of one type beside other tensors of another, and computes in that of the features:
+    under autocast these alone are cast."""
     is_recorded: bool = False
     """Whether compilers record its functions; else they run in plain eager mode alone."""
 

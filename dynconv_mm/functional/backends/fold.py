@@ -14,8 +14,8 @@ from ..mixture_conv import MIXTURE_CONV, Mixture, reference, sample_kernels
 from ..operator import Backend, execute, scratch
 from ..sample_conv import convolve_samples, convolve_samples_backward
 
-# No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32); a GPU needs many
-# samples to be busy, and its allocator keeps memory.
+# No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32); a GPU needs
+# many samples to be busy, and its allocator keeps memory.
 KERNEL_ELEMENTS = 2**22
 GPU_KERNEL_ELEMENTS = 2**28
 

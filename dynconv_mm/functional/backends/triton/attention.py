@@ -32,10 +32,7 @@ def _pool(x, pooled, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, ACC: tl
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     for first in range(0, pixels, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
-        if LAST:
-            address = (x + p * CHANNELS)[:, None] + c[None, :]
-        else:
-            address = (x + p)[:, None] + (c * pixels)[None, :]
+        address = (x + p * CHANNELS)[:, None] + c[None, :] if LAST else (x + p)[:, None] + (c * pixels)[None, :]
         total += tl.load(address, (p < pixels)[:, None] & (c < CHANNELS)[None, :], 0.).to(ACC)
     tl.store(pooled + sample * CHANNELS + c, (tl.sum(total, 0) / pixels).to(pooled.dtype.element_ty), c < CHANNELS)
 
@@ -101,15 +98,15 @@ def _attend(hidden, mean, var, norm_weight, norm_bias, temperature, weight0, bia
     if part < BLOCKS[1]:
         _head(values, weight0, bias0, temperature, y0, b, batch, part, LENGTHS[0], SOFTMAX[0], HIDDEN, ACC, BLOCK_H,
               BLOCK_L)
-    if LENGTHS[1] > 0:
+    if LENGTHS[1] > 0:  # noqa: SIM102 (the outer one is decided by the compiler)
         if (part >= BLOCKS[1]) & (part < BLOCKS[2]):
             _head(values, weight1, bias1, temperature, y1, b, batch, part - BLOCKS[1], LENGTHS[1], SOFTMAX[1], HIDDEN,
                   ACC, BLOCK_H, BLOCK_L)
-    if LENGTHS[2] > 0:
+    if LENGTHS[2] > 0:  # noqa: SIM102 (the outer one is decided by the compiler)
         if (part >= BLOCKS[2]) & (part < BLOCKS[3]):
             _head(values, weight2, bias2, temperature, y2, b, batch, part - BLOCKS[2], LENGTHS[2], SOFTMAX[2], HIDDEN,
                   ACC, BLOCK_H, BLOCK_L)
-    if LENGTHS[3] > 0:
+    if LENGTHS[3] > 0:  # noqa: SIM102 (the outer one is decided by the compiler)
         if part >= BLOCKS[3]:
             _head(values, weight3, bias3, temperature, y3, b, batch, part - BLOCKS[3], LENGTHS[3], SOFTMAX[3], HIDDEN,
                   ACC, BLOCK_H, BLOCK_L)

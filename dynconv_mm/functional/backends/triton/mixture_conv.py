@@ -3,13 +3,13 @@ r"""A mixture of kernels as an implicit matrix product.
 .. math:: y_b = \alpha^f_b \odot (\tilde W_b * x_b) + bias, \quad
     \tilde W_b = \sum_i \alpha^w_{bi} \odot \alpha^s_{bi} \odot \alpha^c_{bi} \odot \alpha^f_{bi} \odot W_i
 
-One kernel, ``_pack``, writes :math:`\tilde W_b` in the order in which the product reads it, in one pass; another one
-multiplies. Where there is one W and it is larger than the features, no sample gets a kernel of its own: α_c scales the
-features beforehand and α_s the tiles of features in registers. α_f, the bias and a batch norm are applied to the sums
-before they are stored. The input's gradient is the same product with the transposed kernels.
+One kernel, ``_pack``, writes :math:`\tilde W_b` in the order in which the product reads it, in one pass; another
+one multiplies. Where there is one W and it is larger than the features, no sample gets a kernel of its own: α_c scales
+the features beforehand and α_s the tiles of features in registers. α_f, the bias and a batch norm are applied to the
+sums before they are stored. The input's gradient is the same product with the transposed kernels.
 
-The gradients of the weight and of all attentions but α_c are contractions of one tensor, the gradient of the convolution
-by :math:`\tilde W_b`, which is written once and read once. α_c scales the features, and its gradient is that of a scale.
+The gradients of the weight and of all attentions but α_c are contractions of one tensor, the gradient of
+:math:`\tilde W_b`, which is written once and read once. α_c scales the features, and its gradient is that of a scale.
 What programs have in common is added up by torch afterwards, not atomically: the same call gives the same bits.
 """
 from __future__ import annotations
@@ -42,7 +42,8 @@ KERNEL_BYTES = 2**30
 """No more memory is taken for the samples' kernels at once, nor for their gradients."""
 
 
-@triton.jit(do_not_specialize=['batch', 'samples'])  # a batch of another size is no reason to compile again
+# a batch of another size is no reason to compile again
+@triton.jit(do_not_specialize=['batch', 'samples'])
 def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
           KERNELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
           AREA: tl.constexpr, OWN_SPATIAL: tl.constexpr, OWN_CHANNEL: tl.constexpr, OWN_FILTER: tl.constexpr,
@@ -50,13 +51,13 @@ def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
     """A block of elements of the kernels of ``samples`` samples: [tap, output, channel], or, ``TRANSPOSED``,
     [tap, channel, output], within each group. ``CHANNELS`` and ``OUTPUTS`` are those of a group."""
     SIZE: tl.constexpr = AREA * GROUPS * CHANNELS * OUTPUTS
-    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
-    inside = e < SIZE
+    tap, e = tl.program_id(2), tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)  # e counts within the tap
+    inside = e < GROUPS * CHANNELS * OUTPUTS
     if TRANSPOSED:
         o, c = e % OUTPUTS, e // OUTPUTS % CHANNELS
     else:
         c, o = e % CHANNELS, e // CHANNELS % OUTPUTS
-    group, tap = e // (CHANNELS * OUTPUTS) % GROUPS, e // (CHANNELS * OUTPUTS * GROUPS)
+    group = e // (CHANNELS * OUTPUTS)
     out, in_ = group * OUTPUTS + o, group * CHANNELS + c
     n = tl.arange(0, BLOCK_N)
     n_inside = n < KERNELS
@@ -70,19 +71,20 @@ def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
         if attention is not None:
             mixed = mixed * tl.load(attention + sample * KERNELS + n, n_inside, 0.).to(ACC)[:, None]
         if OWN_SPATIAL:
-            mixed = mixed * tl.load(spatial + of_kernel * AREA + tap[None, :], both, 0.).to(ACC)
+            mixed = mixed * tl.load(spatial + (sample * KERNELS + n) * AREA + tap, n_inside, 0.).to(ACC)[:, None]
         if OWN_CHANNEL:
             mixed = mixed * tl.load(channel + of_kernel * (GROUPS * CHANNELS) + in_[None, :], both, 0.).to(ACC)
         if OWN_FILTER:
             mixed = mixed * tl.load(filter_ + of_kernel * (GROUPS * OUTPUTS) + out[None, :], both, 0.).to(ACC)
         total = tl.sum(mixed, 0)
         if spatial is not None and not OWN_SPATIAL:
-            total *= tl.load(spatial + sample * AREA + tap, inside, 0.).to(ACC)
+            total *= tl.load(spatial + sample * AREA + tap).to(ACC)
         if channel is not None and not OWN_CHANNEL:
             total *= tl.load(channel + sample * (GROUPS * CHANNELS) + in_, inside, 0.).to(ACC)
         if filter_ is not None and not OWN_FILTER:
             total *= tl.load(filter_ + sample * (GROUPS * OUTPUTS) + out, inside, 0.).to(ACC)
-        tl.store(kernels + tl.cast(sample, tl.int64) * SIZE + e, total.to(kernels.dtype.element_ty), inside)
+        tl.store(kernels + tl.cast(sample, tl.int64) * SIZE + tap * (GROUPS * CHANNELS * OUTPUTS) + e,
+                 total.to(kernels.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -92,10 +94,7 @@ def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, BL
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     p_blocks = tl.cdiv(pixels, BLOCK_P)
     sample, p = tl.program_id(0) // p_blocks, tl.program_id(0) % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    if LAST:
-        place = (p * CHANNELS)[:, None] + c[None, :]
-    else:
-        place = p[:, None] + (c * pixels)[None, :]
+    place = (p * CHANNELS)[:, None] + c[None, :] if LAST else p[:, None] + (c * pixels)[None, :]
     place += tl.cast(sample, tl.int64) * CHANNELS * pixels
     inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
     factor = tl.load(factors + sample * CHANNELS + c, c < CHANNELS, 0.)
@@ -225,10 +224,7 @@ def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
     total = _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, c, c_inside, CHANNELS, EPS, False,
                     ACC)
     y += far * CHANNELS * pixels
-    if LAST:
-        address = (y + p * CHANNELS)[:, None] + c[None, :]
-    else:
-        address = (y + p)[:, None] + (c * pixels)[None, :]
+    address = (y + p * CHANNELS)[:, None] + c[None, :] if LAST else (y + p)[:, None] + (c * pixels)[None, :]
     tl.store(address, total.to(y.dtype.element_ty), p_inside[:, None] & c_inside[None, :])
 
 
@@ -247,10 +243,7 @@ def _depthwise_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pi
     for first in range(0, pixels, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
         p_inside = p < pixels
-        if LAST:
-            address = (dy + p * CHANNELS)[:, None] + c[None, :]
-        else:
-            address = (dy + p)[:, None] + (c * pixels)[None, :]
+        address = (dy + p * CHANNELS)[:, None] + c[None, :] if LAST else (dy + p)[:, None] + (c * pixels)[None, :]
         dy_tile = tl.load(address, p_inside[:, None] & c_inside[None, :], 0.).to(ACC)
         for tap in tl.static_range(area):
             place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
@@ -352,10 +345,7 @@ def _scale_gradient(x, gradient, channel, dchannel, pixels, CHANNELS: tl.constex
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     for first in range(0, pixels, BLOCK_P):
         p = first + tl.arange(0, BLOCK_P)
-        if LAST:
-            place = (p * CHANNELS)[:, None] + c[None, :]
-        else:
-            place = p[:, None] + (c * pixels)[None, :]
+        place = (p * CHANNELS)[:, None] + c[None, :] if LAST else p[:, None] + (c * pixels)[None, :]
         inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
         tile = tl.load(gradient + start + place, inside, 0.).to(ACC)
         total += tl.load(x + start + place, inside, 0.).to(ACC) * tile
@@ -499,11 +489,11 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
     kernels = 1 if one else samples
     own = [not one and attention is not None and attention.dim() == 3 for attention in m[4:7]]
     n_block = triton.next_power_of_2(n)
-    e_block = block(size, max(64, 4096 // max(4, n_block)), 16)
-    e_blocks = triton.cdiv(size, e_block)
-    at_once = max(1, min(kernels, kernels * e_blocks // PROGRAMS))  # the bank is read once for all of these
+    e_block = block(size // area, max(64, 4096 // max(4, n_block)), 16)
+    e_blocks = triton.cdiv(size // area, e_block)
+    at_once = max(1, min(kernels, kernels * e_blocks * area // PROGRAMS))  # the bank is read once for all of these
     acc = ACCUMULATORS[x.dtype]
-    pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), 1), (kernels, at_once), dict(
+    pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), area), (kernels, at_once), dict(
         KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, AREA=area, OWN_SPATIAL=own[0],
         OWN_CHANNEL=own[1], OWN_FILTER=own[2], TRANSPOSED=transposed, ACC=acc, BLOCK_N=n_block, BLOCK_E=e_block),
         num_warps=4)

@@ -67,7 +67,8 @@ def compile_layer(layer: str, dtype: torch.dtype) -> None:
     each = (2, n) if own else (2, )
     m = Mixture(
         zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
-        zeros(2, n) if n > 1 else None, zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
+        zeros(2, n) if n > 1 else None,
+        zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
         (1, 1), (k // 2, k // 2), (1, 1), groups, not own)
     mixture_conv.backward(m, mixture_conv.forward(m), tuple(tensor is not None for tensor in m[:7]))
 

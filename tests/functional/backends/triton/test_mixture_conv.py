@@ -243,8 +243,9 @@ def test_inputs_smaller_than_the_kernel_are_refused(device):
         triton_mixture_conv2d(m)
 
 
-@pytest.mark.parametrize(('layout', 'area', 'stride'), [('channels_last', (3, 3), (1, 1)), ('contiguous', (3, 3), (2, 1)),
-                                                        ('channels_last', (1, 1), (1, 2)), ('contiguous', (1, 1), (1, 1))])
+@pytest.mark.parametrize(('layout', 'area', 'stride'), [
+    ('channels_last', (3, 3), (1, 1)), ('contiguous', (3, 3), (2, 1)), ('channels_last', (1, 1), (1, 2)),
+    ('contiguous', (1, 1), (1, 1))])
 @pytest.mark.parametrize('spatial', ['shared', 'absent'])
 def test_one_kernel_that_is_larger_than_the_features(device, layout, area, stride, spatial):
     """No sample gets a kernel of its own: the attentions scale the features and the sums."""
