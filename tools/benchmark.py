@@ -128,10 +128,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
                         help="instead check on --device that every plan gives the equation's values and gradients in "
                         'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '
-                        "nothing else running); plan='auto' then chooses by what was found, which is kept in the user's "
-                        'cache for this device and version of torch. With FILE, write the costs alone, as the package reads '
-                        'them from dynconv_mm/functional/costs_cpu.json and costs_gpu.json. Exits with 1 if a plan '
-                        'failed')
+                        "nothing else running); plan='auto' then chooses by what was found, which is kept in the "
+                        "user's cache for this device and version of torch. With FILE, write the costs alone, as the "
+                        'package reads them from dynconv_mm/functional/costs_cpu.json and costs_gpu.json. '
+                        'Exits with 1 if a plan failed')
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (9 if args.calibrate is None else 3)
     for name in ('batches', 'training_batches', 'compiled_batches', 'threads', 'rounds', 'size'):

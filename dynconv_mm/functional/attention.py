@@ -56,12 +56,12 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
     Raises:
         ValueError: the features are no batch of maps, or have other channels.
     """
-    casts = autocast_dtype(input) is not None
-    if casts and (input.is_cpu or is_recorded()):
+    casts, recorded = autocast_dtype(input) is not None, is_recorded()
+    if casts and (recorded or input.is_cpu):
         with torch.autocast(input.device.type, enabled=False):
             return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
-    if is_recorded():
+    if recorded:
         return _reference(call, True)
     if input.dim() != 4:
         raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
@@ -69,7 +69,7 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
         raise ValueError(f'expected input{list(input.shape)} to have {in_channels} channels, but got {input.shape[1]} '
                          'channels instead')
     enabled = kernel_switches.in_this_thread.get()
-    for name, backend in BACKENDS.items():
+    for name, backend in (BACKENDS if input.is_cpu else GPU_BACKENDS).items():
         if name in (kernel_switches.in_all_threads if enabled is None else enabled):
             attentions = backend(call)
             if attentions is not None:
@@ -83,6 +83,8 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
 BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
 """Ways to compute attentions, by the switch that they are on with; each takes a call, and returns None where it refuses
 it."""
+GPU_BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
+"""The same for tensors that are not on the CPU."""
 
 
 def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:

@@ -16,9 +16,7 @@ from . import SERIAL_PRODUCTS, ZEROS, addresses, load, refuses
 def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
-    of_norm, own = None, None
-    if x.is_cpu:
-        of_norm, own = NO_NORM if norm is None else batch_norm_of(norm), parameters_of(fc)
+    of_norm, own = NO_NORM if norm is None else batch_norm_of(norm), parameters_of(fc)
     if of_norm is None or own is None or pool_size > 1:
         return None
     hidden, channels = own['weight'].shape[:2]

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ...attention import BACKENDS, Attention
+from ...attention import BACKENDS, GPU_BACKENDS, Attention
 from ...device_record import has_passed
 from ...involution import INVOLUTION
 from ...kernel_switches import Switch, is_enabled
@@ -90,5 +90,6 @@ MIXTURE_CONV.backends['triton'] = Backend(
 INVOLUTION.backends['triton'] = Backend(
     lambda call: _kernels('involution').forward(call), lambda call: _refuses('involution', *call[:2]),
     lambda call, grad, needed: _kernels('involution').backward(call, grad, needed))
-BACKENDS.update({'triton': _attention, CHECKED: _checked_attention})
+BACKENDS['triton'] = _attention  # in the interpreter
+GPU_BACKENDS.update({'triton': _attention, CHECKED: _checked_attention})
 enable_triton.set_from_environment(enabled=False)

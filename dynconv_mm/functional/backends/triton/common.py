@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operator import REMEMBERED
+
 
 @triton.jit
 def share_of_program(channels, pixels, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
@@ -129,3 +131,20 @@ class Launch:
             self._compiled[key] = None if compiled is None else compiled[self.programs]
         else:
             run(*tensors, *self._rest)
+
+
+_launches: dict[tuple, Launch] = {}
+
+
+def launch(kernel: triton.JITFunction, programs: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int, ...],
+           constants: dict, **options: int) -> None:
+    """Call a kernel, by the :class:`Launch` of the calls before that differ in their tensors alone."""
+    key = (kernel, programs, numbers, *constants.values(), *options.values(), tensors[0].device,
+           *[None if tensor is None else tensor.dtype for tensor in tensors])
+    found = _launches.get(key)
+    if found is None:
+        if len(_launches) >= REMEMBERED:
+            _launches.clear()
+        found = _launches[key] = Launch(kernel, (programs, 1, 1), numbers, constants, **options)
+    with torch.cuda.device_of(tensors[0]):
+        found(*tensors)

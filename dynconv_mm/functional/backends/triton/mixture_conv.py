@@ -29,6 +29,7 @@ from .common import (
     Launch,
     accumulator,
     block,
+    launch,
     matmul,
     output_position,
     precision,
@@ -585,10 +586,9 @@ def _differentiate_scale(x: Tensor, gradient: Tensor, channel: Tensor, last: boo
     batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     c = block(channels, 64 if last else 4)
     dchannel = torch.empty_like(channel)
-    with torch.cuda.device_of(x):
-        _scale_gradient[(batch * triton.cdiv(channels, c), )](
-            x, gradient, channel, dchannel, pixels, CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype],
-            BLOCK_P=block(pixels, 32 if last else 512), BLOCK_C=c)
+    launch(_scale_gradient, batch * triton.cdiv(channels, c), (x, gradient, channel, dchannel), (pixels, ), dict(
+        CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype], BLOCK_P=block(pixels, 32 if last else 512),
+        BLOCK_C=c))
     return dchannel
 
 
@@ -608,25 +608,20 @@ def _kernel_gradients(m: Mixture, x: Tensor, grad: Tensor) -> Tensor:
     sizes = (*x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels)
     result = torch.empty(batch, area, out_channels, channels, device=x.device,
                          dtype=accumulator(x.dtype) if depthwise else x.dtype)
-    with torch.cuda.device_of(x):
-        if depthwise:
-            if last:
-                blocks = dict(BLOCK_P=block(pixels, 128), BLOCK_C=block(out_channels, 32))
-            else:
-                blocks = dict(BLOCK_P=block(pixels, 64), BLOCK_C=block(out_channels, 16))
-            _depthwise_gradient[(batch * triton.cdiv(out_channels, blocks['BLOCK_C']), )](
-                x, dy, result, *sizes, CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=ACCUMULATORS[x.dtype],
-                BLOCK_T=triton.next_power_of_2(area), **blocks)
-        else:
-            half = x.dtype.itemsize == 2
-            blocks = dict(BLOCK_O=block(outputs, 128 if half else 64, 16), BLOCK_C=block(channels, 64, 16),
-                          BLOCK_P=block(pixels, 64 if half else 32, 16))
-            programs = batch * m.groups * area * triton.cdiv(outputs, blocks['BLOCK_O']) * triton.cdiv(
-                channels, blocks['BLOCK_C'])
-            _kernel_gradient[(programs, )](
-                x, dy, result, *sizes, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry,
-                POINTWISE=pointwise, LAST=order is torch.channels_last, ACC=ACCUMULATORS[x.dtype],
-                WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), num_warps=4, num_stages=3, **blocks)
+    if depthwise:
+        c = block(out_channels, 32 if last else 16)
+        launch(_depthwise_gradient, batch * triton.cdiv(out_channels, c), (x, dy, result), sizes, dict(
+            CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=ACCUMULATORS[x.dtype],
+            BLOCK_P=block(pixels, 128 if last else 64), BLOCK_C=c, BLOCK_T=triton.next_power_of_2(area)))
+        return result
+    half = x.dtype.itemsize == 2
+    o, c = block(outputs, 128 if half else 64, 16), block(channels, 64, 16)
+    programs = batch * m.groups * area * triton.cdiv(outputs, o) * triton.cdiv(channels, c)
+    launch(_kernel_gradient, programs, (x, dy, result), sizes, dict(
+        GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry, POINTWISE=pointwise,
+        LAST=order is torch.channels_last, ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype),
+        PRECISION=precision(x.dtype), BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, 64 if half else 32, 16)),
+        num_warps=4, num_stages=3)
     return result
 
 
@@ -652,12 +647,12 @@ def _differentiate_mixture(m: Mixture, grad: Tensor, needed: tuple[bool, ...], g
         b = block(len(x), 64, 16)
         of_weight = torch.empty(triton.cdiv(len(x), b), *weight.shape, dtype=acc, device=x.device)
         products.append(torch.empty(len(x), n, area, out_channels, dtype=acc, device=x.device))
-        with torch.cuda.device_of(x):
-            _contract[(out_channels * area * len(of_weight), )](
-                dkernels, weight, factors[part], None if filter_ is None else filter_[part], of_weight, products[-1],
-                len(x), KERNELS=n, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype],
+        launch(_contract, out_channels * area * len(of_weight), (
+            dkernels, weight, factors[part], None if filter_ is None else filter_[part], of_weight, products[-1]),
+            (len(x), ), dict(
+                KERNELS=n, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype],
                 WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), BLOCK_N=block(n, n + 16, 16), BLOCK_B=b,
-                BLOCK_C=block(channels, 64, 16), num_warps=4, num_stages=2)
+                BLOCK_C=block(channels, 64, 16)), num_warps=4, num_stages=2)
         of_weight = of_weight.sum(0) if len(of_weight) > 1 else of_weight[0]
         dweight = of_weight if dweight is None else dweight + of_weight
     products = products[0] if len(products) == 1 else torch.cat(products)
