@@ -26,7 +26,6 @@ def calibrate(args: argparse.Namespace) -> bool:
     from rich.progress import track
 
     from dynconv_mm.analysis import calibration, self_check
-    from dynconv_mm.functional import device_record
     torch.set_num_threads(args.threads[0])
     device = torch.device(args.device, torch.cuda.current_device()) if args.device == 'cuda' else torch.device('cpu')
     if device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
@@ -35,7 +34,7 @@ def calibrate(args: argparse.Namespace) -> bool:
     checks = self_check.check(device)
     milliseconds, totals = self_check.measure(device, checks, args.rounds, track)
     if args.calibrate == OWN_RECORD:
-        file = device_record.write(device, self_check.make_record(checks, milliseconds))
+        file = self_check.write_record(device, self_check.make_record(checks, milliseconds))
     else:
         file = Path(args.calibrate)
         costs = milliseconds['float32'] if device.type == 'cpu' else milliseconds

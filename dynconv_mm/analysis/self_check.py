@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..functional import enable_numba, enable_triton
-from ..functional.device_record import Record, device_name
+from ..atomic_write import atomic_write
+from ..functional import device_record, enable_numba, enable_triton
+from ..functional.device_record import Record
 from ..functional.involution import INVOLUTION, Involution
 from ..functional.mixture_conv import MIXTURE_CONV, Mixture
 from ..functional.operator import Operator, execute
@@ -264,9 +267,23 @@ def make_record(checks: list[Check], milliseconds: dict) -> Record:
                            if found.dtype == dtype and found.problem is not None} for dtype in dtypes}, milliseconds)
 
 
+def write_record(device: torch.device, record: Record) -> Path:
+    """Store a record, in the place of one that is there, for processes that start from now on.
+
+    Returns:
+        Path: of the file.
+    """
+    file = device_record.path(device)
+    with atomic_write(file) as part:
+        content = dict(device=device_record.device_name(device), **record._asdict())
+        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    device_record.read.cache_clear()
+    return file
+
+
 def report(device: torch.device, checks: list[Check], totals: dict[str, dict[str, dict[str, float]]]) -> str:
     """What is fast, what failed, and what to do."""
-    lines = [f'{device_name(device)}, torch {torch.__version__}']
+    lines = [f'{device_record.device_name(device)}, torch {torch.__version__}']
     for dtype in dict.fromkeys(found.dtype for found in checks):
         passed = [found.backend for found in checks if found.dtype == dtype and found.problem is None]
         lines.append(f'{dtype}: {len(passed)} backends give the values and gradients of the equations: '

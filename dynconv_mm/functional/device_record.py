@@ -1,7 +1,7 @@
 """What was checked and measured on the device at hand: a file in the user's cache.
 
-``python tools/benchmark.py --calibrate`` writes it, for this device and these versions of torch, Triton and this
-package.
+``python tools/benchmark.py --calibrate`` writes it, for this device, these versions of torch and Triton and these
+operators as they are.
 """
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import os
 import platform
 import re
 import warnings
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-
-from ..atomic_write import atomic_write
-from ..version import __version__
 
 
 class Record(NamedTuple):
@@ -51,27 +49,14 @@ def processor() -> str:
 
 
 def path(device: torch.device) -> Path:
-    """Of the record of a device with what is installed."""
+    """Of the record of a device with what is installed, these very operators among it."""
     try:
         triton = metadata.version('triton')
     except metadata.PackageNotFoundError:
         triton = 'none'
-    name = f'{device_name(device)} torch {torch.__version__} triton {triton} dynconv_mm {__version__}'
+    sources = b''.join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob('*.py')))
+    name = f'{device_name(device)} torch {torch.__version__} triton {triton} {zlib.crc32(sources):08x}'
     return folder() / f'{re.sub(r"[^A-Za-z0-9.]+", "-", name)}.json'
-
-
-def write(device: torch.device, record: Record) -> Path:
-    """Store a record, in the place of one that is there, for processes that start from now on.
-
-    Returns:
-        Path: of the file.
-    """
-    file = path(device)
-    with atomic_write(file) as part:
-        part.write_text(json.dumps(dict(device=device_name(device), **record._asdict()), indent=1) + '\n',
-                        encoding='utf-8')
-    read.cache_clear()
-    return file
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dynconv_mm.analysis.self_check import write_record
 from dynconv_mm.functional import device_record, enable_numba, enable_triton
 from dynconv_mm.functional.cost_model import QUANTITIES, Shape, cheapest, estimate
 from dynconv_mm.functional.device_record import Record
@@ -39,7 +40,7 @@ def mixture(batch: int = 2) -> Mixture:
 def test_a_record_is_kept(cache):
     assert device_record.read(CPU) is None
     written = record(['mixture_conv.fold'], ['mixture_conv.bmm'], fold=1.)
-    file = device_record.write(CPU, written)
+    file = write_record(CPU, written)
     assert file.parent == cache / 'dynconv_mm' == device_record.folder()
     assert torch.__version__.split('+')[0] in file.name
     assert device_record.read(CPU) == written
@@ -56,7 +57,7 @@ def test_a_relative_folder_is_none(monkeypatch, cache):
 
 @pytest.mark.parametrize('content', ['', '[1]', '{"passed": {}}'])
 def test_a_broken_file_is_left_out_of_account(content):
-    file = device_record.write(CPU, record(fold=1.))
+    file = write_record(CPU, record(fold=1.))
     file.write_text(content)
     with pytest.warns(UserWarning, match='holds no record of this device'):
         assert device_record.read(CPU) is None
@@ -65,14 +66,14 @@ def test_a_broken_file_is_left_out_of_account(content):
 def test_costs_are_those_of_the_device():
     shape = Shape(2, 3, 5, 4, 1, (1, 1), (6, 7), (6, 7), False)
     assert {'fold', 'bmm'} <= estimate(shape).keys()
-    device_record.write(CPU, record(bmm=3., fold=2.))
+    write_record(CPU, record(bmm=3., fold=2.))
     assert estimate(shape) == dict(bmm=3., fold=2.)
     assert cheapest(mixture(), False) == ['fold', 'bmm']
     assert MIXTURE_CONV.choose(mixture(), 'auto', False) is PLANS['fold']
 
 
 def test_what_failed_is_not_chosen():
-    device_record.write(CPU, record(['mixture_conv.bmm'], ['mixture_conv.fold'], bmm=3., fold=2.))
+    write_record(CPU, record(['mixture_conv.bmm'], ['mixture_conv.fold'], bmm=3., fold=2.))
     assert cheapest(mixture(), False) == ['bmm']
     assert MIXTURE_CONV.choose(mixture(), 'auto', False) is PLANS['bmm']
     assert MIXTURE_CONV.choose(mixture(), 'fold', False) is PLANS['fold']
@@ -83,7 +84,7 @@ def test_triton_is_on_where_it_passed():
     from dynconv_mm.functional.backends.triton.common import INTERPRETED
     if not INTERPRETED:
         pytest.skip('the kernels do not take CPU tensors')
-    device_record.write(CPU, record(['mixture_conv.triton', 'mixture_conv.bmm'], triton=1., bmm=2.))
+    write_record(CPU, record(['mixture_conv.triton', 'mixture_conv.bmm'], triton=1., bmm=2.))
     with enable_numba(False):
         assert MIXTURE_CONV.choose(mixture(), 'auto', False) is PLANS['triton']
         with enable_triton(False):
