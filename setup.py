@@ -73,7 +73,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=('dynconv_mm', 'dynconv_mm.*', 'dynconv_mm_scope')),
-    package_data={'dynconv_mm.functional': ['costs_cpu.json']},
+    package_data={'dynconv_mm.functional': ['costs_cpu.json', 'costs_gpu.json']},
     data_files=[('', ['dynconv_mm_scope.pth'])],
     python_requires='>=3.9',
     # mmengine, mmcv, mmdet and mmpretrain exist under two distribution names each (the releases and the onedl

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measure networks beside the static ones they stand in for, or calibrate the choice among the execution plans.
+"""Measure networks beside the static ones they stand in for, or check and calibrate the execution plans.
 
 Networks are timed in turns in one process, and their memory in a process each; leave the machine alone meanwhile.
 """
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import re
@@ -15,24 +16,32 @@ from pathlib import Path
 
 from pages import write
 
+OWN_RECORD = ''  # in place of a file
 SECTION = re.compile(r'(<!-- benchmark -->\n).*?(<!-- /benchmark -->)', re.DOTALL)
 
 
-def calibrate(args: argparse.Namespace) -> None:
+def calibrate(args: argparse.Namespace) -> bool:
+    """Whether all backends passed their checks."""
     import torch
     from rich.progress import track
 
-    from dynconv_mm.analysis import calibration
+    from dynconv_mm.analysis import calibration, self_check
     torch.set_num_threads(args.threads[0])
-    measurements = []
-    for is_training in (False, True):
-        description = 'training' if is_training else 'inference'
-        total = len(calibration.LAYERS) * len(calibration.BATCHES) * len(calibration.KERNEL_NUMS)
-        for case in track(calibration.cases(is_training), description, total):
-            measurements.append((case.shape, calibration.measure(case, args.rounds)))
-    costs = dict(quantities=list(calibration.QUANTITIES), milliseconds=calibration.fit(measurements))
-    write(args.calibrate, json.dumps(costs, indent=1) + '\n')
-    print(f'written: {args.calibrate}')
+    device = torch.device(args.device, torch.cuda.current_device()) if args.device == 'cuda' else torch.device('cpu')
+    if device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
+        print('compiling the Triton kernels', flush=True)
+        self_check.compile_kernels(device)
+    checks = self_check.check(device)
+    milliseconds, totals = self_check.measure(device, checks, args.rounds, track)
+    if args.calibrate == OWN_RECORD:
+        file = self_check.write_record(device, self_check.make_record(checks, milliseconds))
+    else:
+        file = Path(args.calibrate)
+        costs = milliseconds['float32'] if device.type == 'cpu' else milliseconds
+        write(file, json.dumps(dict(quantities=list(calibration.QUANTITIES), milliseconds=costs), indent=1) + '\n')
+    print(self_check.report(device, checks, totals))
+    print(f'written: {file}')
+    return all(found.problem is None for found in checks)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -115,16 +124,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
-    parser.add_argument('--calibrate', type=Path, metavar='FILE',
-                        help='measure layers by all plans instead (about six minutes, with nothing else running), fit '
-                        'the cost model and write it to FILE; the package reads dynconv_mm/functional/costs_cpu.json')
+    parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
+                        help="instead check on --device that every plan gives the equation's values and gradients in "
+                        'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '
+                        "nothing else running); plan='auto' then chooses by what was found, which is kept in the "
+                        "user's cache for this device and version of torch. With FILE, write the costs alone, as the "
+                        'package reads them from dynconv_mm/functional/costs_cpu.json and costs_gpu.json. '
+                        'Exits with 1 if a plan failed')
     args = parser.parse_args(argv)
-    args.rounds = args.rounds or (3 if args.calibrate else 9)
+    args.rounds = args.rounds or (9 if args.calibrate is None else 3)
     for name in ('batches', 'training_batches', 'compiled_batches', 'threads', 'rounds', 'size'):
         values = getattr(args, name)
         if min(values if isinstance(values, list) else [values], default=1) < 1:
             parser.error(f'--{name.replace("_", "-")} must be positive, but is {values}')
-    target = args.calibrate or args.output
+    target = Path(args.calibrate) if args.calibrate else args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')
     try:
@@ -145,10 +158,10 @@ def check(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    if args.calibrate:
-        calibrate(args)
-    else:
+    if args.calibrate is None:
         compare(args)
+    elif not calibrate(args):
+        sys.exit(1)
 
 
 if __name__ == '__main__':

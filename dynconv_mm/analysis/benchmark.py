@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..functional import use_plan
+from ..functional.device_record import processor
 from ..models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -210,7 +211,7 @@ def _peak_megabytes(name: str, setting: Setting, plan: str) -> float:
 def describe_machine() -> dict[str, str]:
     """What the figures were measured on and with."""
     machine = {
-        'processor': _processor(),
+        'processor': processor(),
         'cores': f'{len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}',
         'system': platform.platform(terse=True),
         'Python': platform.python_version(),
@@ -223,12 +224,6 @@ def describe_machine() -> dict[str, str]:
     if malloc:
         machine['allocator'] = ', '.join(f'{name}={value}' for name, value in malloc.items())
     return machine
-
-
-def _processor() -> str:
-    info = Path('/proc/cpuinfo')
-    match = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
-    return match[1] if match else platform.processor() or platform.machine()
 
 
 def goal(result: Result, memory: bool = False) -> float | None:

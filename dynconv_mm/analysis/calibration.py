@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,16 +41,21 @@ class Case(NamedTuple):
     mixture: Mixture
 
 
-def cases(is_training: bool, seed: int = 0) -> Iterator[Case]:
-    """All layers, batches and numbers of kernels, with random tensors."""
-    generator = torch.Generator().manual_seed(seed)
+def cases(is_training: bool, seed: int = 0, layers: Sequence[tuple[int, ...]] | None = None,
+          batches: Sequence[int] | None = None, device: torch.device = torch.device('cpu'),
+          dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Iterator[Case]:
+    """All layers, batches and numbers of kernels, with random tensors; by default ``LAYERS`` and ``BATCHES``."""
+    generator = torch.Generator(device).manual_seed(seed)
 
     def rand(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=generator).requires_grad_(is_training)
+        return torch.rand(shape, generator=generator, device=device, dtype=dtype).requires_grad_(is_training)
 
-    for (c_in, c_out, k, size, stride, groups), batch, n in itertools.product(LAYERS, BATCHES, KERNEL_NUMS):
-        padding = k // 2
-        m = Mixture(rand(batch, c_in, size, size), rand(n, c_out, c_in // groups, k, k), None,
+    for (c_in, c_out, k, size, stride, groups), batch, n in itertools.product(layers or LAYERS, batches or BATCHES,
+                                                                              KERNEL_NUMS):
+        padding, x = k // 2, rand(batch, c_in, size, size)
+        if channels_last:
+            x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(is_training)
+        m = Mixture(x, rand(n, c_out, c_in // groups, k, k), None,
                     rand(batch, n) if n > 1 else None, rand(batch, k * k) if k > 1 else None, rand(batch, c_in),
                     rand(batch, c_out), (stride, stride), (padding, padding), (1, 1), groups, True)
         yield Case(Shape(batch, n, c_in, c_out, groups, (k, k), (size, size), m.output_size, is_training), m)
@@ -64,8 +69,8 @@ def candidates(m: Mixture) -> list[str]:
     return able
 
 
-def measure(case: Case, rounds: int) -> dict[str, float]:
-    """Milliseconds by plan: of the output, and in training of all gradients too."""
+def measure(case: Case, rounds: int, plans: Sequence[str] | None = None) -> dict[str, float]:
+    """Milliseconds by plan, by default of all that serve: of the output, and in training of all gradients too."""
     m = case.mixture
     tensors = [value for value in m[:7] if value is not None]
     arguments = m._asdict()
@@ -77,7 +82,7 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
             torch.autograd.grad(y, tensors, torch.ones_like(y))
 
     with torch.set_grad_enabled(case.shape.is_training):
-        calls = {plan: lambda plan=plan: call(plan) for plan in candidates(m)}
+        calls = {plan: lambda plan=plan: call(plan) for plan in (candidates(m) if plans is None else plans)}
         return {plan: timing.milliseconds for plan, timing in time_in_turns(calls, range(rounds)).items()}
 
 

@@ -57,11 +57,12 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
     Raises:
         ValueError: the features are no batch of maps, or have other channels.
     """
-    if autocast_dtype(input) is not None:
+    casts, recorded = autocast_dtype(input) is not None, is_recorded()
+    if casts and (recorded or input.is_cpu):
         with torch.autocast(input.device.type, enabled=False):
             return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
-    if is_recorded():
+    if recorded:
         return _reference(call, True)
     if input.dim() != 4:
         raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
@@ -69,17 +70,22 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
         raise ValueError(f'expected input{list(input.shape)} to have {in_channels} channels, but got {input.shape[1]} '
                          'channels instead')
     enabled = kernel_switches.in_this_thread.get()
-    for name, backend in BACKENDS.items():
+    for name, backend in (BACKENDS if input.is_cpu else GPU_BACKENDS).items():
         if name in (kernel_switches.in_all_threads if enabled is None else enabled):
             attentions = backend(call)
             if attentions is not None:
                 return attentions
+    if casts:
+        with torch.autocast(input.device.type, enabled=False):
+            return _reference(call, False)
     return _reference(call, False)
 
 
 BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
 """Ways to compute attentions, by the switch that they are on with; each takes a call, and returns None where it refuses
 it."""
+GPU_BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
+"""The same for tensors that are not on the CPU."""
 
 
 def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
@@ -100,6 +106,13 @@ def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
             logits = logits.unflatten(1, (copies, -1))
         attentions[name] = logits.softmax(-1) if softmax else logits.sigmoid()
     return attentions
+
+
+def parameters_of(fc: nn.Module) -> dict[str, Tensor | None] | None:
+    """Those of a fully connected layer, if to call it is to apply them, and nothing else."""
+    own = fc._parameters
+    plain = type(fc).forward is fully_connected and {'weight', 'bias'} <= own.keys() and is_plain(fc)
+    return own if plain else None
 
 
 def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What a backend costs for a mixture of kernels, estimated from the sizes of what it computes and moves.
 
 The time is a sum over :data:`QUANTITIES`, each times a coefficient of the backend; ``tools/benchmark.py --calibrate``
-measures layers, fits the coefficients and writes them to a file ``costs_….json`` as those beside this one. No clock
-enters, so a run that is repeated takes the same backends.
+measures layers and fits the coefficients. They come from the device's record in the user's cache, or else from the
+files ``costs_….json`` beside this one. No clock enters, so a run that is repeated takes the same backends.
 """
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COSTS_FILE = Path(__file__).with_name('costs_cpu.json')
+import torch
+
+from . import device_record
+
 QUANTITIES = ('call', 'products', 'bank', 'kernels', 'input', 'output', 'columns')
-# Where costs have not been measured: the first of these that does not refuse.
-GPU_ORDER = ('triton', 'shared', 'bmm', 'grouped')
 # Elements of a kernel that are scaled in less time than it takes to call the operators that go without.
 LARGE_KERNEL = 2**17
 
@@ -55,15 +56,28 @@ class Shape(NamedTuple):
 
 
 @functools.cache
-def _coefficients() -> dict[str, dict[str, list[float]]]:
-    return json.loads(COSTS_FILE.read_text(encoding='utf-8'))['milliseconds']
+def _coefficients(kind: str) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Those of the package for 'cpu' or 'gpu', by type of the tensors."""
+    content = json.loads(Path(__file__).with_name(f'costs_{kind}.json').read_text(encoding='utf-8'))['milliseconds']
+    return content if kind == 'gpu' else {'float32': content}
 
 
-def estimate(shape: Shape) -> dict[str, float]:
-    """Milliseconds by backend, of those that were measured for such convolutions."""
+def estimate(shape: Shape, device: torch.device = torch.device('cpu'),
+             dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """Milliseconds by backend, of those that were measured for such convolutions and have not failed their check.
+
+    float16 costs what bfloat16 does, and what has not been measured what float32 does.
+    """
+    record = device_record.read(device)
+    name = str(dtype)[6:]
+    measured = {} if record is None else record.milliseconds
+    measured = measured or _coefficients('cpu' if device.type == 'cpu' else 'gpu')
+    by_kind = measured.get('bfloat16' if dtype.itemsize == 2 else 'float32') or measured['float32']
+    failed = () if record is None else [backend.rpartition('.')[2] for backend in record.failed.get(name, ())
+                                        if backend.startswith('mixture_conv.')]
     quantities = shape.quantities()
-    return {name: sum(c * q for c, q in zip(coefficients, quantities))
-            for name, coefficients in _coefficients()[shape.kind].items()}
+    return {backend: sum(c * q for c, q in zip(coefficients, quantities))
+            for backend, coefficients in by_kind[shape.kind].items() if backend not in failed}
 
 
 def cheapest(m: Any, needs_grad: bool) -> list[str]:
@@ -73,13 +87,14 @@ def cheapest(m: Any, needs_grad: bool) -> list[str]:
         m (Mixture): the call.
         needs_grad (bool): whether gradients are needed.
     """
-    if not m.input.is_cpu:
-        return list(GPU_ORDER)
     batch, in_channels, *input_size = m.input.shape
     n, out_channels, group_channels, *kernel_size = m.weight.shape
     costs = estimate(Shape(batch, n, in_channels, out_channels, m.groups, tuple(kernel_size), tuple(input_size),
-                           m.output_size, needs_grad))
+                           m.output_size, needs_grad), m.input.device, m.input.dtype)
     names = sorted(costs, key=costs.__getitem__)
+    if not m.input.is_cpu:
+        # measured on an H200 they are ahead with nearly all layers
+        return names if device_record.read(m.input.device) is not None else ['triton', *names]
     if not m.input.is_contiguous():  # of another memory format, which products would have to change
         names.insert(0, 'shared')
     if batch > 1 or needs_grad:

@@ -30,6 +30,7 @@ class Switch:
 
     name = ''  # of the kernels
     variable = ''  # of the environment, which does the same from the start
+    otherwise: frozenset[str] = frozenset()  # names that are on as long as nothing was asked for
     _lasting: list[Switch]  # what was asked for from now on, the latest last
 
     def __init__(self, enabled: bool = True) -> None:
@@ -47,6 +48,7 @@ class Switch:
         outer = in_this_thread.get()
         enabled = in_all_threads if outer is None else outer
         _outer.set((*_outer.get(), outer))
+        enabled = enabled - self.otherwise
         in_this_thread.set(enabled | {self.name} if self.enabled else enabled - {self.name})
 
     def __exit__(self, *error: object) -> None:
@@ -75,6 +77,7 @@ class Switch:
         if value == '1':
             cls.check()
         cls._initial = value == '1' if value else enabled
+        cls._asked = bool(value)
         cls._lasting = []
         cls._set_default()
 
@@ -83,3 +86,5 @@ class Switch:
         global in_all_threads
         enabled = cls._lasting[-1].enabled if cls._lasting else cls._initial
         in_all_threads = in_all_threads | {cls.name} if enabled else in_all_threads - {cls.name}
+        asked = cls._lasting or cls._asked
+        in_all_threads = in_all_threads - cls.otherwise if asked else in_all_threads | cls.otherwise

@@ -57,6 +57,9 @@ class Backend(NamedTuple):
     returns these gradients. None: for inference alone."""
     takes_norm: bool = False
     """Whether it takes calls with a batch norm behind the operator."""
+    mixes_types: bool = False
+    """Whether it takes features of one type beside other tensors of another, and computes in that of the features:
+    under autocast these alone are cast."""
     is_recorded: bool = False
     """Whether compilers record its functions; else they run in plain eager mode alone."""
 
@@ -100,22 +103,28 @@ class Operator:
         if self.fold_norm is not None and call[-1] is not None:
             tensors = (*tensors, *call[-1][:4])
         dtype = autocast_dtype(x)
+        backend = None
         if dtype is not None:
-            call = self.without_norm(call)
-            cast = [tensor.to(dtype) if tensor is not None and _is_cast(tensor) else tensor
-                    for tensor in call[:self.tensors]]
-            with torch.autocast(x.device.type, enabled=False):
-                return self(type(call)(*cast, *call[self.tensors:]), plan)
-        if call[1].dtype is not x.dtype:
-            raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
-        if is_recorded():
-            record = self.exported if is_exported() else self.graph
-            return record(self.without_norm(call))
-        if not is_plain_eager(*tensors) or x.shape[0] == 0:
-            return self.reference(self.without_norm(call))
-        needs_grad = records_gradients(*tensors)
-        backend = self.choose(call, plan, needs_grad)
-        if not backend.takes_norm:
+            if (not x.is_cpu or plan in self.backends and self.backends[plan].mixes_types) and not is_recorded() \
+                    and is_plain_eager(*tensors) and x.shape[0] > 0:
+                mixed, needs_grad = type(call)(x.to(dtype), *call[1:]), records_gradients(*tensors)
+                backend = self.choose(mixed, plan, needs_grad)
+            if backend is None or not backend.mixes_types:
+                call = self._cast(self.without_norm(call), dtype)
+                with torch.autocast(x.device.type, enabled=False):
+                    return self(call, plan)
+            call, x = mixed, mixed[0]
+        else:
+            if call[1].dtype is not x.dtype:
+                raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
+            if is_recorded():
+                record = self.exported if is_exported() else self.graph
+                return record(self.without_norm(call))
+            if not is_plain_eager(*tensors) or x.shape[0] == 0:
+                return self.reference(self.without_norm(call))
+            needs_grad = records_gradients(*tensors)
+            backend = self.choose(call, plan, needs_grad)
+        if not backend.takes_norm or needs_grad and backend.backward is not AUTOGRAD:
             call = self.without_norm(call)
         try:
             y = execute(self, backend, call) if needs_grad else backend.forward(call)
@@ -124,6 +133,11 @@ class Operator:
         if not x.is_contiguous() and is_channels_last(x):
             y = y.contiguous(memory_format=torch.channels_last)
         return _no_view(y)
+
+    def _cast(self, call: Call, dtype: torch.dtype) -> Call:
+        """A call whose tensors are of that type, as autocast casts them."""
+        return type(call)(*[tensor.to(dtype) if tensor is not None and _is_cast(tensor) else tensor
+                            for tensor in call[:self.tensors]], *call[self.tensors:])
 
     def without_norm(self, call: Call) -> Call:
         """An equal call without a batch norm."""
@@ -182,7 +196,7 @@ class Operator:
         warnings.warn(f'out of memory in plan {name!r} for input {tuple(call[0].shape)}: trying '
                       f'{self.frugal!r}, which is slower. Reduce the batch size, or set plan={self.frugal!r} to go '
                       'without the attempt.', stacklevel=5)
-        return execute(self, self.backends[self.frugal], self.without_norm(call))
+        return execute(self, self.backends[self.frugal], self._cast(self.without_norm(call), call[0].dtype))
 
 
 def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:
@@ -225,7 +239,8 @@ class _Differentiable(torch.autograd.Function):
                 aliases = [None if tensor is None else tensor.view_as(tensor) if create_graph
                            else tensor.detach().requires_grad_(needs)
                            for tensor, needs in zip(tensors, needed)]
-                y = ctx.operator.reference(ctx.kind(*aliases, *ctx.arguments))
+                call = ctx.kind(*aliases, *ctx.arguments)
+                y = ctx.operator.reference(ctx.operator._cast(call, tensors[0].dtype))
             wanted = [alias for alias, needs in zip(aliases, needed) if needs]
             gradients = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=create_graph))
             return None, None, None, None, *(next(gradients) if needs else None for needs in needed)

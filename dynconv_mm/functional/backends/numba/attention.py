@@ -5,18 +5,18 @@ For few samples it takes longer to call some 25 small operators than what they c
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...attention import BACKENDS, Attention, fully_connected
+from ...attention import BACKENDS, Attention, parameters_of
 from ...batch_norm import NO_NORM, batch_norm_of
-from ...operator import is_inference, is_plain
+from ...operator import is_inference
 from . import SERIAL_PRODUCTS, ZEROS, addresses, load, refuses
 
 
 def attention(call: Attention) -> dict[str, Tensor] | None:
     """The attentions of a call, or None where the compiled function does not serve."""
     x, fc, norm, heads, temperature, pool_size = call
-    of_norm, own = NO_NORM if norm is None else batch_norm_of(norm), _parameters(fc)
+    of_norm, own = NO_NORM if norm is None else batch_norm_of(norm), parameters_of(fc)
     if of_norm is None or own is None or pool_size > 1:
         return None
     hidden, channels = own['weight'].shape[:2]
@@ -25,7 +25,7 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
              (temperature, 1)]
     lengths = []
     for head in heads.values():
-        own = _parameters(head.fc)
+        own = parameters_of(head.fc)
         if own is None:
             return None
         length = own['weight'].shape[0]
@@ -54,13 +54,6 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
         if head.copies > 1:
             attentions[name] = attentions[name].unflatten(1, (head.copies, -1))
     return attentions
-
-
-def _parameters(fc: nn.Module) -> dict[str, Tensor | None] | None:
-    """Those of a fully connected layer, if to call it is to apply them, and nothing else."""
-    own = fc._parameters
-    plain = type(fc).forward is fully_connected and {'weight', 'bias'} <= own.keys() and is_plain(fc)
-    return own if plain else None
 
 
 BACKENDS['numba'] = attention

@@ -1,28 +1,34 @@
-"""The switch of the Triton kernels: off unless asked for, and importable where Triton is not installed.
+"""The switch of the Triton kernels: on where they passed their check, and importable where Triton is not installed.
 
-The kernels serve CUDA tensors. They are checked in Triton's interpreter and compiled for sm_80 and sm_90, but
-not yet run on a GPU, hence the switch. Their modules, ``mixture_conv`` and ``involution``, import Triton, when they are
-first needed.
+The kernels serve CUDA tensors. They are checked in Triton's interpreter, compiled for sm_80 and sm_90, and were run on
+an H200. Their modules, ``attention``, ``mixture_conv`` and ``involution``, import Triton, when they are first needed.
 """
 from __future__ import annotations
 
+import functools
 import importlib
 from types import ModuleType
 
 from torch import Tensor
 
+from ...attention import BACKENDS, GPU_BACKENDS, Attention
+from ...device_record import has_passed
 from ...involution import INVOLUTION
 from ...kernel_switches import Switch, is_enabled
 from ...mixture_conv import MIXTURE_CONV
 from ...operator import Backend
 
-MINIMUM = (3, 7)  # the oldest tried that takes float64 matrix products; 3.3 does not
+MINIMUM = (3, 6)  # the oldest that the kernels were run with
+
+
+CHECKED = 'triton where checked'
 
 
 class enable_triton(Switch):
     """Use the Triton kernels from now on, or within a ``with`` block in its thread.
 
-    ``DYNCONV_MM_TRITON=1`` in the environment does the same from the start.
+    They are used from the start on devices, and with types, for which ``python tools/benchmark.py --calibrate`` has
+    found that they compute what they should. ``DYNCONV_MM_TRITON=1`` in the environment uses them unchecked, 0 never.
 
     Args:
         enabled (bool): False switches them off. Default: True.
@@ -37,6 +43,7 @@ class enable_triton(Switch):
 
     name = 'triton'
     variable = 'DYNCONV_MM_TRITON'
+    otherwise = frozenset({CHECKED})
 
     @classmethod
     def check(cls) -> None:
@@ -52,23 +59,37 @@ class enable_triton(Switch):
             raise ImportError(f'{asked}Triton {triton.__version__} is too old for them: {remedy}')
 
 
+@functools.cache
 def _kernels(name: str) -> ModuleType:
     return importlib.import_module(f'.{name}', __name__)
 
 
-def _refuses(*tensors: Tensor | None) -> str | None:
+def _attention(call: Attention) -> dict[str, Tensor] | None:
+    return _kernels('attention').attention(call) if _kernels('common').runs_on(call.input) else None
+
+
+def _checked_attention(call: Attention) -> dict[str, Tensor] | None:
+    passed = has_passed(call.input.device, call.temperature.dtype, 'attention.triton')
+    return _attention(call) if passed else None
+
+
+def _refuses(operator: str, *tensors: Tensor | None) -> str | None:
     """Why the kernels do not serve these tensors, or None."""
-    if not is_enabled('triton'):
-        return 'a call before enable_triton()'
+    x = tensors[0]
+    if not is_enabled('triton') and not (is_enabled(CHECKED) and has_passed(x.device, x.dtype, f'{operator}.triton')):
+        return ('a call before enable_triton() on a device and with a type for which `tools/benchmark.py --calibrate` '
+                'has not found that the Triton kernels compute what they should')
     if not _kernels('common').runs_on(*tensors):
         return 'tensors that are not on a GPU, or of another type than float16 to float64'
     return None
 
 
 MIXTURE_CONV.backends['triton'] = Backend(
-    lambda m: _kernels('mixture_conv').forward(m), lambda m: _refuses(*m[:7]),
-    lambda m, grad, needed: _kernels('mixture_conv').backward(m, grad, needed))
+    lambda m: _kernels('mixture_conv').forward(m), lambda m: _refuses('mixture_conv', *m[:7]),
+    lambda m, grad, needed: _kernels('mixture_conv').backward(m, grad, needed), takes_norm=True, mixes_types=True)
 INVOLUTION.backends['triton'] = Backend(
-    lambda call: _kernels('involution').forward(call), lambda call: _refuses(*call[:2]),
+    lambda call: _kernels('involution').forward(call), lambda call: _refuses('involution', *call[:2]),
     lambda call, grad, needed: _kernels('involution').backward(call, grad, needed))
+BACKENDS['triton'] = _attention  # in the interpreter
+GPU_BACKENDS.update({'triton': _attention, CHECKED: _checked_attention})
 enable_triton.set_from_environment(enabled=False)

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...operator import REMEMBERED
+
 
 @triton.jit
 def share_of_program(channels, pixels, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
@@ -50,16 +52,11 @@ def tile_of(x, strides, sample, channel, row, column):
 
 
 @triton.jit
-def matmul(a, b, total, PRODUCT: tl.constexpr, PRECISION: tl.constexpr):
-    """``total + a @ b``, the tiles in the type of ``b`` and the sum in the type of ``total``."""
-    if PRODUCT == 'sum':  # tensor cores take 16 x 16 at least: wasteful for a depthwise convolution
-        total += tl.sum(a[:, :, None].to(total.dtype) * b[None, :, :].to(total.dtype), 1)
-    elif PRODUCT == 'widened':
-        total = tl.dot(a.to(b.dtype).to(total.dtype), b.to(total.dtype), total, input_precision=PRECISION,
-                       out_dtype=total.dtype)
-    else:
-        total = tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION, out_dtype=total.dtype)
-    return total
+def matmul(a, b, total, WIDENED: tl.constexpr, PRECISION: tl.constexpr):
+    """``total + a @ b``, the sum in the type of ``total``."""
+    if WIDENED:  # numpy, on which the interpreter stands, knows no bfloat16
+        a, b = a.to(total.dtype), b.to(total.dtype)
+    return tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
 
 
 INTERPRETED = not isinstance(matmul, triton.JITFunction)
@@ -67,8 +64,12 @@ INTERPRETED = not isinstance(matmul, triton.JITFunction)
 
 
 def runs_on(*tensors: Tensor | None) -> bool:
-    """Whether the kernels take these tensors: on CUDA, or anywhere in the interpreter, and of a float type."""
-    return all(tensor is None or ((tensor.is_cuda or INTERPRETED) and tensor.dtype in ACCUMULATORS)
+    """Whether the kernels take these tensors: on CUDA, or anywhere in the interpreter, and of a float type.
+
+    float64 is for the interpreter alone, in which the kernels are compared with their equations.
+    """
+    return all(tensor is None or (tensor.dtype in ACCUMULATORS if INTERPRETED else
+                                  tensor.is_cuda and tensor.dtype in ACCUMULATORS and tensor.dtype != torch.float64)
                for tensor in tensors)
 
 
@@ -87,14 +88,63 @@ def precision(dtype: torch.dtype) -> str:
     return 'tf32' if dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else 'ieee'
 
 
-def product(rows: int, columns: int, dtype: torch.dtype) -> str:
-    """How :func:`matmul` computes for a weight of ``rows`` x ``columns``: 'dot', 'widened' or 'sum'."""
-    if min(rows, columns) <= 4:
-        return 'sum'
-    # numpy, on which the interpreter stands, knows no bfloat16
-    return 'widened' if INTERPRETED and dtype == torch.bfloat16 else 'dot'
+def widened(dtype: torch.dtype) -> bool:
+    """Whether :func:`matmul` has to widen tiles of this type."""
+    return INTERPRETED and dtype == torch.bfloat16
 
 
 def block(length: int, most: int, least: int = 1) -> int:
     """The smallest power of 2 that covers ``length``, between ``least`` and ``most``."""
     return max(least, min(most, triton.next_power_of_2(length)))
+
+
+class Launch:
+    """A kernel with all that it is called with but its tensors.
+
+    Triton finds the compiled kernel by its arguments at each call, which takes longer than many of them run; here it is
+    looked up by what may still differ, where the tensors lie.
+
+    Args:
+        kernel (JITFunction): takes tensors, then numbers, then constants.
+        programs (tuple[int, int, int]): the grid.
+        numbers (tuple[int, ...]): sizes.
+        constants (dict): what it is compiled for, in the order of its parameters.
+        options: ``num_warps`` and ``num_stages``.
+    """
+
+    def __init__(self, kernel: triton.JITFunction, programs: tuple[int, int, int], numbers: tuple[int, ...],
+                 constants: dict, **options: int) -> None:
+        self.kernel, self.programs, self.numbers, self.options = kernel, programs, numbers, options
+        self.constants, self._rest = constants, (*numbers, *constants.values())
+        self._compiled: dict = {}
+
+    def __call__(self, *tensors: Tensor | None) -> None:
+        """The tensors' types and the device are those of the first call."""
+        if INTERPRETED:
+            self.kernel[self.programs](*tensors, *self.numbers, **self.constants)
+            return
+        # all but always 0: torch allocates in units of 512 bytes
+        key = tuple([tensor.data_ptr() % 16 for tensor in tensors if tensor is not None])
+        run = self._compiled.get(key)
+        if run is None:
+            compiled = self.kernel[self.programs](*tensors, *self.numbers, **self.constants, **self.options)
+            self._compiled[key] = None if compiled is None else compiled[self.programs]
+        else:
+            run(*tensors, *self._rest)
+
+
+_launches: dict[tuple, Launch] = {}
+
+
+def launch(kernel: triton.JITFunction, programs: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int, ...],
+           constants: dict, **options: int) -> None:
+    """Call a kernel, by the :class:`Launch` of the calls before that differ in their tensors alone."""
+    key = (kernel, programs, numbers, *constants.values(), *options.values(), tensors[0].device,
+           *[None if tensor is None else tensor.dtype for tensor in tensors])
+    found = _launches.get(key)
+    if found is None:
+        if len(_launches) >= REMEMBERED:
+            _launches.clear()
+        found = _launches[key] = Launch(kernel, (programs, 1, 1), numbers, constants, **options)
+    with torch.cuda.device_of(tensors[0]):
+        found(*tensors)

@@ -1,232 +1,357 @@
-r"""A mixture of kernels as one implicit matrix product, with no kernel of a sample in memory.
+r"""A mixture of kernels as an implicit matrix product.
 
 .. math:: y_b = \alpha^f_b \odot (\tilde W_b * x_b) + bias, \quad
     \tilde W_b = \sum_i \alpha^w_{bi} \odot \alpha^s_{bi} \odot \alpha^c_{bi} \odot \alpha^f_{bi} \odot W_i
 
-Each program mixes the tile of :math:`\tilde W_b` that it needs in registers. α_w and α_s are one factor for
-each sample, kernel and tap (``taps``), multiplied outside of the kernels.
-α_c and α_f are shared by the kernels, or each kernel's own. Shared ones scale the mixed tile once, and α_f
-the output, α_c the input's gradient.
+One kernel, ``_pack``, writes :math:`\tilde W_b` in the order in which the product reads it, in one pass; another
+one multiplies. Where there is one W and it is larger than the features, no sample gets a kernel of its own: α_c scales
+the features beforehand and α_s the tiles of features in registers. α_f, the bias and a batch norm are applied to the
+sums before they are stored. The input's gradient is the same product with the transposed kernels.
 
-The gradients of the weight and of all attentions are contractions of one tensor, the gradient of
-:math:`\tilde W_b`. A program computes a tile of it for one sample after the other, and contracts it at once.
+The gradients of the weight and of all attentions but α_c are contractions of one tensor, the gradient of
+:math:`\tilde W_b`, which is written once and read once. α_c scales the features, and its gradient is that of a scale.
 What programs have in common is added up by torch afterwards, not atomically: the same call gives the same bits.
 """
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...geometry import output_size
-from ...mixture_conv import Mixture
-from ...operator import is_channels_last
+from ...mixture_conv import Mixture, sample_kernels
+from ...operator import REMEMBERED, is_channels_last
 from .common import (
     ACCUMULATORS,
+    Launch,
     accumulator,
     block,
+    launch,
     matmul,
     output_position,
     precision,
-    product,
-    share_of_program,
-    tile_of,
+    widened,
     window_position,
 )
 
-PROGRAMS = 512
-"""Where the weight's gradient has fewer tiles, several programs share a tile's samples, up to about this number."""
+PROGRAMS = 1024
+"""About as many keep a GPU busy."""
+KERNEL_BYTES = 2**30
+"""No more memory is taken for the samples' kernels at once, nor for their gradients."""
+
+
+# a batch of another size is no reason to compile again
+@triton.jit(do_not_specialize=['batch', 'samples'])
+def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
+          KERNELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
+          AREA: tl.constexpr, OWN_SPATIAL: tl.constexpr, OWN_CHANNEL: tl.constexpr, OWN_FILTER: tl.constexpr,
+          TRANSPOSED: tl.constexpr, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr):
+    """A block of elements of the kernels of ``samples`` samples: [tap, output, channel], or, ``TRANSPOSED``,
+    [tap, channel, output], within each group. ``CHANNELS`` and ``OUTPUTS`` are those of a group."""
+    SIZE: tl.constexpr = AREA * GROUPS * CHANNELS * OUTPUTS
+    tap, e = tl.program_id(2), tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)  # e counts within the tap
+    inside = e < GROUPS * CHANNELS * OUTPUTS
+    if TRANSPOSED:
+        o, c = e % OUTPUTS, e // OUTPUTS % CHANNELS
+    else:
+        c, o = e % CHANNELS, e // CHANNELS % OUTPUTS
+    group = e // (CHANNELS * OUTPUTS)
+    out, in_ = group * OUTPUTS + o, group * CHANNELS + c
+    n = tl.arange(0, BLOCK_N)
+    n_inside = n < KERNELS
+    both = n_inside[:, None] & inside[None, :]
+    bank = tl.load(weight + n.to(tl.int64)[:, None] * SIZE + ((out * CHANNELS + c) * AREA + tap)[None, :], both, 0.
+                   ).to(ACC)
+    first = tl.program_id(1) * samples
+    for sample in range(first, tl.minimum(first + samples, batch)):
+        of_kernel = (sample * KERNELS + n)[:, None]
+        mixed = bank
+        if attention is not None:
+            mixed = mixed * tl.load(attention + sample * KERNELS + n, n_inside, 0.).to(ACC)[:, None]
+        if OWN_SPATIAL:
+            mixed = mixed * tl.load(spatial + (sample * KERNELS + n) * AREA + tap, n_inside, 0.).to(ACC)[:, None]
+        if OWN_CHANNEL:
+            mixed = mixed * tl.load(channel + of_kernel * (GROUPS * CHANNELS) + in_[None, :], both, 0.).to(ACC)
+        if OWN_FILTER:
+            mixed = mixed * tl.load(filter_ + of_kernel * (GROUPS * OUTPUTS) + out[None, :], both, 0.).to(ACC)
+        total = tl.sum(mixed, 0)
+        if spatial is not None and not OWN_SPATIAL:
+            total *= tl.load(spatial + sample * AREA + tap).to(ACC)
+        if channel is not None and not OWN_CHANNEL:
+            total *= tl.load(channel + sample * (GROUPS * CHANNELS) + in_, inside, 0.).to(ACC)
+        if filter_ is not None and not OWN_FILTER:
+            total *= tl.load(filter_ + sample * (GROUPS * OUTPUTS) + out, inside, 0.).to(ACC)
+        tl.store(kernels + tl.cast(sample, tl.int64) * SIZE + tap * (GROUPS * CHANNELS * OUTPUTS) + e,
+                 total.to(kernels.dtype.element_ty), inside)
 
 
 @triton.jit
-def _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, filter_, filter_strides,
-         sample, group, o, c, i, j, tap,
-         KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GROUP_OUTPUTS: tl.constexpr,
-         CHANNEL: tl.constexpr, FILTER: tl.constexpr, ACC: tl.constexpr):
-    """The tile [o, c] of the kernel of ``sample`` at one tap; ``o`` and ``c`` count within the group."""
-    o_inside, c_inside = o < GROUP_OUTPUTS, c < GROUP_CHANNELS
-    out = (group * GROUP_OUTPUTS + o).to(tl.int64)
-    in_ = (group * GROUP_CHANNELS + c).to(tl.int64)
-    inside = o_inside[:, None] & c_inside[None, :]
-    tile = weight + (out[:, None] * weight_strides[1] + c.to(tl.int64)[None, :] * weight_strides[2]
-                     + i * weight_strides[3] + j * weight_strides[4])
-    taps += sample * tap_strides[0] + tap * tap_strides[2]
-    if CHANNEL != 'absent':
-        channel += sample * channel_strides[0] + in_ * channel_strides[2]
-    if FILTER != 'absent':
-        filter_ += sample * filter_strides[0] + out * filter_strides[2]
-    mixed = tl.zeros([o.shape[0], c.shape[0]], ACC)
-    for _ in tl.static_range(KERNELS):
-        kernel = tl.load(tile, inside, 0.).to(ACC) * tl.load(taps).to(ACC)
-        if CHANNEL == 'own':
-            kernel *= tl.load(channel, c_inside, 0.).to(ACC)[None, :]
-            channel += channel_strides[1]
-        if FILTER == 'own':
-            kernel *= tl.load(filter_, o_inside, 0.).to(ACC)[:, None]
-            filter_ += filter_strides[1]
-        mixed += kernel
-        tile += weight_strides[0]
-        taps += tap_strides[1]
-    if CHANNEL == 'shared':
-        mixed *= tl.load(channel, c_inside, 0.).to(ACC)[None, :]
-    if FILTER == 'shared':
-        mixed *= tl.load(filter_, o_inside, 0.).to(ACC)[:, None]
-    return mixed
+def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, BLOCK_P: tl.constexpr,
+           BLOCK_C: tl.constexpr):
+    """A sample's features times a factor for each channel."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    p_blocks = tl.cdiv(pixels, BLOCK_P)
+    sample, p = tl.program_id(0) // p_blocks, tl.program_id(0) % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    place = (p * CHANNELS)[:, None] + c[None, :] if LAST else p[:, None] + (c * pixels)[None, :]
+    place += tl.cast(sample, tl.int64) * CHANNELS * pixels
+    inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
+    factor = tl.load(factors + sample * CHANNELS + c, c < CHANNELS, 0.)
+    tl.store(y + place, tl.load(x + place, inside, 0.) * factor.to(x.dtype.element_ty)[None, :], inside)
 
 
 @triton.jit
-def _forward(x, x_strides, weight, weight_strides, bias, taps, tap_strides, channel, channel_strides,
-             filter_, filter_strides, y, y_strides, height, width, pixels, out_width,
-             GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr, GROUP_OUTPUTS: tl.constexpr,
-             GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr, BIAS: tl.constexpr,
-             ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
-             BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """A block of outputs of one sample and group."""
-    o, p, group, sample = share_of_program(GROUP_OUTPUTS, pixels, GROUPS, BLOCK_O, BLOCK_P)
-    out_row, out_column = p // out_width, p % out_width
-    total = tl.zeros([BLOCK_O, BLOCK_P], ACC)
-    for first in range(0, GROUP_CHANNELS, BLOCK_C):
-        c = first + tl.arange(0, BLOCK_C)
-        in_ = (group * GROUP_CHANNELS + c).to(tl.int64)
-        for tap in range(GEOMETRY[0] * GEOMETRY[1]):  # the taps of an element lie side by side in memory
-            i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
-            mixed = _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, filter_, filter_strides,
-                         sample, group, o, c, i, j, tap, KERNELS, GROUP_CHANNELS, GROUP_OUTPUTS,
-                         CHANNEL, FILTER if FILTER == 'own' else 'absent', ACC)
-            row, column, inside = window_position(out_row, out_column, tap, GEOMETRY, height, width)
-            tile = tl.load(tile_of(x, x_strides, sample, in_, row, column),
-                           (c < GROUP_CHANNELS)[:, None] & (inside & (p < pixels))[None, :], 0.)
-            total = matmul(mixed, tile, total, PRODUCT, PRECISION)
-    out = (group * GROUP_OUTPUTS + o).to(tl.int64)
-    o_inside = o < GROUP_OUTPUTS
-    if FILTER == 'shared':
-        total *= tl.load(filter_ + sample * filter_strides[0] + out * filter_strides[2], o_inside, 0.).to(ACC)[:, None]
-    if BIAS:
-        total += tl.load(bias + out, o_inside, 0.).to(ACC)[:, None]
-    tl.store(tile_of(y, y_strides, sample, out, out_row, out_column), total.to(y.dtype.element_ty),
-             o_inside[:, None] & (p < pixels)[None, :])
+def _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, out, o_inside, OUT_CHANNELS: tl.constexpr,
+            EPS: tl.constexpr, FLAT: tl.constexpr, ACC: tl.constexpr):
+    """Sums [p, o] times the scale of their sample, plus the bias, normalised; ``FLAT``: a sample for each p."""
+    if scale is not None:
+        if FLAT:
+            factor = tl.load(scale + sample[:, None] * OUT_CHANNELS + out[None, :], o_inside[None, :], 0.).to(ACC)
+        else:
+            factor = tl.load(scale + sample * OUT_CHANNELS + out, o_inside, 0.).to(ACC)[None, :]
+        total *= factor
+    if bias is not None:
+        total += tl.load(bias + out, o_inside, 0.).to(ACC)[None, :]
+    if mean is not None:
+        factor = tl.rsqrt(tl.load(var + out, o_inside, 1.).to(ACC) + EPS)
+        if norm_weight is not None:
+            factor *= tl.load(norm_weight + out, o_inside, 0.).to(ACC)
+        total = (total - tl.load(mean + out, o_inside, 0.).to(ACC)[None, :]) * factor[None, :]
+        if norm_bias is not None:
+            total += tl.load(norm_bias + out, o_inside, 0.).to(ACC)[None, :]
+    return total
 
 
 @triton.jit
-def _input_gradient(dy, dy_strides, weight, weight_strides, taps, tap_strides, channel, channel_strides,
-                    filter_, filter_strides, dx, dx_strides, pixels, width, out_height, out_width,
-                    GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                    GROUP_OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
-                    ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
-                    BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """A block of the input's gradient of one sample and group: the transposed convolution."""
-    c, p, group, sample = share_of_program(GROUP_CHANNELS, pixels, GROUPS, BLOCK_C, BLOCK_P)
-    row, column = p // width, p % width
-    total = tl.zeros([BLOCK_C, BLOCK_P], ACC)
-    for first in range(0, GROUP_OUTPUTS, BLOCK_O):
-        o = first + tl.arange(0, BLOCK_O)
-        out = (group * GROUP_OUTPUTS + o).to(tl.int64)
-        for tap in range(GEOMETRY[0] * GEOMETRY[1]):
-            i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
-            mixed = _mix(weight, weight_strides, taps, tap_strides, channel, channel_strides, filter_, filter_strides,
-                         sample, group, o, c, i, j, tap, KERNELS, GROUP_CHANNELS, GROUP_OUTPUTS,
-                         CHANNEL if CHANNEL == 'own' else 'absent', FILTER, ACC)
-            out_row, out_column, inside = output_position(row, column, tap, GEOMETRY, out_height, out_width)
-            tile = tl.load(tile_of(dy, dy_strides, sample, out, out_row, out_column),
-                           (o < GROUP_OUTPUTS)[:, None] & (inside & (p < pixels))[None, :], 0.)
-            total = matmul(tl.trans(mixed), tile, total, PRODUCT, PRECISION)
-    in_ = (group * GROUP_CHANNELS + c).to(tl.int64)
-    c_inside = c < GROUP_CHANNELS
-    if CHANNEL == 'shared':
-        total *= tl.load(channel + sample * channel_strides[0] + in_ * channel_strides[2], c_inside, 0.
-                         ).to(ACC)[:, None]
-    tl.store(tile_of(dx, dx_strides, sample, in_, row, column), total.to(dx.dtype.element_ty),
-             c_inside[:, None] & (p < pixels)[None, :])
+def _place(p, tap, GEOMETRY: tl.constexpr, TRANSPOSED: tl.constexpr, width, in_height, in_width):
+    """Which pixel of the map that is read meets pixel ``p`` of the one that is written, and whether any."""
+    if TRANSPOSED:
+        row, column, inside = output_position(p // width, p % width, tap, GEOMETRY, in_height, in_width)
+    else:
+        row, column, inside = window_position(p // width, p % width, tap, GEOMETRY, in_height, in_width)
+    return row * in_width + column, inside
+
+
+@triton.jit(do_not_specialize=['batch'])
+def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bias, y,
+              batch, in_height, in_width, in_pixels, width, pixels, kernel_size,
+              GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr,
+              TRANSPOSED: tl.constexpr, POINTWISE: tl.constexpr, FLAT: tl.constexpr, X_LAST: tl.constexpr,
+              Y_LAST: tl.constexpr, EPS: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr,
+              PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr):
+    """A block of pixels and outputs. ``CHANNELS`` are those of a group that are summed up, ``OUTPUTS`` those that are
+    written; ``FLAT``: the pixels of all samples in a row, by the kernels of sample 0; ``X_LAST`` and ``Y_LAST``:
+    channels last, else contiguous."""
+    program = tl.program_id(0)
+    o_blocks: tl.constexpr = (OUTPUTS + BLOCK_O - 1) // BLOCK_O
+    o, program = program % o_blocks * BLOCK_O + tl.arange(0, BLOCK_O), program // o_blocks
+    group, program = program % GROUPS, program // GROUPS
+    if FLAT:
+        p = program * BLOCK_P + tl.arange(0, BLOCK_P)
+        p_inside, sample, p = p < batch * pixels, p // pixels, p % pixels
+    else:
+        p_blocks = tl.cdiv(pixels, BLOCK_P)
+        p, sample = program % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P), program // p_blocks
+        p_inside = p < pixels
+    out, o_inside, far = group * OUTPUTS + o, o < OUTPUTS, tl.cast(sample, tl.int64)
+    x += far * (GROUPS * CHANNELS) * in_pixels
+    kernels += group * (OUTPUTS * CHANNELS)
+    if not FLAT:
+        kernels += far * kernel_size
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    total = tl.zeros([BLOCK_P, BLOCK_O] if X_LAST else [BLOCK_O, BLOCK_P], ACC)
+    for step in range(GEOMETRY[0] * GEOMETRY[1] * c_blocks):
+        tap, c = step // c_blocks, step % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+        c_inside = c < CHANNELS
+        if POINTWISE:
+            place, shown = p, p_inside
+        else:
+            place, shown = _place(p, tap, GEOMETRY, TRANSPOSED, width, in_height, in_width)
+            shown &= p_inside
+        kernel = kernels + (tap * (GROUPS * OUTPUTS * CHANNELS) + o[:, None] * CHANNELS + c[None, :])
+        k_tile = tl.load(kernel, o_inside[:, None] & c_inside[None, :], 0.)
+        if spatial is not None:
+            factor = tl.load(spatial + sample * (GEOMETRY[0] * GEOMETRY[1]) + tap + tl.zeros_like(p), p_inside, 0.
+                             ).to(x.dtype.element_ty)
+        if X_LAST:
+            tile = tl.load((x + place * (GROUPS * CHANNELS))[:, None] + (group * CHANNELS + c)[None, :],
+                           shown[:, None] & c_inside[None, :], 0.)
+            if spatial is not None:
+                tile *= factor[:, None]
+            total = matmul(tile, tl.trans(k_tile), total, WIDENED, PRECISION)
+        else:
+            tile = tl.load((x + (group * CHANNELS + c) * in_pixels)[:, None] + place[None, :],
+                           c_inside[:, None] & shown[None, :], 0.)
+            if spatial is not None:
+                tile *= factor[None, :]
+            total = matmul(k_tile, tile, total, WIDENED, PRECISION)
+    if not X_LAST:
+        total = tl.trans(total)
+    total = _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, out, o_inside, GROUPS * OUTPUTS,
+                    EPS, FLAT, ACC)
+    y += far * (GROUPS * OUTPUTS) * pixels
+    if Y_LAST:
+        address = (y + p * (GROUPS * OUTPUTS))[:, None] + out[None, :]
+    else:
+        address = (y + p)[:, None] + (out * pixels)[None, :]
+    tl.store(address, total.to(y.dtype.element_ty), p_inside[:, None] & o_inside[None, :])
 
 
 @triton.jit
-def _weight_gradient(x, x_strides, dy, dy_strides, weight, weight_strides, taps, tap_strides,
-                     channel, channel_strides, filter_, filter_strides,
-                     dweight, dweight_strides, dtaps, dtaps_strides, dchannel, dchannel_strides,
-                     dfilter, dfilter_strides, samples, samples_a_split, height, width, pixels, out_width,
-                     GROUPS: tl.constexpr, KERNELS: tl.constexpr, GROUP_CHANNELS: tl.constexpr,
-                     GROUP_OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
-                     ACC: tl.constexpr, PRODUCT: tl.constexpr, PRECISION: tl.constexpr,
-                     BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
-    """All that follows from the gradient of one tile of the samples' kernels, at one tap, for a split of the samples.
+def _depthwise(x, kernels, scale, bias, mean, var, norm_weight, norm_bias, y,
+               in_height, in_width, in_pixels, width, pixels, kernel_size,
+               CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, TRANSPOSED: tl.constexpr, LAST: tl.constexpr,
+               EPS: tl.constexpr, ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """A block of pixels and channels of a depthwise convolution."""
+    program = tl.program_id(0)
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    c, program = program % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), program // c_blocks
+    p_blocks = tl.cdiv(pixels, BLOCK_P)
+    p, sample = program % p_blocks * BLOCK_P + tl.arange(0, BLOCK_P), program // p_blocks
+    c_inside, p_inside, far = c < CHANNELS, p < pixels, tl.cast(sample, tl.int64)
+    x += far * CHANNELS * in_pixels
+    kernels += far * kernel_size + c
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for tap in tl.static_range(GEOMETRY[0] * GEOMETRY[1]):
+        place, shown = _place(p, tap, GEOMETRY, TRANSPOSED, width, in_height, in_width)
+        if LAST:
+            address = (x + place * CHANNELS)[:, None] + c[None, :]
+        else:
+            address = (x + place)[:, None] + (c * in_pixels)[None, :]
+        tile = tl.load(address, (shown & p_inside)[:, None] & c_inside[None, :], 0.)
+        total += tile.to(ACC) * tl.load(kernels + tap * CHANNELS, c_inside, 0.).to(ACC)[None, :]
+    total = _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, c, c_inside, CHANNELS, EPS, False,
+                    ACC)
+    y += far * CHANNELS * pixels
+    address = (y + p * CHANNELS)[:, None] + c[None, :] if LAST else (y + p)[:, None] + (c * pixels)[None, :]
+    tl.store(address, total.to(y.dtype.element_ty), p_inside[:, None] & c_inside[None, :])
 
-    With G the gradient of a sample's kernel, T its taps, C and F its channel and filter attention:
-    dW = Σ_b T C F G, dT = Σ_oc C F W G, dC = T Σ_o F W G and dF = T Σ_c C W G.
+
+@triton.jit
+def _depthwise_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pixels,
+                        CHANNELS: tl.constexpr, GEOMETRY: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr,
+                        BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr):
+    """The gradient of one sample's depthwise kernels: all taps of a block of channels."""
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    c, sample = tl.program_id(0) % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0) // c_blocks
+    c_inside, t, far = c < CHANNELS, tl.arange(0, BLOCK_T), tl.cast(sample, tl.int64)
+    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
+    x += far * CHANNELS * in_pixels
+    dy += far * CHANNELS * pixels
+    total = tl.zeros([BLOCK_T, BLOCK_C], ACC)
+    for first in range(0, pixels, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        p_inside = p < pixels
+        address = (dy + p * CHANNELS)[:, None] + c[None, :] if LAST else (dy + p)[:, None] + (c * pixels)[None, :]
+        dy_tile = tl.load(address, p_inside[:, None] & c_inside[None, :], 0.).to(ACC)
+        for tap in tl.static_range(area):
+            place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
+            if LAST:
+                address = (x + place * CHANNELS)[:, None] + c[None, :]
+            else:
+                address = (x + place)[:, None] + (c * in_pixels)[None, :]
+            tile = tl.load(address, (shown & p_inside)[:, None] & c_inside[None, :], 0.).to(ACC)
+            total += tl.where((t == tap)[:, None], tl.sum(tile * dy_tile, 0)[None, :], 0.)
+    tl.store(dkernels + far * (CHANNELS * area) + t[:, None] * CHANNELS + c[None, :], total,
+             (t < area)[:, None] & c_inside[None, :])
+
+
+@triton.jit
+def _kernel_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pixels,
+                     GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GEOMETRY: tl.constexpr,
+                     POINTWISE: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr,
+                     PRECISION: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    """A tile of the gradient of one sample's kernel at one tap: [tap, output, channel]."""
+    program = tl.program_id(0)
+    o_blocks: tl.constexpr = (OUTPUTS + BLOCK_O - 1) // BLOCK_O
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
+    o, program = program % o_blocks * BLOCK_O + tl.arange(0, BLOCK_O), program // o_blocks
+    c, program = program % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), program // c_blocks
+    tap, program = program % area, program // area
+    group, far = program % GROUPS, tl.cast(program // GROUPS, tl.int64)
+    o_inside, c_inside, out, in_ = o < OUTPUTS, c < CHANNELS, group * OUTPUTS + o, group * CHANNELS + c
+    x += far * (GROUPS * CHANNELS) * in_pixels
+    dy += far * (GROUPS * OUTPUTS) * pixels
+    total = tl.zeros([BLOCK_O, BLOCK_C], ACC)
+    for first in range(0, pixels, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        if POINTWISE:
+            place, shown = p, p < pixels
+        else:
+            place, shown = _place(p, tap, GEOMETRY, False, out_width, height, width)
+            shown &= p < pixels
+        if LAST:
+            dy_tile = tl.load((dy + out)[:, None] + (p * (GROUPS * OUTPUTS))[None, :],
+                              o_inside[:, None] & (p < pixels)[None, :], 0.)
+            x_tile = tl.load((x + place * (GROUPS * CHANNELS))[:, None] + in_[None, :],
+                             shown[:, None] & c_inside[None, :], 0.)
+        else:
+            dy_tile = tl.load((dy + out * pixels)[:, None] + p[None, :], o_inside[:, None] & (p < pixels)[None, :], 0.)
+            x_tile = tl.load((x + place)[:, None] + (in_ * in_pixels)[None, :], shown[:, None] & c_inside[None, :], 0.)
+        total = matmul(dy_tile, x_tile, total, WIDENED, PRECISION)
+    place = (tap * (GROUPS * OUTPUTS) + out[:, None]) * CHANNELS + c[None, :]
+    tl.store(dkernels + far * (area * GROUPS * OUTPUTS * CHANNELS) + place, total.to(dkernels.dtype.element_ty),
+             o_inside[:, None] & c_inside[None, :])
+
+
+@triton.jit(do_not_specialize=['batch'])
+def _contract(dkernels, weight, factors, filter_, dweight, products, batch,
+              KERNELS: tl.constexpr, CHANNELS: tl.constexpr, OUT_CHANNELS: tl.constexpr, AREA: tl.constexpr,
+              ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+              BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr):
+    """What follows from the gradients G of a block of samples' kernels at one tap and output, [sample, channel].
+
+    ``products``, [sample, n, tap, output], is the sum of W G over the channels; ``dweight``, [block of samples, n,
+    output, channel, tap], that of α_w α_s α_f G over the samples. ``factors``, [sample, n, tap], is α_w α_s.
     """
     program = tl.program_id(0)
-    o_blocks: tl.constexpr = (GROUP_OUTPUTS + BLOCK_O - 1) // BLOCK_O
-    c_blocks: tl.constexpr = (GROUP_CHANNELS + BLOCK_C - 1) // BLOCK_C
-    o_block, program = program % o_blocks, program // o_blocks
-    c_block, program = program % c_blocks, program // c_blocks
-    area: tl.constexpr = GEOMETRY[0] * GEOMETRY[1]
-    tap, program = program % area, program // area
-    group, split = program % GROUPS, (program // GROUPS).to(tl.int64)
-    i, j = tap // GEOMETRY[1], tap % GEOMETRY[1]
-    o, c = o_block * BLOCK_O + tl.arange(0, BLOCK_O), c_block * BLOCK_C + tl.arange(0, BLOCK_C)
-    n = tl.arange(0, BLOCK_N).to(tl.int64)
-    o_inside, c_inside, n_inside = o < GROUP_OUTPUTS, c < GROUP_CHANNELS, n < KERNELS
-    inside = n_inside[:, None, None] & o_inside[None, :, None] & c_inside[None, None, :]
-    out, in_ = (group * GROUP_OUTPUTS + o).to(tl.int64), (group * GROUP_CHANNELS + c).to(tl.int64)
-    kernels = tl.load(weight + (n[:, None, None] * weight_strides[0] + out[None, :, None] * weight_strides[1]
-                                + c.to(tl.int64)[None, None, :] * weight_strides[2] + i * weight_strides[3]
-                                + j * weight_strides[4]), inside, 0.).to(ACC)
-    total = tl.zeros([BLOCK_N, BLOCK_O, BLOCK_C], ACC)
-    for sample in range(split * samples_a_split, tl.minimum((split + 1) * samples_a_split, samples)):
-        gradient = tl.zeros([BLOCK_O, BLOCK_C], ACC)
-        for first in range(0, pixels, BLOCK_P):
-            p = first + tl.arange(0, BLOCK_P)
-            out_row, out_column = p // out_width, p % out_width
-            dy_tile = tl.load(tile_of(dy, dy_strides, sample, out, out_row, out_column),
-                              o_inside[:, None] & (p < pixels)[None, :], 0.)
-            row, column, shown = window_position(out_row, out_column, tap, GEOMETRY, height, width)
-            x_tile = tl.load(tl.trans(tile_of(x, x_strides, sample, in_, row, column)),
-                             (shown & (p < pixels))[:, None] & c_inside[None, :], 0.)
-            gradient = matmul(dy_tile, x_tile, gradient, PRODUCT, PRECISION)
-        t = tl.load(taps + sample * tap_strides[0] + n * tap_strides[1] + tap * tap_strides[2], n_inside, 0.).to(ACC)
-        per_kernel = kernels * gradient[None, :, :]
-        per_weight = t[:, None, None] * gradient[None, :, :]
-        if CHANNEL != 'absent':
-            # a shared attention is the same for all n
-            by_channel = tl.load(channel + sample * channel_strides[0] + n[:, None] * channel_strides[1]
-                                 + in_[None, :] * channel_strides[2],
-                                 n_inside[:, None] & c_inside[None, :], 0.).to(ACC)
-            per_weight *= by_channel[:, None, :]
-        if FILTER != 'absent':
-            by_filter = tl.load(filter_ + sample * filter_strides[0] + n[:, None] * filter_strides[1]
-                                + out[None, :] * filter_strides[2],
-                                n_inside[:, None] & o_inside[None, :], 0.).to(ACC)
-            per_weight *= by_filter[:, :, None]
-            of_filter = per_kernel
-            if CHANNEL != 'absent':
-                of_filter = of_filter * by_channel[:, None, :]
-            of_filter = t[:, None] * tl.sum(of_filter, 2)
-            place = sample * dfilter_strides[0] + (c_block * area + tap) * dfilter_strides[3]
-            if FILTER == 'own':
-                tl.store(dfilter + place + n[:, None] * dfilter_strides[1] + out[None, :] * dfilter_strides[2],
-                         of_filter, n_inside[:, None] & o_inside[None, :])
-            else:
-                tl.store(dfilter + place + out * dfilter_strides[2], tl.sum(of_filter, 0), o_inside)
-            per_kernel *= by_filter[:, :, None]
-        of_channel = tl.sum(per_kernel, 1)
-        of_taps = of_channel
-        if CHANNEL != 'absent':
-            of_taps = of_channel * by_channel
-            of_channel = of_channel * t[:, None]
-            place = sample * dchannel_strides[0] + (o_block * area + tap) * dchannel_strides[3]
-            if CHANNEL == 'own':
-                tl.store(dchannel + place + n[:, None] * dchannel_strides[1] + in_[None, :] * dchannel_strides[2],
-                         of_channel, n_inside[:, None] & c_inside[None, :])
-            else:
-                tl.store(dchannel + place + in_ * dchannel_strides[2], tl.sum(of_channel, 0), c_inside)
-        part = (group * o_blocks + o_block) * c_blocks + c_block
-        tl.store(dtaps + sample * dtaps_strides[0] + n * dtaps_strides[1] + tap * dtaps_strides[2]
-                 + part * dtaps_strides[3], tl.sum(of_taps, 1), n_inside)
-        total += per_weight
-    tl.store(dweight + split * dweight_strides[0]
-             + (n[:, None, None] * dweight_strides[1] + out[None, :, None] * dweight_strides[2]
-                + c.to(tl.int64)[None, None, :] * dweight_strides[3] + i * dweight_strides[4] + j * dweight_strides[5]),
-             total, inside)
+    out, tap = program % OUT_CHANNELS, program // OUT_CHANNELS % AREA
+    b_block = program // (OUT_CHANNELS * AREA)
+    b, n = b_block * BLOCK_B + tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_N)
+    b_inside, n_inside = b < batch, n < KERNELS
+    both = b_inside[:, None] & n_inside[None, :]
+    scale = tl.load(factors + (b[:, None] * KERNELS + n[None, :]) * AREA + tap, both, 0.).to(ACC)
+    if filter_ is not None:
+        scale *= tl.load(filter_ + b * OUT_CHANNELS + out, b_inside, 0.).to(ACC)[:, None]
+    scale = tl.trans(scale).to(dkernels.dtype.element_ty)
+    total = tl.zeros([BLOCK_B, BLOCK_N], ACC)
+    rows = dkernels + b.to(tl.int64) * (AREA * OUT_CHANNELS * CHANNELS) + (tap * OUT_CHANNELS + out) * CHANNELS
+    for first in range(0, CHANNELS, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        c_inside = c < CHANNELS
+        tile = tl.load(rows[:, None] + c[None, :], b_inside[:, None] & c_inside[None, :], 0.)
+        element = (n.to(tl.int64) * (OUT_CHANNELS * CHANNELS * AREA))[:, None] + (
+            (out * CHANNELS + c) * AREA + tap)[None, :]
+        inside = n_inside[:, None] & c_inside[None, :]
+        kernels = tl.load(weight + element, inside, 0.).to(tile.dtype)
+        total = matmul(tile, tl.trans(kernels), total, WIDENED, PRECISION)
+        of_weight = matmul(scale, tile, tl.zeros([BLOCK_N, BLOCK_C], ACC), WIDENED, PRECISION)
+        tl.store(dweight + tl.cast(b_block, tl.int64) * (KERNELS * OUT_CHANNELS * CHANNELS * AREA) + element, of_weight,
+                 inside)
+    tl.store(products + ((b[:, None] * KERNELS + n[None, :]) * AREA + tap).to(tl.int64) * OUT_CHANNELS + out, total,
+             both)
+
+
+@triton.jit
+def _scale_gradient(x, gradient, channel, dchannel, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr,
+                    ACC: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """The gradient of α_c, and, in the place of the scaled features' gradient, that of the features."""
+    c_blocks: tl.constexpr = (CHANNELS + BLOCK_C - 1) // BLOCK_C
+    c, sample = tl.program_id(0) % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0) // c_blocks
+    start = tl.cast(sample, tl.int64) * CHANNELS * pixels
+    factor = tl.load(channel + sample * CHANNELS + c, c < CHANNELS, 0.).to(ACC)
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for first in range(0, pixels, BLOCK_P):
+        p = first + tl.arange(0, BLOCK_P)
+        place = (p * CHANNELS)[:, None] + c[None, :] if LAST else p[:, None] + (c * pixels)[None, :]
+        inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
+        tile = tl.load(gradient + start + place, inside, 0.).to(ACC)
+        total += tl.load(x + start + place, inside, 0.).to(ACC) * tile
+        tl.store(gradient + start + place, (tile * factor[None, :]).to(gradient.dtype.element_ty), inside)
+    tl.store(dchannel + sample * CHANNELS + c, tl.sum(total, 0).to(dchannel.dtype.element_ty), c < CHANNELS)
 
 
 def forward(m: Mixture) -> Tensor:
@@ -241,157 +366,326 @@ def forward(m: Mixture) -> Tensor:
     Raises:
         ValueError: the padded input is smaller than the kernel.
     """
-    x, weight, taps, channel, filter_ = _tensors(m)
-    out_height, out_width = output_size(x.shape[2:], weight.shape[3:], m.stride, m.padding, m.dilation)
-    if min(out_height, out_width) < 1:
+    x = m.input
+    size = m.output_size
+    if min(size) < 1:
         raise ValueError(f'input must not be smaller than the kernel, but its size is {tuple(x.shape[2:])} with kernel '
-                         f'size {tuple(weight.shape[3:])}')
-    constants = _constants(m, x, weight, channel, filter_)
-    pixels = out_height * out_width
-    y = torch.empty(len(x), weight.shape[1], out_height, out_width, dtype=x.dtype, device=x.device,
-                    memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
-    blocks = _blocks(constants, x.dtype, pixels, most_o=64, most_c=32)
-    programs = (len(x) * m.groups * triton.cdiv(pixels, blocks['BLOCK_P'])
-                * triton.cdiv(constants['GROUP_OUTPUTS'], blocks['BLOCK_O']))
-    bias = None if m.bias is None else m.bias.contiguous()
-    with torch.cuda.device_of(x):
-        _forward[(programs, )](x, x.stride(), weight, weight.stride(), bias, taps, taps.stride(),
-                               channel, _strides(channel), filter_, _strides(filter_), y, y.stride(),
-                               *x.shape[2:], pixels, out_width, BIAS=bias is not None, **constants, **blocks)
+                         f'size {tuple(m.weight.shape[3:])}')
+    last = is_channels_last(x)
+    y = torch.empty((x.shape[0], m.weight.shape[1], *size), dtype=x.dtype, device=x.device,
+                    memory_format=torch.channels_last if last else torch.contiguous_format)
+    _convolve(m, x, y, False)
     return y
 
 
 def backward(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of the tensors that need one."""
-    tensors = _tensors(m)
-    constants = _constants(m, *tensors[:2], *tensors[3:])
-    dx = dweight = dbias = dtaps = dchannel = dfilter = None
-    if needed[0]:
-        dx = _differentiate_input(grad, *tensors, constants)
-    if any(needed[i] for i in (1, 3, 4, 5, 6)):
-        dweight, dtaps, dchannel, dfilter = _differentiate_weight(grad, *tensors, constants)
+    x, last = m.input, is_channels_last(m.input)
+    order = torch.channels_last if last else torch.contiguous_format
+    grads: list[Tensor | None] = [None] * 7
+    apart = m.shares_attention and not _is_depthwise(m)
+    of_channel = needed[5] and apart
+    if needed[0] or of_channel:
+        grads[0] = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=order)
+        _convolve(m._replace(channel_attention=None) if of_channel else m, grad, grads[0], True)
+    if of_channel:
+        grads[5] = _differentiate_scale(x.contiguous(memory_format=order), grads[0], m.channel_attention, last)
+        grads[0] = grads[0] if needed[0] else None
     if needed[2]:
-        dbias = grad.sum((0, 2, 3), dtype=accumulator(grad.dtype)).to(m.bias.dtype)
-    # taps is α_w · α_s
-    dkernel = dspatial = None
-    if needed[3]:
-        of_taps = dtaps if m.spatial_attention is None else dtaps * _per_kernel(m.spatial_attention)
-        dkernel = of_taps.sum(2).to(m.kernel_attention.dtype)
-    if needed[4]:
-        of_taps = dtaps if m.kernel_attention is None else dtaps * m.kernel_attention[:, :, None]
-        dspatial = _like(of_taps, m.spatial_attention)
-    return (dx, dweight if needed[1] else None, dbias, dkernel, dspatial,
-            _like(dchannel, m.channel_attention) if needed[5] else None,
-            _like(dfilter, m.filter_attention) if needed[6] else None)
+        grads[2] = grad.sum((0, 2, 3), dtype=accumulator(grad.dtype)).to(m.bias.dtype)
+    if any(needed[i] for i in (1, 3, 4, 6)) or needed[5] and not apart:
+        if apart:
+            _differentiate_mixture(m, grad, needed, grads)
+        else:
+            _differentiate_kernels(m, _kernel_gradients(m, m.input, grad), needed, grads)
+    return tuple(grads)
 
 
-def _tensors(m: Mixture) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Features, weight, α_w · α_s as Tensor[batch, n, kernel area], α_c and α_f as Tensor[batch, 1 (shared) or n,
-    length]."""
-    batch, n, area = len(m.input), len(m.weight), m.weight.shape[3] * m.weight.shape[4]
-    taps = m.input.new_ones(1, 1, 1, dtype=accumulator(m.input.dtype))
-    if m.kernel_attention is not None:
-        taps = taps * m.kernel_attention[:, :, None]
-    if m.spatial_attention is not None:
-        taps = taps * _per_kernel(m.spatial_attention)
-    return (m.input, m.weight, taps.expand(batch, n, area), _per_kernel(m.channel_attention),
-            _per_kernel(m.filter_attention))
+# Launches.
 
 
-def _per_kernel(attention: Tensor | None) -> Tensor | None:
-    """[batch, 1 or n, length]"""
-    return attention[:, None] if attention is not None and attention.dim() == 2 else attention
+class _Recipe(NamedTuple):
+    """How to convolve calls of certain sizes and types."""
+
+    samples: int  # at a time
+    one_kernel: bool  # for all samples, with the attentions outside of it
+    x_last: bool
+    kernel_shape: tuple[int, int]
+    scale: Launch
+    pack: Launch
+    multiply: Launch
 
 
-def _like(gradient: Tensor, attention: Tensor) -> Tensor:
-    """A gradient [batch, 1 or n, length] as that of an attention that all kernels share, or of each kernel's own."""
-    gradient = gradient.sum(1) if attention.dim() == 2 else gradient
-    return gradient.to(attention.dtype)
+_recipes: dict[tuple, _Recipe] = {}
 
 
-def _differentiate_input(dy: Tensor, x: Tensor, weight: Tensor, taps: Tensor, channel: Tensor | None,
-                         filter_: Tensor | None, constants: dict) -> Tensor:
-    dx = torch.empty_like(x)
-    pixels = x.shape[2] * x.shape[3]
-    blocks = _blocks(constants, x.dtype, pixels, most_o=32, most_c=64)
-    programs = (len(x) * constants['GROUPS'] * triton.cdiv(pixels, blocks['BLOCK_P'])
-                * triton.cdiv(constants['GROUP_CHANNELS'], blocks['BLOCK_C']))
-    with torch.cuda.device_of(x):
-        _input_gradient[(programs, )](dy, dy.stride(), weight, weight.stride(), taps, taps.stride(),
-                                      channel, _strides(channel), filter_, _strides(filter_), dx, dx.stride(),
-                                      pixels, x.shape[3], *dy.shape[2:], **constants, **blocks)
-    return dx
-
-
-def _differentiate_weight(dy: Tensor, x: Tensor, weight: Tensor, taps: Tensor, channel: Tensor | None,
-                          filter_: Tensor | None, constants: dict
-                          ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """The gradients of weight, taps, channel and filter attention."""
-    batch, pixels, area = len(x), dy.shape[2] * dy.shape[3], taps.shape[2]
-    blocks = _gradient_blocks(constants, pixels)
-    o_blocks = triton.cdiv(constants['GROUP_OUTPUTS'], blocks['BLOCK_O'])
-    c_blocks = triton.cdiv(constants['GROUP_CHANNELS'], blocks['BLOCK_C'])
-    tiles = constants['GROUPS'] * area * o_blocks * c_blocks
-    samples_a_split = triton.cdiv(batch, min(batch, triton.cdiv(PROGRAMS, tiles)))
-    splits = triton.cdiv(batch, samples_a_split)
-
-    def parts(*size: int) -> Tensor:
-        return torch.empty(size, dtype=accumulator(x.dtype), device=x.device)
-
-    dweight = parts(splits, *weight.shape)
-    dtaps = parts(*taps.shape, constants['GROUPS'] * o_blocks * c_blocks)
-    dchannel = None if channel is None else parts(*channel.shape, o_blocks * area)
-    dfilter = None if filter_ is None else parts(*filter_.shape, c_blocks * area)
-    with torch.cuda.device_of(x):
-        _weight_gradient[(splits * tiles, )](
-            x, x.stride(), dy, dy.stride(), weight, weight.stride(), taps, taps.stride(), channel, _strides(channel),
-            filter_, _strides(filter_), dweight, dweight.stride(), dtaps, dtaps.stride(), dchannel, _strides(dchannel),
-            dfilter, _strides(dfilter), batch, samples_a_split, *x.shape[2:], pixels, dy.shape[3],
-            **constants, **blocks)
-    return (dweight.sum(0).to(weight.dtype), dtaps.sum(3).to(taps.dtype),
-            None if channel is None else dchannel.sum(3).to(channel.dtype),
-            None if filter_ is None else dfilter.sum(3).to(filter_.dtype))
-
-
-def _strides(attention: Tensor | None) -> tuple[int, ...] | None:
-    """Strides by which all kernels find a shared attention."""
-    if attention is None:
+def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
+    """Write into ``y`` the convolution of ``x``, or, transposed, its input's gradient of ``x``."""
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        with torch.cuda.device_of(x):
+            return _convolve(m, x, y, transposed)
+    last, norm = is_channels_last(y), None if transposed else m.norm
+    of_norm = (None, ) * 5 if norm is None else norm
+    key: list = [x.shape, x.dtype, x.device, y.shape, last, m[7:12], transposed, precision(x.dtype), of_norm[4]]
+    tensors = []
+    for tensor in (*m[1:7], *of_norm[:4]):
+        if tensor is not None:
+            key += tensor.dtype, tensor.shape
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()
+        else:
+            key.append(None)
+        tensors.append(tensor)
+    key = tuple(key)
+    recipe = _recipes.get(key)
+    if recipe is None:
+        if len(_recipes) >= REMEMBERED:
+            _recipes.clear()
+        recipe = _recipes[key] = _make_recipe(m, x, y, transposed, last)
+    batch = x.shape[0]
+    if batch > recipe.samples:
+        for start in range(0, batch, recipe.samples):
+            part = slice(start, start + recipe.samples)
+            attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
+            _convolve(Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:]), x[part], y[part], transposed)
         return None
-    strides = attention.stride()
-    return strides if attention.shape[1] > 1 else (strides[0], 0, *strides[2:])
+    weight, bias, attention, spatial, channel, filter_, *of_norm = tensors
+    x = x.contiguous(memory_format=torch.channels_last if recipe.x_last else torch.contiguous_format)
+    before, scale = (filter_, channel) if transposed else (channel, filter_)
+    kernels = torch.empty(recipe.kernel_shape, dtype=x.dtype, device=x.device)
+    if recipe.one_kernel:
+        if before is not None:
+            scaled = torch.empty_like(x)
+            recipe.scale(x, before, scaled)
+            x = scaled
+        recipe.pack(weight, None, None, None, None, kernels)
+    elif transposed:
+        recipe.pack(weight, attention, spatial, channel, filter_, kernels)
+        spatial = scale = None
+    else:
+        own = filter_ is not None and filter_.dim() == 3
+        recipe.pack(weight, attention, spatial, channel, filter_ if own else None, kernels)
+        spatial, scale = None, None if own else filter_
+    last_steps = (scale, None, *(None, ) * 4) if transposed else (scale, bias, *of_norm)
+    if recipe.multiply.kernel is _depthwise:
+        recipe.multiply(x, kernels, *last_steps, y)
+    else:
+        recipe.multiply(x, kernels, spatial, *last_steps, y)
+    return None
 
 
-def _constants(m: Mixture, x: Tensor, weight: Tensor, channel: Tensor | None, filter_: Tensor | None) -> dict:
-    """What the kernels are compiled for, beside sizes of blocks."""
-    n, out_channels, group_channels = weight.shape[:3]
-
-    def kind(attention: Tensor | None) -> str:
-        return 'absent' if attention is None else 'shared' if attention.shape[1] == 1 else 'own'
-
-    return dict(GROUPS=m.groups, KERNELS=n, GROUP_CHANNELS=group_channels, GROUP_OUTPUTS=out_channels // m.groups,
-                GEOMETRY=(*weight.shape[3:], *m.stride, *m.padding, *m.dilation),
-                CHANNEL=kind(channel), FILTER=kind(filter_), ACC=ACCUMULATORS[x.dtype],
-                PRODUCT=product(out_channels // m.groups, group_channels, x.dtype), PRECISION=precision(x.dtype))
+def _is_depthwise(m: Mixture) -> bool:
+    return m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups
 
 
-def _blocks(constants: dict, dtype: torch.dtype, pixels: int, most_o: int, most_c: int) -> dict[str, int]:
-    """The tile of an output or an input's gradient, and of the channels that are added up in one step."""
-    outputs, channels = constants['GROUP_OUTPUTS'], constants['GROUP_CHANNELS']
-    if constants['PRODUCT'] == 'sum':
-        o, c = block(outputs, 16), block(channels, 16)
-        return dict(BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, max(16, 1024 // (o * c))))
-    # the tiles and those read ahead are to fit the 99 KiB of shared memory that GPUs since sm_80 have at least
-    return dict(BLOCK_O=block(outputs, most_o, 16), BLOCK_C=block(channels, most_c, 16),
-                BLOCK_P=block(pixels, 128 if dtype.itemsize == 2 else 64, 16),
-                num_stages={2: 3, 4: 2, 8: 1}[dtype.itemsize])
+def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool) -> _Recipe:
+    n, out_channels, channels, *kernel_size = m.weight.shape
+    batch, outputs, area = len(x), out_channels // m.groups, kernel_size[0] * kernel_size[1]
+    size = out_channels * channels * area
+    depthwise = _is_depthwise(m)
+    before = m.filter_attention if transposed else m.channel_attention
+    one = n == 1 and m.kernel_attention is None and m.shares_attention and not depthwise and (
+        m.spatial_attention is before is None or takes_one_kernel(size, x))
+    samples = batch if one else _samples_at_once(batch, size * x.dtype.itemsize)
+    kernels = 1 if one else samples
+    own = [not one and attention is not None and attention.dim() == 3 for attention in m[4:7]]
+    n_block = triton.next_power_of_2(n)
+    e_block = block(size // area, max(64, 4096 // max(4, n_block)), 16)
+    e_blocks = triton.cdiv(size // area, e_block)
+    at_once = max(1, min(kernels, kernels * e_blocks * area // PROGRAMS))  # the bank is read once for all of these
+    acc = ACCUMULATORS[x.dtype]
+    pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), area), (kernels, at_once), dict(
+        KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, AREA=area, OWN_SPATIAL=own[0],
+        OWN_CHANNEL=own[1], OWN_FILTER=own[2], TRANSPOSED=transposed, ACC=acc, BLOCK_N=n_block, BLOCK_E=e_block),
+        num_warps=4)
+    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
+    pointwise = geometry[:6] == (1, 1, 1, 1, 0, 0)
+    pixels, width = y.shape[2] * y.shape[3], y.shape[3]
+    x_last = last or not pointwise and not depthwise
+    scale = _scaling(x, x_last)
+    common = dict(EPS=0. if m.norm is None or transposed else m.norm.eps, ACC=acc)
+    stride, size_in = 0 if one else size, (*x.shape[2:], x.shape[2] * x.shape[3])
+    if depthwise:
+        blocks, options = depthwise_blocks(x, out_channels, pixels, last)
+        programs = samples * triton.cdiv(pixels, blocks['BLOCK_P']) * triton.cdiv(out_channels, blocks['BLOCK_C'])
+        multiply = Launch(_depthwise, (programs, 1, 1), (*size_in, width, pixels, stride), dict(
+            CHANNELS=out_channels, GEOMETRY=geometry, TRANSPOSED=transposed, LAST=last, **common, **blocks), **options)
+        return _Recipe(samples, one, last, (kernels, size), scale, pack, multiply)
+    summed, written = (outputs, channels) if transposed else (channels, outputs)
+    flat = one and last
+    rows = samples * pixels if flat else pixels
+    blocks, options = product_blocks(x, rows, summed, written, x_last)
+    programs = (1 if flat else samples) * m.groups * triton.cdiv(rows, blocks['BLOCK_P']) * triton.cdiv(
+        written, blocks['BLOCK_O'])
+    multiply = Launch(_multiply, (programs, 1, 1), (samples, *size_in, width, pixels, stride), dict(
+        GROUPS=m.groups, CHANNELS=summed, OUTPUTS=written, GEOMETRY=geometry, TRANSPOSED=transposed,
+        POINTWISE=pointwise, FLAT=flat, X_LAST=x_last, Y_LAST=last, EPS=common['EPS'], ACC=acc,
+        WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), **blocks), **options)
+    return _Recipe(samples, one, x_last, (kernels, size), scale, pack, multiply)
 
 
-def _gradient_blocks(constants: dict, pixels: int) -> dict[str, int]:
-    """The tile of the weight's gradient: all kernels' are in registers at once."""
-    n, outputs, channels = triton.next_power_of_2(constants['KERNELS']), *(
-        constants[name] for name in ('GROUP_OUTPUTS', 'GROUP_CHANNELS'))
-    if constants['PRODUCT'] == 'sum':
-        o, c = block(outputs, 16), block(channels, 16)
-        return dict(BLOCK_N=n, BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, max(16, 1024 // (o * c))))
-    return dict(BLOCK_N=n, BLOCK_O=block(outputs, 32, 16), BLOCK_C=block(channels, 32 if n <= 4 else 16, 16),
-                BLOCK_P=block(pixels, 64, 16))
+def _scaling(x: Tensor, last: bool) -> Launch:
+    """Of features that lie in memory so."""
+    batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    p = block(pixels, 32 if last else 1024)
+    c = block(channels, 128 if last else max(1, 1024 // p))
+    return Launch(_scale, (batch * triton.cdiv(pixels, p), triton.cdiv(channels, c), 1), (pixels, ), dict(
+        CHANNELS=channels, LAST=last, BLOCK_P=p, BLOCK_C=c), num_warps=4)
+
+
+def _samples_at_once(batch: int, kernel_bytes: int) -> int:
+    """How many of a batch, in about equal parts."""
+    parts = triton.cdiv(batch, max(1, KERNEL_BYTES // kernel_bytes))
+    return triton.cdiv(batch, parts)
+
+
+def takes_one_kernel(size: int, x: Tensor) -> bool:
+    """Whether kernels of that size are too large to be made for each sample of the features that are read."""
+    return size > x[0].numel()
+
+
+def product_blocks(x: Tensor, rows: int, channels: int, outputs: int,
+                   last: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """The tiles of a product, and the warps and stages of a program."""
+    half = x.dtype.itemsize == 2
+    few = channels <= 64  # few steps: what counts is how many programs are under way
+    o, p, c = block(outputs, 128, 16), block(rows, 128, 16), block(channels, 64 if half else 32, 16)
+    if few and o == 128 or not half and not last:
+        p = min(p, 64)
+    if few and not half and not last:
+        o, c = min(o, 64), block(channels, 64, 16)
+    blocks = dict(BLOCK_P=p, BLOCK_O=o, BLOCK_C=c)
+    return blocks, _options(x, blocks, 8 if p * o > 8192 or not half and p * o > 4096 else 4)
+
+
+def _options(x: Tensor, blocks: dict[str, int], warps: int) -> dict[str, int]:
+    """Stages of tiles, 4 at most: as many as leave room for two programs on a processor, but 2 where one can hold
+    them."""
+    stage = (blocks['BLOCK_P'] + blocks['BLOCK_O']) * blocks['BLOCK_C'] * x.dtype.itemsize
+    memory = 99 * 1024
+    if x.is_cuda:
+        memory = getattr(torch.cuda.get_device_properties(x.device), 'shared_memory_per_block_optin', memory)
+    return dict(num_warps=warps, num_stages=max(1, min(2, memory // stage), min(4, memory // (2 * stage))))
+
+
+def depthwise_blocks(x: Tensor, channels: int, pixels: int, last: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """The tiles of a depthwise convolution, and the warps of a program."""
+    if last:
+        blocks = dict(BLOCK_P=block(pixels, 32), BLOCK_C=block(channels, 32))
+        return blocks, dict(num_warps=2)
+    blocks = dict(BLOCK_P=block(pixels, 256))
+    return dict(blocks, BLOCK_C=block(channels, max(1, 1024 // blocks['BLOCK_P']))), dict(num_warps=4)
+
+
+# Gradients of the weight and the attentions.
+
+
+def _differentiate_scale(x: Tensor, gradient: Tensor, channel: Tensor, last: bool) -> Tensor:
+    """The gradient of α_c; that of the scaled features becomes, in place, that of the features."""
+    channel = channel.contiguous()
+    batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    c = block(channels, 64 if last else 4)
+    dchannel = torch.empty_like(channel)
+    launch(_scale_gradient, batch * triton.cdiv(channels, c), (x, gradient, channel, dchannel), (pixels, ), dict(
+        CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype], BLOCK_P=block(pixels, 32 if last else 512),
+        BLOCK_C=c))
+    return dchannel
+
+
+def _kernel_gradients(m: Mixture, x: Tensor, grad: Tensor) -> Tensor:
+    """Of the convolution of sample b of ``x`` by a kernel of its own.
+
+    Returns:
+        Tensor[batch, kernel area, out_channels, in_channels / groups], of the input's type; a depthwise one's of the
+        accumulators'
+    """
+    out_channels, channels, *kernel_size = m.weight.shape[1:]
+    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
+    pointwise, depthwise, last = geometry[:6] == (1, 1, 1, 1, 0, 0), _is_depthwise(m), is_channels_last(m.input)
+    order = torch.channels_last if last or not (pointwise or depthwise) else torch.contiguous_format
+    x, dy = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
+    batch, pixels, area, outputs = len(x), dy.shape[2] * dy.shape[3], math.prod(kernel_size), out_channels // m.groups
+    sizes = (*x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels)
+    result = torch.empty(batch, area, out_channels, channels, device=x.device,
+                         dtype=accumulator(x.dtype) if depthwise else x.dtype)
+    if depthwise:
+        c = block(out_channels, 32 if last else 16)
+        launch(_depthwise_gradient, batch * triton.cdiv(out_channels, c), (x, dy, result), sizes, dict(
+            CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=ACCUMULATORS[x.dtype],
+            BLOCK_P=block(pixels, 128 if last else 64), BLOCK_C=c, BLOCK_T=triton.next_power_of_2(area)))
+        return result
+    half = x.dtype.itemsize == 2
+    o, c = block(outputs, 128 if half else 64, 16), block(channels, 64, 16)
+    programs = batch * m.groups * area * triton.cdiv(outputs, o) * triton.cdiv(channels, c)
+    launch(_kernel_gradient, programs, (x, dy, result), sizes, dict(
+        GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry, POINTWISE=pointwise,
+        LAST=order is torch.channels_last, ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype),
+        PRECISION=precision(x.dtype), BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, 64 if half else 32, 16)),
+        num_warps=4, num_stages=3)
+    return result
+
+
+def _differentiate_mixture(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
+    """From attentions that all kernels share. α_c scales the features, so that the kernels' gradients hold it."""
+    weight, filter_ = m.weight.contiguous(), None if m.filter_attention is None else m.filter_attention.contiguous()
+    n, out_channels, channels, *kernel_size = weight.shape
+    batch, area, acc = len(m.input), math.prod(kernel_size), accumulator(m.input.dtype)
+    factors = m.input.new_ones(1, 1, 1, dtype=acc)
+    if m.kernel_attention is not None:
+        factors = factors * m.kernel_attention[:, :, None]
+    if m.spatial_attention is not None:
+        factors = factors * m.spatial_attention[:, None]
+    factors = factors.expand(batch, n, area).contiguous()
+    samples = _samples_at_once(batch, weight[0].numel() * m.input.dtype.itemsize)
+    dweight, products = None, []
+    for start in range(0, batch, samples):
+        part = slice(start, start + samples)
+        x = m.input[part]
+        if m.channel_attention is not None:
+            x = x * m.channel_attention[part, :, None, None].to(x.dtype)
+        dkernels = _kernel_gradients(m, x, grad[part])
+        b = block(len(x), 64, 16)
+        of_weight = torch.empty(triton.cdiv(len(x), b), *weight.shape, dtype=acc, device=x.device)
+        products.append(torch.empty(len(x), n, area, out_channels, dtype=acc, device=x.device))
+        launch(_contract, out_channels * area * len(of_weight), (
+            dkernels, weight, factors[part], None if filter_ is None else filter_[part], of_weight, products[-1]),
+            (len(x), ), dict(
+                KERNELS=n, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype],
+                WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), BLOCK_N=block(n, n + 16, 16), BLOCK_B=b,
+                BLOCK_C=block(channels, 64, 16)), num_warps=4, num_stages=2)
+        of_weight = of_weight.sum(0) if len(of_weight) > 1 else of_weight[0]
+        dweight = of_weight if dweight is None else dweight + of_weight
+    products = products[0] if len(products) == 1 else torch.cat(products)
+    if needed[1]:
+        grads[1] = dweight.to(weight.dtype)
+    if needed[6]:
+        of_filter = torch.bmm(factors.reshape(batch, 1, -1), products.reshape(batch, -1, out_channels))
+        grads[6] = of_filter[:, 0].to(filter_.dtype)
+    if needed[3] or needed[4]:
+        products = products.reshape(batch, -1, out_channels)
+        of_factors = products.sum(2) if filter_ is None else torch.bmm(products, filter_.to(acc)[:, :, None])
+        of_factors = of_factors.reshape(batch, n, area)
+    if needed[3]:
+        of_kernel = of_factors if m.spatial_attention is None else of_factors * m.spatial_attention[:, None]
+        grads[3] = of_kernel.sum(2).to(m.kernel_attention.dtype)
+    if needed[4]:
+        of_spatial = of_factors if m.kernel_attention is None else of_factors * m.kernel_attention[:, :, None]
+        grads[4] = of_spatial.sum(1).to(m.spatial_attention.dtype)
+
+
+def _differentiate_kernels(m: Mixture, dkernels: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
+    """From gradients of all samples' kernels, which autograd contracts: of attentions that each kernel has of its own,
+    and of depthwise kernels, which are small."""
+    dtype = accumulator(m.input.dtype)
+    kernels_shape = m.input.shape[0], *m.weight.shape[1:]
+    dkernels = dkernels.movedim(1, -1).reshape(kernels_shape).to(dtype)
+    others = [index for index in (1, 3, 4, 5, 6) if needed[index]]
+    tensors = [value.to(dtype) if index in (1, 3, 4, 5, 6) and value is not None else value
+               for index, value in enumerate(m)]
+    leaves = [tensors[index].detach().requires_grad_() for index in others]
+    for index, leaf in zip(others, leaves):
+        tensors[index] = leaf
+    with torch.enable_grad():
+        kernels = sample_kernels(Mixture(*tensors))
+    for index, gradient in zip(others, torch.autograd.grad(kernels, leaves, dkernels)):
+        grads[index] = gradient.to(m[index].dtype)

@@ -20,7 +20,7 @@ from dynconv_mm.functional.mixture_conv import Mixture
 
 # n, groups, channels and outputs a group, kernel size, whether each kernel has attentions of its own
 MIXTURES = {'dense': (4, 1, 64, 128, 3, False), 'dense_own': (8, 2, 96, 40, 1, True),
-            'depthwise': (4, 24, 1, 1, 3, False)}
+            'one_kernel': (1, 1, 512, 448, 1, False), 'depthwise': (4, 24, 1, 1, 3, False)}
 
 
 class NoGPU:
@@ -67,9 +67,10 @@ def compile_layer(layer: str, dtype: torch.dtype) -> None:
     each = (2, n) if own else (2, )
     m = Mixture(
         zeros(2, groups * channels, 14, 14), zeros(n, groups * outputs, channels, k, k), zeros(groups * outputs),
-        zeros(2, n), zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
+        zeros(2, n) if n > 1 else None,
+        zeros(*each, k * k), zeros(*each, groups * channels), zeros(*each, groups * outputs),
         (1, 1), (k // 2, k // 2), (1, 1), groups, not own)
-    mixture_conv.backward(m, mixture_conv.forward(m), (True, ) * 7)
+    mixture_conv.backward(m, mixture_conv.forward(m), tuple(tensor is not None for tensor in m[:7]))
 
 
 launch = JITFunction.run

@@ -60,8 +60,8 @@ def test_a_bad_value_in_the_environment_is_refused(monkeypatch):
 @pytest.mark.parametrize(('module', 'words'), [
     (None, "'triton' is not installed: `pip install"),
     (SimpleNamespace(__version__='2.1.0'), 'Triton 2.1.0 is too old for them: `pip install'),
-    (SimpleNamespace(__version__='3.6.0'), 'Triton 3.6.0 is too old for them: `pip install'),
-], ids=['missing', '2.1', '3.6'])
+    (SimpleNamespace(__version__='3.5.1'), 'Triton 3.5.1 is too old for them: `pip install'),
+], ids=['missing', '2.1', '3.5'])
 def test_where_triton_is_missing(monkeypatch, module, words):
     monkeypatch.setitem(sys.modules, 'triton', module)
     with pytest.raises(ImportError, match=words):
