@@ -5,7 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,7 +171,8 @@ def _check_attention(device: torch.device) -> list[Check]:
 # Costs.
 
 
-def measure(device: torch.device, checks: list[Check], rounds: int, track=lambda steps, text, total: steps,
+def measure(device: torch.device, checks: list[Check], rounds: int,
+            track: Callable[[Iterable, str, int], Iterable] = lambda steps, text, total: steps,
             ) -> tuple[dict[str, dict[str, dict[str, list[float]]]], dict[str, dict[str, float]]]:
     """The costs of the plans that passed, and for each type and kind of convolution all times of each plan together.
 

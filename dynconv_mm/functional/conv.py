@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch_norm import BatchNorm, scale_and_shift
-from .geometry import IntPair, pair
+from .geometry import IntPair, window
 from .operator import Backend, Operator
 
 
@@ -33,7 +33,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, 
         input, weight, bias, stride, padding, dilation, groups: as there.
         norm (BatchNorm, optional): behind the convolution.
     """
-    return CONV(Conv(input, weight, bias, pair(stride), pair(padding), pair(dilation), groups, norm))
+    return CONV(Conv(input, weight, bias, *window(stride, padding, dilation), groups, norm))
 
 
 def _fold_norm(call: Conv) -> Conv:

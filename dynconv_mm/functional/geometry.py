@@ -7,16 +7,22 @@ from torch.nn import functional as F
 IntPair = tuple[int, int]
 
 
-def pair(value: int | IntPair) -> IntPair:
-    """One int as two."""
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+def pair(name: str, value: int | IntPair, least: int) -> IntPair:
+    """An argument of a convolution for height and width, which may be given as one int.
+
+    Raises:
+        ValueError: it is neither an int nor two, or less than ``least``; the message has its name.
+    """
+    two = (value, value) if isinstance(value, int) else value
+    if isinstance(value, bool) or not isinstance(two, (tuple, list)) or len(two) != 2 \
+            or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in two):
+        raise ValueError(f'{name} must be an int or two ints of at least {least}, but is {value!r}')
+    return tuple(two)
 
 
-def check_window(stride: IntPair, padding: IntPair, dilation: IntPair) -> None:
-    """Raise a ValueError that names the argument unless these are a convolution's."""
-    for name, value, least in (('stride', stride, 1), ('padding', padding, 0), ('dilation', dilation, 1)):
-        if len(value) != 2 or isinstance(value[0], str) or min(value) < least:
-            raise ValueError(f'{name} must be an int or two ints of at least {least}, but is {value}')
+def window(stride: int | IntPair, padding: int | IntPair, dilation: int | IntPair) -> tuple[IntPair, IntPair, IntPair]:
+    """Stride, padding and dilation, see :func:`pair`."""
+    return pair('stride', stride, 1), pair('padding', padding, 0), pair('dilation', dilation, 1)
 
 
 def output_size(size: IntPair, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> IntPair:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .geometry import IntPair, check_window, output_size, pad_zeros, pair
+from .geometry import IntPair, output_size, pad_zeros, window
 from .operator import Operator
 
 
@@ -52,14 +52,13 @@ def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, pa
         >>> involution2d(x, weight, stride=2, padding=1).shape
         torch.Size([2, 8, 5, 5])
     """
-    call = Involution(input, weight, pair(stride), pair(padding), pair(dilation))
+    call = Involution(input, weight, *window(stride, padding, dilation))
     _check(call)
     return INVOLUTION(call)
 
 
 def _check(call: Involution) -> None:
     input, weight, stride, padding, dilation = call
-    check_window(stride, padding, dilation)
     if input.dim() != 4:
         raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
     if weight.dim() != 6:

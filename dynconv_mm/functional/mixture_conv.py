@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .batch_norm import BatchNorm, scale_and_shift
 from .cost_model import cheapest
-from .geometry import IntPair, check_window, output_size, pair
+from .geometry import IntPair, output_size, window
 from .operator import Operator
 from .sample_conv import grouped_conv
 
@@ -59,12 +59,10 @@ def mixture_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *,
         >>> mixture_conv2d(x, weight, kernel_attention=attention, padding=1).shape
         torch.Size([2, 6, 9, 9])
     """
-    if not isinstance(stride, tuple):
-        stride = pair(stride)
-    if not isinstance(padding, tuple):
-        padding = pair(padding)
-    if not isinstance(dilation, tuple):
-        dilation = pair(dilation)
+    if not (type(stride) is type(padding) is type(dilation) is tuple
+            and len(stride) == len(padding) == len(dilation) == 2
+            and min(stride) > 0 <= min(padding) and min(dilation) > 0):
+        stride, padding, dilation = window(stride, padding, dilation)
     shares_attention = ((spatial_attention is None or spatial_attention.dim() == 2)
                         and (channel_attention is None or channel_attention.dim() == 2)
                         and (filter_attention is None or filter_attention.dim() == 2))
@@ -209,7 +207,6 @@ def _check_shapes(m: Mixture) -> None:
     if m.weight.dim() != 5:
         raise ValueError(f'weight must be [n, out_channels, in_channels / groups, kernel_height, '
                          f'kernel_width], but its shape is {tuple(m.weight.shape)}')
-    check_window(m.stride, m.padding, m.dilation)
     batch, channels = m.input.shape[:2]
     n, out_channels, group_channels, kernel_height, kernel_width = m.weight.shape
     if channels != group_channels * m.groups or out_channels % m.groups:

@@ -311,9 +311,9 @@ def _is_cast(tensor: Tensor) -> bool:
 
 
 def is_left_out(argument: object) -> bool:
-    """Whether an optional argument of a module is None, or what stands for that where ``torch.fx`` traces the module by
+    """Whether an argument of a module stands for a None that was left out, where ``torch.fx`` traces the module by
     itself."""
-    return argument is None or isinstance(argument, torch.fx.Proxy) and argument.node.op == 'placeholder' \
+    return isinstance(argument, torch.fx.Proxy) and argument.node.op == 'placeholder' \
         and argument.node.args == (None, )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import IntPair, check_window, pad_zeros, pair, without_padding, zeros_padded
+from .geometry import IntPair, pad_zeros, window, without_padding, zeros_padded
 from .operator import Backend, Operator, is_channels_last
 
 
@@ -50,9 +50,7 @@ def sample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, 
                          f'groups={groups} takes {weight.shape[2] * groups}; out_channels must be divisible by groups')
     if bias is not None and bias.shape != (weight.shape[1], ):
         raise ValueError(f'bias must be [{weight.shape[1]}], but its shape is {tuple(bias.shape)}')
-    call = SampleConv(input, weight, bias, pair(stride), pair(padding), pair(dilation), groups)
-    check_window(*call[3:6])
-    return SAMPLE_CONV(call)
+    return SAMPLE_CONV(SampleConv(input, weight, bias, *window(stride, padding, dilation), groups))
 
 
 def grouped_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..functional.geometry import pair
 from ..functional.operator import is_plain
 
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
@@ -79,9 +80,9 @@ class ConvArguments(nn.Module):
         self.out_channels = out_channels
         self.groups = groups
         self.padding_mode = padding_mode
-        self.kernel_size = _pair('kernel_size', kernel_size, 1)
-        self.stride = _pair('stride', stride, 1)
-        self.dilation = _pair('dilation', dilation, 1)
+        self.kernel_size = pair('kernel_size', kernel_size, 1)
+        self.stride = pair('stride', stride, 1)
+        self.dilation = pair('dilation', dilation, 1)
         if isinstance(padding, str):
             if padding not in ('same', 'valid'):
                 raise ValueError(f"padding must be an int, two ints, 'same' or 'valid', but is {padding!r}")
@@ -89,7 +90,7 @@ class ConvArguments(nn.Module):
                 raise ValueError(f"padding='same' needs stride 1, but stride is {self.stride}")
             self.padding = padding
         else:
-            self.padding = _pair('padding', padding, 0)
+            self.padding = pair('padding', padding, 0)
 
     def _init_bias(self, bias: bool) -> None:
         if bias:
@@ -158,11 +159,3 @@ class ConvArguments(nn.Module):
         if self.bias is None:
             parts.append('bias=False')
         return ', '.join(parts)
-
-
-def _pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else value
-    if isinstance(value, bool) or not isinstance(pair, (tuple, list)) or len(pair) != 2 \
-            or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in pair):
-        raise ValueError(f'{name} must be an int or two ints of at least {least}, but is {value!r}')
-    return tuple(pair)

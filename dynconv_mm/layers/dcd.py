@@ -262,7 +262,8 @@ class DCDConv2d(ConvArguments, DCDBase):
         """Qᵀx over the windows, in L_k latent kernel elements: first the channels, then the elements."""
         latent = self.q(x, groups=self.blocks)
         elements = self.r(latent.flatten(0, 1)[:, None], stride=self.stride, padding=padding, dilation=self.dilation)
-        return elements.unflatten(0, (latent.shape[0], latent.shape[1])).flatten(1, 2)
+        return elements.reshape(latent.shape[0], latent.shape[1] * elements.shape[1], elements.shape[2],
+                                elements.shape[3])
 
     def _forward_depthwise(self, x: Tensor, padding: tuple[int, int], scale: Tensor | None, phi: Tensor) -> Tensor:
         """Eq. 8: the kernels of all samples, which are small, and one convolution by them."""

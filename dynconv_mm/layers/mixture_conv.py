@@ -87,7 +87,8 @@ class MixtureConv2d(ConvArguments):
         return handle
 
     def forward(self, x: Tensor, shared: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
-        attentions = self.compute_attentions(x) if is_left_out(shared) else self.compute_attentions(x, shared)
+        own = shared is None or is_left_out(shared)
+        attentions = self.compute_attentions(x) if own else self.compute_attentions(x, shared)
         for hook in tuple(self._attention_hooks.values()):  # a hook may remove itself
             hook(self, attentions)
         padding = self.padding

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from dynconv_mm.analysis import calibration
+from dynconv_mm.analysis import calibration, self_check
+from dynconv_mm.functional import device_record
 from dynconv_mm.functional.cost_model import QUANTITIES, Shape
 
 pytest.importorskip('scipy')
@@ -32,7 +33,13 @@ def test_regret():
 
 def test_calibration(load_tool, monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, 'LAYERS', ((4, 6, 1, 5, 1, 1), (4, 6, 3, 5, 2, 1), (4, 4, 3, 5, 1, 4)))
+    monkeypatch.setattr(self_check, 'MIXTURES', self_check.MIXTURES[::5])
+    monkeypatch.setattr(self_check, 'INVOLUTIONS', self_check.INVOLUTIONS[1:])
+    monkeypatch.setattr(self_check, '_is_installed', lambda backend: backend != 'triton')  # slow in its interpreter
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    device_record.read.cache_clear()
     load_tool('benchmark').main(['--calibrate', str(tmp_path / 'costs.json'), '--rounds', '1'])
+    device_record.read.cache_clear()
     assert [file.name for file in tmp_path.iterdir()] == ['costs.json']
     costs = json.loads((tmp_path / 'costs.json').read_text())
     assert costs['quantities'] == list(QUANTITIES)

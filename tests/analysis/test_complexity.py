@@ -204,7 +204,7 @@ def test_bad_size(size):
 def test_mmpretrains_resnet():
     """Which reads the values of a linspace while it is built. Its metafile: 25.56M parameters."""
     pytest.importorskip('mmpretrain')
-    model = build_on_meta(Config.fromstring("_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k'", '.py'))
+    model = build_on_meta(Config.fromstring("_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'", '.py'))
     assert params(model) == 25_557_032
 
 

@@ -18,7 +18,8 @@ CPU = torch.device('cpu')
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     """Few cases, and a cache of the test's own."""
-    monkeypatch.setattr(self_check, 'MIXTURES', ((3, 1, 6, 7, 1, 1, (4, 3)), (2, 3, 1, 1, 3, 2, (4, 5))))
+    monkeypatch.setattr(self_check, 'MIXTURES', ((3, 1, 6, 7, 1, 1, (4, 3)), (2, 3, 1, 1, 3, 2, (4, 5)),
+                                                (1, 1, 20, 18, 3, 1, (2, 3))))
     monkeypatch.setattr(self_check, 'INVOLUTIONS', ((2, 3, 3, 2, (5, 4)), ))
     monkeypatch.setattr(self_check, 'BATCH', 2)
     monkeypatch.setattr(calibration, 'LAYERS', ((4, 6, 1, 5, 1, 1), (4, 4, 3, 5, 1, 4)))

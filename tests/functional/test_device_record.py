@@ -19,6 +19,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(MIXTURE_CONV, '_choices', {})
     device_record.read.cache_clear()
+    enable_triton.set_from_environment(enabled=False)  # as if nothing had been asked for
     yield tmp_path
     device_record.read.cache_clear()
 

@@ -54,7 +54,8 @@ def test_other_norms_treat_each_sample_by_itself(norm_cfg, batch):
 @pytest.mark.filterwarnings('ignore:An attention got a single sample')
 def test_single_samples_of_several_processes_are_a_batch(monkeypatch, world_size, synchronised):
     norm, calls = nn.SyncBatchNorm(4), []
-    monkeypatch.setattr(norm, 'forward', lambda hidden: calls.append(hidden.shape) or hidden)
+    # a single sample of this process alone is normalised as in eval mode
+    monkeypatch.setattr(norm, 'forward', lambda hidden: (calls.append(1) if norm.training else None, hidden)[1])
     monkeypatch.setattr(distributed, 'is_initialized', lambda: True)
     monkeypatch.setattr(distributed, 'get_world_size', lambda group=None: world_size)
     assert normalize_hidden(norm, torch.ones(1, 4)).shape == (1, 4)

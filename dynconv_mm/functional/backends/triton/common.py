@@ -59,6 +59,13 @@ def matmul(a, b, total, WIDENED: tl.constexpr, PRECISION: tl.constexpr):
     return tl.dot(a, b, total, input_precision=PRECISION, out_dtype=total.dtype)
 
 
+@triton.jit
+def scaled(tile, factors, WIDENED: tl.constexpr):
+    """``tile * factors``, in the type of ``tile``."""
+    return ((tile.to(tl.float32) * factors.to(tl.float32)).to(tile.dtype) if WIDENED
+            else tile * factors.to(tile.dtype))
+
+
 INTERPRETED = not isinstance(matmul, triton.JITFunction)
 """Whether Triton's interpreter runs the kernels: TRITON_INTERPRET=1 was set before Triton was imported."""
 

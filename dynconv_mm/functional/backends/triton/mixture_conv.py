@@ -33,6 +33,7 @@ from .common import (
     matmul,
     output_position,
     precision,
+    scaled,
     widened,
     window_position,
 )
@@ -89,8 +90,8 @@ def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
 
 
 @triton.jit
-def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, BLOCK_P: tl.constexpr,
-           BLOCK_C: tl.constexpr):
+def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, WIDENED: tl.constexpr,
+           BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     """A sample's features times a factor for each channel."""
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     p_blocks = tl.cdiv(pixels, BLOCK_P)
@@ -99,7 +100,7 @@ def _scale(x, factors, y, pixels, CHANNELS: tl.constexpr, LAST: tl.constexpr, BL
     place += tl.cast(sample, tl.int64) * CHANNELS * pixels
     inside = (p < pixels)[:, None] & (c < CHANNELS)[None, :]
     factor = tl.load(factors + sample * CHANNELS + c, c < CHANNELS, 0.)
-    tl.store(y + place, tl.load(x + place, inside, 0.) * factor.to(x.dtype.element_ty)[None, :], inside)
+    tl.store(y + place, scaled(tl.load(x + place, inside, 0.), factor[None, :], WIDENED), inside)
 
 
 @triton.jit
@@ -173,19 +174,18 @@ def _multiply(x, kernels, spatial, scale, bias, mean, var, norm_weight, norm_bia
         kernel = kernels + (tap * (GROUPS * OUTPUTS * CHANNELS) + o[:, None] * CHANNELS + c[None, :])
         k_tile = tl.load(kernel, o_inside[:, None] & c_inside[None, :], 0.)
         if spatial is not None:
-            factor = tl.load(spatial + sample * (GEOMETRY[0] * GEOMETRY[1]) + tap + tl.zeros_like(p), p_inside, 0.
-                             ).to(x.dtype.element_ty)
+            factor = tl.load(spatial + sample * (GEOMETRY[0] * GEOMETRY[1]) + tap + tl.zeros_like(p), p_inside, 0.)
         if X_LAST:
             tile = tl.load((x + place * (GROUPS * CHANNELS))[:, None] + (group * CHANNELS + c)[None, :],
                            shown[:, None] & c_inside[None, :], 0.)
             if spatial is not None:
-                tile *= factor[:, None]
+                tile = scaled(tile, factor[:, None], WIDENED)
             total = matmul(tile, tl.trans(k_tile), total, WIDENED, PRECISION)
         else:
             tile = tl.load((x + (group * CHANNELS + c) * in_pixels)[:, None] + place[None, :],
                            c_inside[:, None] & shown[None, :], 0.)
             if spatial is not None:
-                tile *= factor[None, :]
+                tile = scaled(tile, factor[None, :], WIDENED)
             total = matmul(k_tile, tile, total, WIDENED, PRECISION)
     if not X_LAST:
         total = tl.trans(total)
@@ -530,7 +530,7 @@ def _scaling(x: Tensor, last: bool) -> Launch:
     p = block(pixels, 32 if last else 1024)
     c = block(channels, 128 if last else max(1, 1024 // p))
     return Launch(_scale, (batch * triton.cdiv(pixels, p), triton.cdiv(channels, c), 1), (pixels, ), dict(
-        CHANNELS=channels, LAST=last, BLOCK_P=p, BLOCK_C=c), num_warps=4)
+        CHANNELS=channels, LAST=last, WIDENED=widened(x.dtype), BLOCK_P=p, BLOCK_C=c), num_warps=4)
 
 
 def _samples_at_once(batch: int, kernel_bytes: int) -> int:
