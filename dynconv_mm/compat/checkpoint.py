@@ -9,6 +9,7 @@ pointers to objects.
 from __future__ import annotations
 
 import _compat_pickle
+import functools
 import pickle
 import threading
 from collections import OrderedDict
@@ -143,18 +144,14 @@ class _PlainUnpickler(pickle._Unpickler):
         # torch writes the names of Python 2
         module, name = _compat_pickle.NAME_MAPPING.get((module, name),
                                                        (_compat_pickle.IMPORT_MAPPING.get(module, module), name))
-        allowed = self._allowed()
+        allowed = _allowed()
         if f'{module}.{name}' not in allowed:
             raise UnpicklingError(f'refused: the checkpoint asks for {module}.{name}')
         return allowed[f'{module}.{name}']
 
-    @staticmethod
-    def _allowed() -> dict[str, object]:
-        return {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED, '_codecs.encode': _latin1}
-
     def load_reduce(self) -> None:
         function = self.stack[-2]
-        if not any(function is allowed for allowed in self._allowed().values()):
+        if not any(function is allowed for allowed in _allowed().values()):
             raise UnpicklingError(f'refused: the checkpoint calls {function!r}')
         super().load_reduce()
 
@@ -168,6 +165,12 @@ class _PlainUnpickler(pickle._Unpickler):
             raise UnpicklingError(f'refused: the checkpoint sets the state of a {type(instance).__name__}')
 
     dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build})
+
+
+@functools.cache
+def _allowed() -> dict[str, object]:
+    """All that a file may name."""
+    return {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED, '_codecs.encode': _latin1}
 
 
 def _latin1(text: str, encoding: str) -> bytes:

@@ -241,3 +241,14 @@ def test_a_parametrization_is_evaluated_once(make_conv):
     assert Counted.calls == 1
     Counted.calls = 0
     torch.testing.assert_close(actual, norm(conv(x, *shared)))
+
+
+def test_what_runs_as_an_identity(make_conv):
+    """Without being one by class."""
+
+    class NoNorm(nn.Module):
+        forward = nn.Identity.forward
+
+    conv, x = make_conv(), make_input()
+    shared = shared_by(conv)
+    assert torch.equal(conv_norm(conv, NoNorm().eval(), x, *shared), conv(x, *shared))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...attention import Attention, parameters_of
 from ...batch_norm import NO_NORM, batch_norm_of
 from ...operator import REMEMBERED, is_channels_last, is_inference
-from .common import ACCUMULATORS, Launch, block, runs_on
+from .common import ACCUMULATORS, Launch, block, normalized, runs_on
 
 MOST_HEADS = 4
 # The widest hidden vector that a program holds, and how many outputs it computes.
@@ -86,13 +86,7 @@ def _attend(hidden, mean, var, norm_weight, norm_bias, temperature, weight0, bia
     b, h = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_H)
     h_inside = h < HIDDEN
     values = tl.load(hidden + b[:, None] * HIDDEN + h[None, :], (b < batch)[:, None] & h_inside[None, :], 0.).to(ACC)
-    if mean is not None:
-        scale = tl.rsqrt(tl.load(var + h, h_inside, 1.).to(ACC) + EPS)
-        if norm_weight is not None:
-            scale *= tl.load(norm_weight + h, h_inside, 0.).to(ACC)
-        values = (values - tl.load(mean + h, h_inside, 0.).to(ACC)[None, :]) * scale[None, :]
-        if norm_bias is not None:
-            values += tl.load(norm_bias + h, h_inside, 0.).to(ACC)[None, :]
+    values = normalized(values, mean, var, norm_weight, norm_bias, h, h_inside, EPS, ACC)
     values = tl.where(h_inside[None, :], tl.maximum(values, 0.), 0.)
     part = tl.program_id(1)
     if part < BLOCKS[1]:

@@ -66,6 +66,19 @@ def scaled(tile, factors, WIDENED: tl.constexpr):
             else tile * factors.to(tile.dtype))
 
 
+@triton.jit
+def normalized(values, mean, var, weight, bias, c, inside, EPS: tl.constexpr, ACC: tl.constexpr):
+    """A batch norm of values [rows, c] by running statistics; without ``mean`` there is none."""
+    if mean is not None:
+        factor = tl.rsqrt(tl.load(var + c, inside, 1.).to(ACC) + EPS)
+        if weight is not None:
+            factor *= tl.load(weight + c, inside, 0.).to(ACC)
+        values = (values - tl.load(mean + c, inside, 0.).to(ACC)[None, :]) * factor[None, :]
+        if bias is not None:
+            values += tl.load(bias + c, inside, 0.).to(ACC)[None, :]
+    return values
+
+
 INTERPRETED = not isinstance(matmul, triton.JITFunction)
 """Whether Triton's interpreter runs the kernels: TRITON_INTERPRET=1 was set before Triton was imported."""
 

@@ -31,6 +31,7 @@ from .common import (
     block,
     launch,
     matmul,
+    normalized,
     output_position,
     precision,
     scaled,
@@ -115,14 +116,7 @@ def _finish(total, scale, bias, mean, var, norm_weight, norm_bias, sample, out, 
         total *= factor
     if bias is not None:
         total += tl.load(bias + out, o_inside, 0.).to(ACC)[None, :]
-    if mean is not None:
-        factor = tl.rsqrt(tl.load(var + out, o_inside, 1.).to(ACC) + EPS)
-        if norm_weight is not None:
-            factor *= tl.load(norm_weight + out, o_inside, 0.).to(ACC)
-        total = (total - tl.load(mean + out, o_inside, 0.).to(ACC)[None, :]) * factor[None, :]
-        if norm_bias is not None:
-            total += tl.load(norm_bias + out, o_inside, 0.).to(ACC)[None, :]
-    return total
+    return normalized(total, mean, var, norm_weight, norm_bias, out, o_inside, EPS, ACC)
 
 
 @triton.jit
@@ -455,9 +449,8 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
     kernels = torch.empty(recipe.kernel_shape, dtype=x.dtype, device=x.device)
     if recipe.one_kernel:
         if before is not None:
-            scaled = torch.empty_like(x)
-            recipe.scale(x, before, scaled)
-            x = scaled
+            features, x = x, torch.empty_like(x)
+            recipe.scale(features, before, x)
         recipe.pack(weight, None, None, None, None, kernels)
     elif transposed:
         recipe.pack(weight, attention, spatial, channel, filter_, kernels)
