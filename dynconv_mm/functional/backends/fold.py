@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..mixture_conv import MIXTURE_CONV, Mixture, reference, sample_kernels
+from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Backend, execute, scratch
-from ..sample_conv import convolve_samples, convolve_samples_backward
+from ..sample_conv import convolve_samples, convolve_samples_backward, grouped_conv
+from .shared import scaled_input, scaled_output, without_scalings
 
 # No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32); a GPU needs
 # many samples to be busy, and its allocator keeps memory.
@@ -35,6 +36,13 @@ def fold(m: Mixture) -> Tensor:
         return y
     scale = filter_[:, :, None, None]
     return y * scale if m.bias is None else torch.addcmul(m.bias[:, None, None], y, scale)
+
+
+def grouped(m: Mixture) -> Tensor:
+    """As released code does it: all kernels at once, and one convolution with ``batch * groups`` groups between the
+    scalings that all kernels share."""
+    kernels = sample_kernels(without_scalings(m))
+    return scaled_output(m, grouped_conv(scaled_input(m), kernels, None, *m[7:11]))
 
 
 def convolve(m: Mixture, samples: int) -> Tensor:
@@ -120,5 +128,4 @@ KERNELS = Backend(lambda m: convolve(m, _samples_at_once(m)),
 MIXTURE_CONV.backends['fold'] = Backend(fold)
 MIXTURE_CONV.backends['per_sample'] = Backend(lambda m: convolve(m, 1),
                                               backward=lambda m, grad, needed: differentiate(m, grad, needed, 1))
-# what everybody does
-MIXTURE_CONV.backends['grouped'] = Backend(reference)
+MIXTURE_CONV.backends['grouped'] = Backend(grouped)

@@ -15,7 +15,7 @@ from ..geometry import IntPair, pad_zeros
 from ..involution import INVOLUTION, Involution
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..sample_conv import SAMPLE_CONV, pointwise_columns
-from .shared import scaled_input
+from .shared import scaled_input, without_scalings
 
 
 def mixture_conv(m: Mixture) -> Tensor:
@@ -26,7 +26,7 @@ def mixture_conv(m: Mixture) -> Tensor:
     if m.kernel_attention is None and m.spatial_attention is None:
         y = F.conv2d(x, m.weight[0], None, *m[7:11])
     else:
-        kernels = sample_kernels(m._replace(channel_attention=None, filter_attention=None))
+        kernels = sample_kernels(without_scalings(m))
         y = sample_conv(x, kernels, None, *m[7:11])
     y = y if filter_ is None else y * filter_[:, :, None, None]
     return y if m.bias is None else y + m.bias[:, None, None]

@@ -31,6 +31,13 @@ def needs_no_spatial(m: Mixture) -> str | None:
     return needs_shared_attentions(m) or (None if m.spatial_attention is None else 'a spatial attention')
 
 
+def without_scalings(m: Mixture) -> Mixture:
+    """The mixture that is left between :func:`scaled_input` and :func:`scaled_output`; its bias is not."""
+    channel, filter_ = (None if attention is None or attention.dim() == 2 else attention
+                        for attention in (m.channel_attention, m.filter_attention))
+    return m._replace(channel_attention=channel, filter_attention=filter_, bias=None)
+
+
 def scaled_input(m: Mixture) -> Tensor:
     """The input times the α_c that all kernels share."""
     channel = m.channel_attention
