@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
 from .batch_norm import FORWARDS
-from .operator import autocast_dtype, is_plain, is_recorded, warn
+from .operator import autocast_dtype, is_compiling, is_known, is_plain, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -126,7 +126,11 @@ def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Tensor[batch, out_channels]
     """
-    return F.linear(x.flatten(1), fc.weight.flatten(1), fc.bias)
+    x, weight = x.flatten(1), fc.weight.flatten(1)
+    if is_compiling() and is_known(len(x) == 1):  # to call the library takes longer than this
+        y = (weight * x).sum(1)[None]
+        return y if fc.bias is None else y + fc.bias
+    return F.linear(x, weight, fc.bias)
 
 
 def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from torch.nn.modules import module as torch_module
 
 from . import kernel_switches
 
-# torch 2.1 has it elsewhere
-_is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
+# by torch.compile or torch.export; torch 2.1 has it elsewhere
+is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 # torch.export says so from torch 2.7 on
 _is_exporting = getattr(torch.compiler, 'is_exporting', bool)
 _AUTOCAST_BY_KIND = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on
@@ -251,13 +251,21 @@ class _Differentiable(torch.autograd.Function):
 
 def is_recorded() -> bool:
     """Whether the call is recorded, for batches of any size: compiled, exported or traced."""
-    return _is_compiling() or is_exported() or _symbolic_trace._is_fx_tracing_flag
+    return is_compiling() or is_exported() or _symbolic_trace._is_fx_tracing_flag
 
 
 def warn(message: str) -> None:
     """Warn of what a call does, at the caller's caller; in a call that is recorded there is nobody to be warned."""
     if not is_recorded():
         warnings.warn(message, stacklevel=3)
+
+
+def is_known(condition: bool | torch.SymBool) -> bool:
+    """Whether a condition on sizes holds for all that the call is recorded for; to ask does not narrow these."""
+    if not hasattr(torch.compiler, 'is_exporting'):  # torch before 2.7 cannot compile it
+        return False
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which torch itself imports late
+    return statically_known_true(condition)
 
 
 def is_exported() -> bool:
@@ -324,7 +332,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether to call a module is to call the ``forward`` of its class: no hooks, nothing patched, nothing compiled."""
-    if not _AUTOCAST_BY_KIND and _is_compiling():  # torch 2.1 cannot compile what follows
+    if not _AUTOCAST_BY_KIND and is_compiling():  # torch 2.1 cannot compile what follows
         return False
     own = vars(module)
     return not (own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks']

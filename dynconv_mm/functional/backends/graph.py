@@ -49,18 +49,18 @@ def sample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: IntPair
     batch = x.shape[0]
     out_channels, group_channels, kernel_height, kernel_width = kernels.shape[1:]
     x = pad_zeros(x, padding)
-    rows = _views(x, 2, kernel_height, stride[0], dilation[0])
+    rows = views(x, 2, kernel_height, stride[0], dilation[0])
     if groups > 1 and group_channels == 1:
         values = kernels.reshape(batch, groups, -1, 1, kernel_height, kernel_width, 1, 1)
         products = [window[:, :, None] * values[:, :, :, 0, i, j] for i, row in enumerate(rows)
-                    for j, window in enumerate(_views(row, 3, kernel_width, stride[1], dilation[1]))]
+                    for j, window in enumerate(views(row, 3, kernel_width, stride[1], dilation[1]))]
         y = functools.reduce(torch.add, products)
         height, width = y.shape[3:]
     else:
         if kernel_height * kernel_width == 1:
             columns = pointwise_columns(x, stride, (0, 0))
         else:
-            columns = torch.stack(_views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
+            columns = torch.stack(views(torch.stack(rows, 2), 4, kernel_width, stride[1], dilation[1]), 3)
         height, width = columns.shape[-2:]
         length = group_channels * kernel_height * kernel_width
         y = torch.matmul(kernels.reshape(batch, groups, out_channels // groups, length),
@@ -74,19 +74,19 @@ def involution(call: Involution) -> Tensor:
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
     groups, kernel_height, kernel_width = weight.shape[1:4]
-    columns = torch.stack(_views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
-    rows = _views(columns, 3, kernel_height, stride[0], dilation[0])
+    columns = torch.stack(views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1]), 2)
+    rows = views(columns, 3, kernel_height, stride[0], dilation[0])
     shape = batch, groups, channels // groups, kernel_width, *rows[0].shape[3:]
     y = sum((row.reshape(shape) * weight[:, :, None, i]).sum(3) for i, row in enumerate(rows))
     return y.reshape(batch, channels, *y.shape[3:])
 
 
-def _views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Tensor]:
+def views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Tensor]:
     """What each element of a kernel sees along a dimension; counted from both ends, so that no length enters."""
     before = (slice(None), ) * dim
     return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
 
 
-MIXTURE_CONV.graph = MIXTURE_CONV.exported = mixture_conv
-SAMPLE_CONV.graph = SAMPLE_CONV.exported = lambda call: sample_conv(*call)
+MIXTURE_CONV.exported = mixture_conv
+SAMPLE_CONV.exported = lambda call: sample_conv(*call)
 INVOLUTION.exported = involution
