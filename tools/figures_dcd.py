@@ -132,7 +132,7 @@ classifier is static there.
         'CLS': "the released classifier (L = s = 32) has 2.15M, the paper's own, by Eq. 6 (L = 40), 2.68M with the text's "
                'r = 8; of what was tried, r = 32 (2.22M) has the printed 2.2M, r = 16 has 2.37M and r = 64 2.14M',
         'ResNet18': 'the full model agrees with the released one. Of 432 branches that were tried (1, 4 or 9 pooled '
-                    XX
+                    "pixels, four rules of L, r from 2 to 32, with and without the gate), none has all "
                     'three rows. ΛW₀ has 11.77M with one pooled pixel and r = 4, where the full model would have 12.2M '
                     'to 13.1M; the other two rows are those of the released branch without its gate, 13.68M, cut off, '
                     'and 13.99M, which has 12.62M with Λ alone',

@@ -191,6 +191,25 @@ def cam_figure(images: Sequence[np.ndarray], columns: Mapping[str, Sequence[tupl
     return figure
 
 
+def picture_row_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures of one size side by side, each below its title and pixel by pixel.
+
+    Args:
+        pictures (Mapping[str, np.ndarray]): by title, ``uint8[height, width, 3]`` each.
+    """
+    from matplotlib.figure import Figure
+    height, width = next(iter(pictures.values())).shape[:2]
+    gap, top = 6, 24  # pixels
+    size = len(pictures) * (width + gap) - gap, height + top
+    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI))
+    for column, (title, picture) in enumerate(pictures.items()):
+        axis = figure.add_axes([column * (width + gap) / size[0], 0, width / size[0], height / size[1]])
+        axis.imshow(picture, interpolation='nearest', aspect='auto')
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=min(9, 100 * width / DPI / len(title)), pad=4)
+    return figure
+
+
 def _layer_panels(names: Sequence[str], kinds: Sequence[str], width: float = 3.2,
                   bottom: float = 1.) -> tuple[Figure, dict[str, Axes]]:
     """Panels side by side with a row for each layer, the first on top; lengths in inches."""
