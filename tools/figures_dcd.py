@@ -127,10 +127,11 @@ classifier is static there.
                  "branch, so it counts neither the pooling nor Λ's products; ours does, as the ODConv paper does. "
                  'Whether W(x) is built or the features go through Q, Φ and P, the paper does not say; ours takes the '
                  'cheaper',
-        'DW': 'Eq. 8 with the branch of 3.4 and the text\'s r = 8 and L_k = ⌊k²/2⌋ has 2.28M, the paper 2.4M. Of what was '
-              'tried, r = 6 (2.37M), r = 5 (2.45M) and four times L_k (2.43M) have it; r = 4 has 2.57M, twice L_k 2.31M',
-        'CLS': "the released classifier (L = s = 32) has 2.15M, the paper's own, by Eq. 6 (L = 40), 2.68M with the text's "
-               'r = 8; of what was tried, r = 32 (2.22M) has the printed 2.2M, r = 16 has 2.37M and r = 64 2.14M',
+        'DW': "Eq. 8 with the branch of 3.4 and the text's r = 8 and L_k = ⌊k²/2⌋ has 2.28M, the paper 2.4M. Of what "
+              'was tried, r = 6 (2.37M), r = 5 (2.45M) and four times L_k (2.43M) have it; r = 4 has 2.57M, twice L_k '
+              '2.31M',
+        'CLS': "the released classifier (L = s = 32) has 2.15M, the paper's own, by Eq. 6 (L = 40), 2.68M with the "
+               "text's r = 8; of what was tried, r = 32 (2.22M) has the printed 2.2M, r = 16 has 2.37M, r = 64 2.14M",
         'ResNet18': 'the full model agrees with the released one. Of 432 branches that were tried (1, 4 or 9 pooled '
                     "pixels, four rules of L, r from 2 to 32, with and without the gate), none has all "
                     'three rows. ΛW₀ has 11.77M with one pooled pixel and r = 4, where the full model would have 12.2M '

@@ -106,7 +106,7 @@ def cam_section(networks: dict[str, tuple[TrainedModel, Sequence[dict]]], layer:
         ImportError: captum is not installed.
         ValueError: a network has no such layer.
     """
-    columns, predicted, shown = {}, {}, []
+    columns, predicted, shown, annotated = {}, {}, [], []
     for title, (trained, images) in networks.items():
         columns[title], predicted[title] = [], []
         for batch in batches(images, 1):
@@ -117,8 +117,11 @@ def cam_section(networks: dict[str, tuple[TrainedModel, Sequence[dict]]], layer:
             predicted[title].append(dict(predicted=name, probability=probability))
             if len(columns) == 1:
                 shown += [picture.cpu().numpy() for picture in pictures(batch)]
-    return Section('grad_cam', METHODS[method][0], figures.to_png(figures.cam_figure(shown, columns)),
-                   'Where the evidence for the predicted class is, which is named below with its probability. '
+                sample, = batch['data_samples']
+                annotated.append(trained.class_name(sample.gt_label.item()) if 'gt_label' in sample else None)
+    return Section('grad_cam', METHODS[method][0], figures.to_png(figures.cam_figure(shown, columns, annotated)),
+                   'Where the evidence for the predicted class is, which is named below with its probability, in red '
+                   "if the image's own is another. "
                    'Each map is scaled to its own largest value.'), predicted
 
 
