@@ -8,9 +8,11 @@ HALF, R18, R50, FULL = 'MobileNetV2 (0.5×)', 'ResNet18', 'ResNet50', 'MobileNet
 
 def ablation(network: str, label: str, params: str | None, madds: str | None, params_why: str | None = None,
              madds_why: str | None = None, classifier_too: bool = False, **backbone: object) -> Row:
-    """The released build, and the paper's own beside it."""
+    """The released build, and the paper's own beside it, its classifier with the r = 8 of the text."""
     released = classifier(network, 'DCD', linear_head=not classifier_too, **backbone)
     own = classifier(network, 'DCD', linear_head=not classifier_too, **{**backbone, 'variant': 'paper'})
+    if classifier_too:
+        own = own._replace(head=(('variant', 'paper'), ('squeeze_ratio', 8)))
     return Row(label, params, madds, released, params_why, madds_why, own)
 
 
@@ -109,10 +111,15 @@ classifier is static there.
                       "paper's build (`variant='paper'`) in all 1×1 convolutions, as the text has it "
                       "(`dynamic_layers=('all_pointwise', )`), with the released classifier 5.51M, and the released "
                       "blocks with a static classifier 5.54M, cut off. In the released layers, the paper's build has "
-                      '5.26M with a static classifier and 5.44M with the released one',
-        'ResNet50': "of what was tried, the paper's build of the blocks (`variant='paper'`) with the released dynamic "
-                    'classifier has 30.72M; with a static classifier it has 30.49M, without one 28.44M; the released '
-                    'blocks 29.84M with their classifier, which the ODConv paper prints, and 27.56M without',
+                      '5.26M with a static classifier, 5.44M with the released one and 5.66M with its own '
+                      "(`variant='paper'` of `DCDLinearClsHead`); in all 1×1 convolutions 5.33M and 5.73M with the "
+                      'static one and its own',
+        'ResNet50': "of 48 builds that were tried, with r = 8, 16 and 32, without a classifier, as the paper counts "
+                    'ResNets, and with each of three, with and without dynamic shortcuts, three have 30.7M: the '
+                    "paper's blocks (`variant='paper'`) with the released dynamic classifier 30.72M, the released "
+                    "blocks with the paper's classifier 30.72M, and the released blocks with r = 8, where the text has "
+                    'r = 16 for ResNet, without a classifier 30.73M. The released network has 29.84M with its '
+                    'classifier, which the ODConv paper prints, and 27.56M without',
         'ResNet10': 'the paper does not describe the network. One block a stage, which has its multiply-adds, has '
                     '4.91M without a classifier and 5.42M with one; the 5.2M between them are, the paper says, from '
                     "the baseline's own paper. Its 6.5M of DCD are those with a static classifier (6.56M, cut off)",
@@ -120,12 +127,16 @@ classifier is static there.
                  "branch, so it counts neither the pooling nor Λ's products; ours does, as the ODConv paper does. "
                  'Whether W(x) is built or the features go through Q, Φ and P, the paper does not say; ours takes the '
                  'cheaper',
-        'DW': 'Eq. 8 with the branch of 3.4 adds 0.31M, the paper 0.4M; the sizes of this branch are not given and '
-              'were not released',
-        'CLS': 'the released classifier adds 0.18M (2.15M in all), the paper 0.2M',
-        'ResNet18': 'the full model agrees with the released one. With Λ or Φ alone the paper adds 0.6M and 2.5M, ours '
-                    '1.5M and 2.6M: the released branch sees four pixels and is 4·C_in / 16 wide; alone, Λ may have '
-                    'had a smaller one',
+        'DW': "Eq. 8 with the branch of 3.4 and the text's r = 8 and L_k = ⌊k²/2⌋ has 2.28M, the paper 2.4M. Of what "
+              'was tried, r = 6 (2.37M), r = 5 (2.45M) and four times L_k (2.43M) have it; r = 4 has 2.57M, twice L_k '
+              '2.31M',
+        'CLS': "the released classifier (L = s = 32) has 2.15M, the paper's own, by Eq. 6 (L = 40), 2.68M with the "
+               "text's r = 8; of what was tried, r = 32 (2.22M) has the printed 2.2M, r = 16 has 2.37M, r = 64 2.14M",
+        'ResNet18': 'the full model agrees with the released one. Of 432 branches that were tried (1, 4 or 9 pooled '
+                    "pixels, four rules of L, r from 2 to 32, with and without the gate), none has all "
+                    'three rows. ΛW₀ has 11.77M with one pooled pixel and r = 4, where the full model would have 12.2M '
+                    'to 13.1M; the other two rows are those of the released branch without its gate, 13.68M, cut off, '
+                    'and 13.99M, which has 12.62M with Λ alone',
     },
     '''\
 What the paper leaves open, and what its own figures say:

@@ -46,6 +46,12 @@ def write(path: Path, text: str) -> None:
         partial.write_text(text, encoding='utf-8')
 
 
+def numbered(names: list[str]) -> list[str]:
+    """Names that are all different: those that are there several times with a number."""
+    return [f'{name} ({names[:index + 1].count(name)})' if names.count(name) > 1 else name
+            for index, name in enumerate(names)]
+
+
 def markdown_table(header: list[str], rows: Iterable[list[str]], text_columns: Collection[int] = (0, )) -> str:
     """A table, numbers to the right."""
     texts = {index % len(header) for index in text_columns}

@@ -12,6 +12,7 @@ class Network(NamedTuple):
     plugin: str | None = None  # behind the last convolution of each block
     linear_head: bool = False  # with a linear classifier in place of the method's own
     backbone: tuple[tuple[str, object], ...] = ()  # other arguments of the backbone
+    head: tuple[tuple[str, object], ...] = ()  # and of the classifier
 
 
 class Row(NamedTuple):

@@ -57,6 +57,8 @@ def config_of(network: Network):
         cfg.model.head.type = 'LinearClsHead'
         cfg.model.head.pop('dropout', None)
     cfg.model.backbone.update(dict(network.backbone))
+    if network.head:
+        cfg.model.head.update(dict(network.head))
     if network.plugin is not None:
         last = 2 if backbone.depth < 50 else 3
         cfg.model.backbone.plugins = [dict(cfg=dict(type=network.plugin), position=f'after_conv{last}')]

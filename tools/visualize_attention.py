@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pages import numbered
+
 if TYPE_CHECKING:
     from dynconv_mm.analysis.trained_model import TrainedModel
 
@@ -30,8 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--dataset', action='store_true', help="take the config's validation set in place of IMAGEs")
     parser.add_argument('--out', type=Path, required=True, metavar='DIR',
                         help=f'folder for {PAGE}, {NUMBERS} and the figures; a report that is there is replaced')
-    parser.add_argument('--static', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
-                        help='a static classifier to show beside it by Grad-CAM')
+    parser.add_argument('--beside', '--static', nargs=2, action='append', default=[],
+                        metavar=('CONFIG', 'CHECKPOINT'), help='another classifier, static or not, to show beside it '
+                        'by Grad-CAM; can be given several times')
     parser.add_argument('--max-images', type=int, metavar='N', help='take every so many of the images, N in all '
                         '(default: all)')
     parser.add_argument('--drawn', type=int, default=6, metavar='N', help='images, spread over them, to draw kernels '
@@ -40,6 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'of each stage)')
     parser.add_argument('--cam-layer', default='backbone', metavar='NAME', help='module whose last maps Grad-CAM '
                         'explains (default: backbone)')
+    parser.add_argument('--cam', choices=['grad-cam', 'grad-cam++'], default='grad-cam', help='Grad-CAM, as in DCDC, '
+                        'Fig. 6, or Grad-CAM++, as in ODConv, Fig. 5 (default: grad-cam)')
     parser.add_argument('--batch-size', type=int, metavar='N', help="images run at once (default: the config's)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 … (default: cpu)')
     args = parser.parse_intermixed_args(argv)  # images after options too
@@ -92,9 +97,9 @@ def analyse(args: argparse.Namespace, command: str) -> tuple[str, dict, dict[str
     from dynconv_mm.analysis.attention_statistics import AttentionStatistics
     from dynconv_mm.analysis.phi_variance import PhiVariance
     trained, images = load(args, args.config, args.checkpoint)
-    static = load(args, *args.static) if args.static else None
-    if static and not (trained.is_classifier and static[0].is_classifier):
-        raise ValueError('--static is for Grad-CAM, which is for classifiers of mmpretrain alone')
+    beside = [load(args, *paths) for paths in args.beside]
+    if beside and not all(network.is_classifier for network, _ in ((trained, images), *beside)):
+        raise ValueError('--beside is for Grad-CAM, which is for classifiers of mmpretrain alone')
     name = Path(args.config).stem
     numbers = dict(command=command, config=args.config, checkpoint=args.checkpoint, images=len(images))
     about = [f'Made from {len(images)} images by: {command}']
@@ -112,12 +117,10 @@ def analyse(args: argparse.Namespace, command: str) -> tuple[str, dict, dict[str
             numbers['kernels'] = collector.to_json()
             sections.append(report.kernel_section(trained, collector, Spread(images, args.drawn), args.layers))
     if trained.is_classifier:
-        networks = {name: (trained, Spread(images, args.drawn))}
-        if static:
-            title = Path(args.static[0]).stem
-            title += ' (static)' if title == name else ''
-            networks = {title: (static[0], Spread(static[1], args.drawn)), **networks}
-        section, numbers['grad_cam'] = report.cam_section(networks, args.cam_layer)
+        titles = numbered([Path(config).stem for config, _ in (*args.beside, (args.config, args.checkpoint))])
+        networks = {title: (network, Spread(own, args.drawn))
+                    for title, (network, own) in zip(titles, (*beside, (trained, images)))}
+        section, numbers['grad_cam'] = report.cam_section(networks, args.cam_layer, args.cam)
         sections.append(section)
     else:
         about.append('Grad-CAM is left out: it is for classifiers.')

@@ -36,7 +36,7 @@ from .timing import time_in_turns
 MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
 NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
-                     r'(?:resnet(\d+)|mobilenet-v2-w(\d{3})))|rednet(\d+)')
+                     r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(\dx\d|last-\d+-blocks))?)|rednet(\d+)')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 # The ratios that the package means to reach on a CPU: inference of 1 and of 8 images, training of 8, its memory.
@@ -84,16 +84,18 @@ def build_network(name: str) -> nn.Module:
 
     Args:
         name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
-            'dcdc-resnet50' or 'rednet50'.
+            'dcdc-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a ``placement`` alone.
 
     Raises:
         ValueError: there is no such network.
     """
     match = _parse(name)
-    mixture, kernel_num, dcd, dcdc, depth, width, rednet_depth = match.groups()
+    mixture, kernel_num, dcd, dcdc, depth, width, placement, rednet_depth = match.groups()
     if rednet_depth is not None:
         return RedNet(depth=int(rednet_depth))
     kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
+    if placement is not None:
+        kwargs['placement'] = placement.replace('-', '_')
     resnet, mobilenet = MIXTURES[mixture] if mixture else (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
     if depth is None:
         return mobilenet(widen_factor=int(width) / 100, **kwargs)
@@ -102,7 +104,7 @@ def build_network(name: str) -> nn.Module:
 
 def _parse(name: str) -> re.Match:
     match = NETWORK.fullmatch(name)
-    if match is None:
+    if match is None or match[7] is not None and match[1] != 'odconv':
         raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', 'dcd-resnet18', "
                          f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50' or 'rednet50', but is {name!r}")
     return match
@@ -114,7 +116,9 @@ def static_network(name: str) -> str:
     Raises:
         ValueError: there is no network of that name.
     """
-    _parse(name)
+    placement = _parse(name)[7]
+    if placement is not None:
+        name = name.removesuffix(f'-{placement}')
     if name.startswith('rednet'):
         return name.replace('rednet', 'resnet')
     return name if name.startswith(('resnet', 'mobilenet')) else name.split('-', 1)[1]

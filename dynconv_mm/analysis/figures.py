@@ -166,28 +166,53 @@ def kernel_maps_figure(images: Sequence[np.ndarray], position_maps: Mapping[str,
     return figure
 
 
-def cam_figure(images: Sequence[np.ndarray], columns: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> Figure:
+def cam_figure(images: Sequence[np.ndarray], columns: Mapping[str, Sequence[tuple[np.ndarray, str]]],
+               annotated: Sequence[str | None] = ()) -> Figure:
     """Images, and beside them what networks look at.
 
     Args:
         images (Sequence[np.ndarray]): ``uint8[height, width, 3]`` each.
         columns (Mapping[str, Sequence[tuple[np.ndarray, str]]]): by network, for each image the map,
             ``float[height, width]`` from 0 to 1, and its caption.
+        annotated (Sequence[str | None]): the class of each image, where it is known; captions that do not begin with
+            it are red. Default: unknown.
     """
     figure, axes = _picture_grid(1 + len(columns), len(images), left=0.3, bottom=0.4, gap=0.28, size=1.6)
     axes[0][0].set_ylabel('image', fontsize=8)
-    for axis, image in zip(axes[0], images):
+    annotated = list(annotated) or [None] * len(images)
+    for axis, image, label in zip(axes[0], images, annotated):
         axis.imshow(image)
+        axis.set_xlabel(label or '', fontsize=8, labelpad=2)
     for row, (name, cams) in zip(axes[1:], columns.items()):
-        row[0].set_ylabel(name, fontsize=8)
-        for axis, image, (cam, caption) in zip(row, images, cams):
+        row[0].set_ylabel(name, fontsize=min(8, 200 / len(name)))  # no longer than the picture is high
+        for axis, image, (cam, caption), label in zip(row, images, cams, annotated):
             extent = (0, cam.shape[1], cam.shape[0], 0)
             axis.imshow(image.mean(2), cmap='gray', vmin=0, vmax=255, extent=extent)
             drawn = axis.imshow(cam, cmap='jet', alpha=0.5, vmin=0, vmax=1, extent=extent)
-            axis.set_xlabel(caption, fontsize=8, labelpad=2)
+            wrong = label is not None and not caption.startswith(f'{label}, ')
+            axis.set_xlabel(caption, fontsize=8, labelpad=2, color='tab:red' if wrong else 'black')
     bar = _small_bar(figure, drawn, axes[-1], distance=0.36)
     bar.set_ticks([0, 1], labels=['no weight', 'most weight'])
     _align_ends(bar)
+    return figure
+
+
+def picture_row_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures of one size side by side, each below its title and pixel by pixel.
+
+    Args:
+        pictures (Mapping[str, np.ndarray]): by title, ``uint8[height, width, 3]`` each.
+    """
+    from matplotlib.figure import Figure
+    height, width = next(iter(pictures.values())).shape[:2]
+    gap, top = 6, 24  # pixels
+    size = len(pictures) * (width + gap) - gap, height + top
+    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI))
+    for column, (title, picture) in enumerate(pictures.items()):
+        axis = figure.add_axes([column * (width + gap) / size[0], 0, width / size[0], height / size[1]])
+        axis.imshow(picture, interpolation='nearest', aspect='auto')
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=min(9, 100 * width / DPI / len(title)), pad=4)
     return figure
 
 

@@ -175,7 +175,9 @@ def _attention(module: nn.Module, x: Tensor) -> int:
 
 def mixture(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """DyConv and CondConv: attention, n kernels added up, one convolution. A routing that layers share counts where
-    it stands."""
+    it stands. Without attention, the sum of the kernels is one."""
+    if not getattr(module, 'attention', True):
+        return conv2d(module, x, y)
     return Counter(dynamic_conv=_convolution(module, y), attention=_attention(module, x),
                    mixing=module.kernel_num * _kernel_size(module))
 
@@ -187,6 +189,8 @@ def routing(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
 
 def mixture_linear(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """A CondConv of a 1×1 map: routing, n matrices added up, one product."""
+    if module.routing is None:
+        return Counter(linear=module.weight[0].numel())
     return Counter(attention=_matrices(module.routing), mixing=module.weight.numel(),
                    dynamic_conv=module.weight[0].numel())
 

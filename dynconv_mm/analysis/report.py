@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from . import figures, html_page
 from .attention_statistics import AttentionStatistics
-from .grad_cam import grad_cam
+from .grad_cam import METHODS, grad_cam
 from .kernel_maps import KernelMaps
 from .phi_variance import PhiVariance
 from .trained_model import TrainedModel, batches, pictures, predict, preprocess
@@ -89,13 +89,15 @@ def kernel_section(trained: TrainedModel, counted: KernelMaps, images: Sequence[
                    ['layer', 'varies over', 'std'], rows)
 
 
-def cam_section(networks: dict[str, tuple[TrainedModel, Sequence[dict]]], layer: str) -> tuple[Section, dict]:
-    """Grad-CAM of classifiers side by side.
+def cam_section(networks: dict[str, tuple[TrainedModel, Sequence[dict]]], layer: str,
+                method: str = 'grad-cam') -> tuple[Section, dict]:
+    """Grad-CAM or Grad-CAM++ of classifiers side by side.
 
     Args:
         networks (dict[str, tuple[TrainedModel, Sequence[dict]]]): by title, a network and the same few images as its
             own test pipeline puts them out. The first network's are drawn.
         layer (str): name of the module to explain.
+        method (str): 'grad-cam' or 'grad-cam++'. Default: 'grad-cam'.
 
     Returns:
         tuple[Section, dict]: and what each network predicts.
@@ -104,19 +106,22 @@ def cam_section(networks: dict[str, tuple[TrainedModel, Sequence[dict]]], layer:
         ImportError: captum is not installed.
         ValueError: a network has no such layer.
     """
-    columns, predicted, shown = {}, {}, []
+    columns, predicted, shown, annotated = {}, {}, [], []
     for title, (trained, images) in networks.items():
         columns[title], predicted[title] = [], []
         for batch in batches(images, 1):
             inputs = preprocess(trained, batch)
-            cam = grad_cam(trained.model, inputs, layer=layer)
+            cam = grad_cam(trained.model, inputs, layer=layer, method=method)
             name, probability = trained.class_name(cam.labels.item()), cam.probabilities.item()
             columns[title].append((cam.maps[0].cpu().numpy(), f'{name}, {probability:.2f}'))
             predicted[title].append(dict(predicted=name, probability=probability))
             if len(columns) == 1:
                 shown += [picture.cpu().numpy() for picture in pictures(batch)]
-    return Section('grad_cam', 'Grad-CAM', figures.to_png(figures.cam_figure(shown, columns)),
-                   'Where the evidence for the predicted class is, which is named below with its probability. '
+                sample, = batch['data_samples']
+                annotated.append(trained.class_name(sample.gt_label.item()) if 'gt_label' in sample else None)
+    return Section('grad_cam', METHODS[method][0], figures.to_png(figures.cam_figure(shown, columns, annotated)),
+                   'Where the evidence for the predicted class is, which is named below with its probability, in red '
+                   "if the image's own is another. "
                    'Each map is scaled to its own largest value.'), predicted
 
 

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv_arguments import check_input, check_positive_int
+from .conv_arguments import check_bool, check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
 
@@ -66,6 +66,8 @@ class CondConv2d(MixtureConv2d):
         kernel_num (int): n, the number of kernels ("experts"). Default: 8.
         routing (bool): whether the layer has a routing function of its own. Without one, ``forward`` needs the
             routing weights as its second argument. Default: True.
+        attention (bool): whether the kernels are weighted; without, each r_i is 1, there is no routing, and the layer
+            is an ordinary convolution by the sum of its kernels (ODConv, 3.1). Default: True.
         plan (str): how the mixture is executed, see :data:`dynconv_mm.functional.PLANS`. Default: 'auto'.
 
     Shape:
@@ -90,12 +92,13 @@ class CondConv2d(MixtureConv2d):
                  stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
                  device: torch.device | str | None = None, dtype: torch.dtype | None = None, kernel_num: int = 8,
-                 routing: bool = True, plan: str = 'auto') -> None:
+                 routing: bool = True, attention: bool = True, plan: str = 'auto') -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
                          padding_mode, kernel_num, plan)
-        if not isinstance(routing, bool):
-            raise ValueError(f'routing must be True or False, but is {routing!r}')
-        self.routing = CondConvRouting(in_channels, kernel_num) if routing else None
+        for name, value in (('routing', routing), ('attention', attention)):
+            check_bool(name, value)
+        self.attention = attention
+        self.routing = CondConvRouting(in_channels, kernel_num) if routing and attention else None
         self.init_weights()
         self.to(device=device, dtype=dtype)
 
@@ -106,11 +109,14 @@ class CondConv2d(MixtureConv2d):
             self.routing.init_weights()
 
     def compute_attentions(self, x: Tensor, routing_weights: Tensor | None = None) -> dict[str, Tensor]:
-        """'kernel': r, Tensor[batch, n], of features Tensor[batch, in_channels, height, width].
+        """'kernel': r, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]; nothing without
+        attention.
 
         Raises:
             ValueError: there are no routing weights, and the layer has no routing of its own.
         """
+        if not self.attention:
+            return {}
         if routing_weights is not None:
             return dict(kernel=routing_weights)
         if self.routing is None:
@@ -124,10 +130,13 @@ class CondConv2d(MixtureConv2d):
     def neutralize_attention(self) -> float:
         """Routing weights of 1/2, see :meth:`MixtureConv2d.neutralize_attention`; without a routing of its own the
         layer must get such from the :class:`CondConvRouting` that serves it, to be neutralised too."""
+        if not self.attention:
+            return float(self.kernel_num)
         return self.kernel_num / 2 if self.routing is None else self.routing.neutralize_attention()
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (', routing=False' if self.routing is None else '')
+        without = 'routing' if self.attention else 'attention'
+        return super().extra_repr() + (f', {without}=False' if self.routing is None else '')
 
 
 class CondConvLinear(nn.Module):
@@ -141,22 +150,24 @@ class CondConvLinear(nn.Module):
     Args:
         in_features, out_features (int): sizes.
         kernel_num (int): n. Default: 8.
+        attention (bool): whether the matrices are weighted; without, each r_i is 1. Default: True.
 
     Shape:
         input Tensor[batch, in_features], output Tensor[batch, out_features]
 
     Raises:
-        ValueError: an argument is no positive int.
+        ValueError: a size is no positive int, or ``attention`` no bool.
     """
 
-    def __init__(self, in_features: int, out_features: int, kernel_num: int = 8) -> None:
+    def __init__(self, in_features: int, out_features: int, kernel_num: int = 8, attention: bool = True) -> None:
         super().__init__()
         for name, value in (('in_features', in_features), ('out_features', out_features),
                             ('kernel_num', kernel_num)):
             check_positive_int(name, value)
+        check_bool('attention', attention)
         self.weight = nn.Parameter(torch.empty(kernel_num, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features))
-        self.routing = CondConvRouting(in_features, kernel_num)
+        self.routing = CondConvRouting(in_features, kernel_num) if attention else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -164,18 +175,22 @@ class CondConvLinear(nn.Module):
         :class:`CondConvRouting`; bias 0."""
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
-        self.routing.init_weights()
+        if self.routing is not None:
+            self.routing.init_weights()
 
     def neutralize_attention(self) -> float:
         """Routing weights of 1/2, see :meth:`MixtureConv2d.neutralize_attention`."""
-        return self.routing.neutralize_attention()
+        return float(len(self.weight)) if self.routing is None else self.routing.neutralize_attention()
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
+        if self.routing is None:
+            return F.linear(x, weight.sum(0), self.bias)
         outputs = F.linear(x, weight.flatten(0, 1)).unflatten(1, weight.shape[:2])
         y = (self.routing(x[:, :, None, None])[:, :, None] * outputs).sum(1)
         return y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         kernel_num, out_features, in_features = self.weight.shape
-        return f'{in_features}, {out_features}, kernel_num={kernel_num}'
+        without = ', attention=False' if self.routing is None else ''
+        return f'{in_features}, {out_features}, kernel_num={kernel_num}{without}'

@@ -19,6 +19,12 @@ def check_positive_int(name: str, value: int) -> None:
         raise ValueError(f'{name} must be a positive int, but is {value!r}')
 
 
+def check_bool(name: str, value: bool) -> None:
+    """Raise a ValueError that names the argument unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, but is {value!r}')
+
+
 def check_reduction(reduction: float, example: str) -> None:
     """Raise a ValueError that names the argument unless it is a number in (0, 1]."""
     if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:

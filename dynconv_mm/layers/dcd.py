@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import ConvArguments, check_input, check_positive_int
+from .conv_arguments import ConvArguments, check_bool, check_input, check_positive_int
 from .dcd_base import DCDBase, StaticMatrix
 
 torch.fx.wrap('check_input')
@@ -121,8 +121,7 @@ class DCDConv2d(ConvArguments, DCDBase):
             raise ValueError(f'variant must be one of {tuple(VARIANTS)}, but is {variant!r}')
         for name, value in (('squeeze_ratio', squeeze_ratio), ('blocks', blocks)):
             check_positive_int(name, value)
-        if not isinstance(channel_attention, bool):
-            raise ValueError(f'channel_attention must be True or False, but is {channel_attention!r}')
+        check_bool('channel_attention', channel_attention)
         if isinstance(latent_multiplier, bool) or not isinstance(latent_multiplier, (int, float)) \
                 or not 0 < latent_multiplier < math.inf:
             raise ValueError(f'latent_multiplier must be a positive number, but is {latent_multiplier!r}')

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.attention import Head, attention
-from .conv_arguments import check_reduction
+from .conv_arguments import check_bool, check_reduction
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
 from .temperature import TemperatureMixin
@@ -56,6 +56,8 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
         reduction (float): the attention's hidden width is ⌊in_channels·reduction⌋, at least 1. In (0, 1].
             Default: 1/4.
         temperature (float): initial temperature τ. Default: 1.
+        attention (bool): whether the kernels are weighted; without, each π_i is 1 and the layer is an ordinary
+            convolution by the sum of its kernels (ODConv, 3.1: "removing the attention mechanism"). Default: True.
         plan (str): how the mixture is executed, see :data:`dynconv_mm.functional.PLANS`. Default: 'auto'.
 
     Shape:
@@ -75,29 +77,39 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
                  stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
                  device: torch.device | str | None = None, dtype: torch.dtype | None = None, kernel_num: int = 4,
-                 reduction: float = 1 / 4, temperature: float = 1., plan: str = 'auto') -> None:
+                 reduction: float = 1 / 4, temperature: float = 1., attention: bool = True,
+                 plan: str = 'auto') -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
                          padding_mode, kernel_num, plan)
         check_reduction(reduction, '1/4')
+        check_bool('attention', attention)
         self._init_temperature(temperature)
-        self.attention = DyConvAttention(in_channels, max(int(in_channels * reduction), 1), kernel_num)
+        self.attention = DyConvAttention(in_channels, max(int(in_channels * reduction), 1),
+                                         kernel_num) if attention else None
         self.init_weights()
         self.to(device=device, dtype=dtype)
 
     def init_weights(self) -> None:
         """Every kernel and FC Kaiming-normal by fan-out, biases 0 (the paper does not say; as ODConv's reference)."""
         super().init_weights()
-        self.attention.init_weights()
+        if self.attention is not None:
+            self.attention.init_weights()
 
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
-        """'kernel': π, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]."""
-        return self.attention(x, self.temperature)
+        """'kernel': π, Tensor[batch, n], of features Tensor[batch, in_channels, height, width]; nothing without
+        attention."""
+        return {} if self.attention is None else self.attention(x, self.temperature)
 
     def attention_modules(self) -> list[nn.Module]:
-        return [self.attention]
+        return [] if self.attention is None else [self.attention]
 
     def neutralize_attention(self) -> float:
         """All logits 0, see :meth:`MixtureConv2d.neutralize_attention`."""
+        if self.attention is None:
+            return float(self.kernel_num)
         nn.init.zeros_(self.attention.fc2.weight)
         nn.init.zeros_(self.attention.fc2.bias)
         return 1.
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (', attention=False' if self.attention is None else '')

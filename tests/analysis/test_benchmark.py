@@ -55,8 +55,18 @@ def test_arguments_in_the_name():
     assert dyconv.conv2.conv.in_channels < 320
 
 
+@pytest.mark.parametrize(('name', 'sizes'), [('1x1', {(1, 1)}), ('3x3', {(3, 3)}),
+                                             ('last-6-blocks', {(1, 1), (3, 3)})])
+def test_placement_in_the_name(name, sizes):
+    """ODConv, Table 9."""
+    with torch.device('meta'):
+        network = build_network(f'odconv1x-mobilenet-v2-w050-{name}')
+    assert {module.kernel_size for module in network.modules() if hasattr(module, 'kernel_num')} == sizes
+    assert static_network(f'odconv1x-mobilenet-v2-w050-{name}') == 'mobilenet-v2-w050'
+
+
 @pytest.mark.parametrize('name', ['resnet', 'odconv-resnet50', 'odconvx-resnet18', 'dcdc-mobilenet-v2-w100', 'vgg16',
-                                  'resnet50_8xb32_in1k'])
+                                  'resnet50_8xb32_in1k', 'dyconv4x-resnet18-1x1', 'resnet18-3x3'])
 def test_unknown_networks_are_refused(name):
     for function in (build_network, static_network):
         with pytest.raises(ValueError, match='network must be named as in configs'):

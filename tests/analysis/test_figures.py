@@ -93,6 +93,30 @@ def test_cams():
         assert image.format == 'PNG'
 
 
+def test_cams_of_annotated_images():
+    """What is predicted wrongly is red; of an image without annotation nothing is known."""
+    cams = [(np.ones((8, 8)), caption) for caption in ('seven, 0.9', 'seventeen, 0.8', 'six, 1.00')]
+    figure = figures.cam_figure([np.zeros((8, 8, 3), np.uint8)] * 3, {'a network of a long name' * 3: cams},
+                                ['seven', 'seven', None])
+    labels = [axis.xaxis.label for axis in figure.axes[:6]]
+    assert [label.get_text() for label in labels] == ['seven', 'seven', '', *(caption for _, caption in cams)]
+    assert [label.get_color() for label in labels[3:]] == ['black', 'tab:red', 'black']
+    assert figure.axes[3].yaxis.label.get_size() < 3
+
+
+def test_picture_row():
+    """Pixel by pixel, each below its title."""
+    rng = np.random.default_rng(0)
+    pictures = {name: rng.integers(0, 256, (40, 50, 3), np.uint8) for name in ('annotated', 'a' * 60, 'c')}
+    figure = figures.picture_row_figure(pictures)
+    assert [axis.get_title() for axis in figure.axes] == list(pictures)
+    with Image.open(io.BytesIO(figures.to_png(figure))) as image:
+        drawn = np.asarray(image.convert('RGB'))
+    assert drawn.shape == (64, 162, 3)
+    for column, picture in enumerate(pictures.values()):
+        assert np.array_equal(drawn[24:, 56 * column:56 * column + 50], picture)
+
+
 def test_short_names():
     assert figures.short_names(['backbone.layer1.conv1', 'backbone.layer1.conv2']) == ['conv1', 'conv2']
     assert figures.short_names(['a.b', 'a.b.c']) == ['b', 'b.c']

@@ -50,6 +50,29 @@ def test_definition(model, labels):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_plus_plus(model):
+    """Grad-CAM++'s equations with Y = exp(S), position by position: Eq. 10 for α, 5 for the weights, then its map."""
+    model, images = model.double(), torch.randn(2, 3, 24, 32).double()
+    cam = grad_cam(model, images, method='grad-cam++')
+    features = model.backbone(images)[-1]
+    scores = model.head(features.mean((2, 3))).amax(1)
+    gradient, = torch.autograd.grad(scores.sum(), features)
+    for sample in range(2):
+        g, a = gradient[sample], features[sample].detach()
+        first, second, third = (scores[sample].exp().item() * g**order for order in (1, 2, 3))  # derivatives of Y
+        alpha = second / (2 * second + a.sum((1, 2), keepdim=True) * third)
+        weights = (alpha.where(g > 0, torch.zeros_like(g)) * first.clamp(min=0)).sum((1, 2))
+        expected = F.relu((weights[:, None, None] * a).sum(0))
+        expected = F.interpolate(expected[None, None], (24, 32), mode='bilinear')[0, 0]
+        torch.testing.assert_close(cam.maps[sample], expected / expected.max(), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(cam.maps, grad_cam(model, images).maps, atol=1e-2)
+
+
+def test_bad_method(model):
+    with pytest.raises(ValueError, match="method must be one of .*'grad-cam', 'grad-cam.*but is 'cam'"):
+        grad_cam(model, torch.randn(1, 3, 16, 16), method='cam')
+
+
 def test_frozen_network_and_another_layer(model):
     model.requires_grad_(False)
     cam = grad_cam(model, torch.randn(1, 3, 16, 16), layer='backbone.layer2')

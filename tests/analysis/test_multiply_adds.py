@@ -1,6 +1,8 @@
 """Multiply-adds: the well-known figures of static networks, and the papers' equations for each dynamic layer."""
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,15 @@ class RoutedConvs(nn.Module):
     def forward(self, x):
         weights = self.routing(x)
         return [conv(x, weights) for conv in self.convs]
+
+
+@pytest.mark.parametrize('layer', [DyConv2d, CondConv2d, partial(CondConv2d, routing=False)])
+def test_without_attention(layer):
+    """The sum of the kernels is one kernel, which no image changes."""
+    assert count(layer(**SHAPE, attention=False)) == CONV
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                          CondConvLinear(16, 10, 5, attention=False))
+    assert count_madds(model, (8, 8)) == 8 * 8 * 3 * 16 + 16 * 10
 
 
 def test_the_classifier_of_condconv():

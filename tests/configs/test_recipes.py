@@ -48,7 +48,8 @@ DROPOUT = dict(resnet18=0.1, resnet50=0.2, resnet101=0.2, w100=0.2, w075=0.1, w0
 VARIANTS = {
     'lbs': dict(smoothing=0.1), 'mixup': dict(mixup=0.2), 'lbs-mixup': dict(smoothing=0.1, mixup=0.2),
     'lbs-mixup-120e': dict(smoothing=0.1, mixup=0.2, max_epochs=120), '150e': {}, '300e': dict(max_epochs=300),
-    'no-annealing': dict(annealing=False),
+    'no-annealing': dict(annealing=False), 'no-attention': dict(annealing=False),
+    'crops': dict(transforms=('Resize', 'RandomCrop', 'RandomFlip')),
 }
 # DCD 5: "The initial learning rate is 0.05 and decays to 0 in 300 epochs, according to a cosine function. Weight decay
 # of 2e-5 and a dropout rate of 0.1 are also used. For MobileNetV2 ×1.0, Mixup and label smoothing are further added"
@@ -174,6 +175,25 @@ def test_timm_augmentation():
     assert (erase.erase_prob, erase.mode, erase.max_area_ratio) == (0.4, 'rand', 1 / 3)
 
 
+def test_crops_as_the_text_has_them():
+    """A.2: "images are resized to 256 × 256 first, and then 224 × 224 crops are randomly sampled from the resized
+    images or their horizontal flips", whatever the image's shape; for evaluation "the center image crops"."""
+    config = load('odconv/odconv4x-resnet18_8xb32-crops_in1k.py')
+    resize, crop, flip = config.train_dataloader.dataset.pipeline[1:-1]
+    assert (plain(resize), plain(crop)) == (dict(type='Resize', scale=(256, 256)),
+                                            dict(type='RandomCrop', crop_size=224))
+    assert plain(flip) == dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    assert [transform.type for transform in config.test_dataloader.dataset.pipeline][1:-1] == ['ResizeEdge',
+                                                                                              'CenterCrop']
+
+
+@pytest.mark.parametrize(('name', 'placement'), [('1x1', '1x1'), ('3x3', '3x3'), ('last-6-blocks', 'last_6_blocks')])
+def test_placement(name, placement):
+    """Table 9."""
+    backbone = load(f'odconv/odconv1x-mobilenet-v2-w050-{name}_8xb32_in1k.py').model.backbone
+    assert (backbone.placement, backbone.kernel_num) == (placement, 1)
+
+
 @pytest.mark.parametrize('name', [name for name in IMAGENET if re.search(r'_8xb\d+-', name)])
 def test_a_variant_says_which_result_is_its(name, load_tool):
     """In its first line, as the paper prints it."""
@@ -181,7 +201,7 @@ def test_a_variant_says_which_result_is_its(name, load_tool):
     first_line = (CONFIGS / name).read_text().partition('\n')[0]
     top_1, = (value for metric, value in results.items() if metric.name == 'Top 1 Accuracy')
     digits = 1 if 'DCDC' in first_line else 2
-    assert re.match(r'# (ODConv|DCDC), Table', first_line) and f': {top_1:.{digits}f}' in first_line
+    assert re.match(r'# (ODConv|DCDC), (Table|3\.1)', first_line) and f': {top_1:.{digits}f}' in first_line
 
 
 @pytest.mark.parametrize('name', [name for name in IMAGENET if name.startswith('odconv/')])
@@ -196,7 +216,7 @@ def test_size(name):
     """Depth and width are those of the name."""
     config = load(name)
     backbone = config.model.backbone
-    width, depth = re.search(r'-w(\d{3})_', name), re.search(r'(?:resnet|rednet)(\d+)[-_]', name)
+    width, depth = re.search(r'-w(\d{3})[-_]', name), re.search(r'(?:resnet|rednet)(\d+)[-_]', name)
     if width:
         assert backbone.get('widen_factor', 1.) == int(width[1]) / 100
     else:

@@ -61,6 +61,32 @@ def test_equation_with_shared_routing(options, make_random, mix_literally, asser
         {'x': x, 'source': source, **dict(layer.named_parameters()), **dict(routing.named_parameters())})
 
 
+@pytest.mark.parametrize('routing', [True, False])
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_without_attention(options, routing, make_random, mix_literally, assert_equal_in_value_and_gradient):
+    """ODConv, 3.1: "removing the attention mechanism … (i.e., setting α_wi = 1)", whatever the layer is given."""
+    options = {**SMALL, **options}
+    layer = make_random(CondConv2d(**options, routing=routing, attention=False).double())
+    x, ones = make_input().requires_grad_(), torch.ones(3, layer.kernel_num).double()
+    assert_equal_in_value_and_gradient(
+        lambda: layer(x), lambda: mix_literally(layer.weight, layer.bias, ones, x, options),
+        {'x': x, **dict(layer.named_parameters())})
+    assert torch.equal(layer(x, ones / 2), layer(x))
+    assert set(layer.state_dict()) <= {'weight', 'bias'} and layer.attention_modules() == []
+    assert layer.neutralize_attention() == layer.kernel_num and layer.extra_repr().endswith(', attention=False')
+
+
+def test_linear_without_attention(make_random, assert_equal_in_value_and_gradient):
+    layer = make_random(CondConvLinear(7, 4, kernel_num=3, attention=False).double())
+    x = torch.randn(5, 7).double().requires_grad_()
+
+    def literal() -> Tensor:
+        return torch.stack([sum(layer.weight[i] @ x[b] for i in range(3)) + layer.bias for b in range(5)])
+
+    assert_equal_in_value_and_gradient(lambda: layer(x), literal, {'x': x, **dict(layer.named_parameters())})
+    assert layer.neutralize_attention() == 3 and layer.extra_repr() == '7, 4, kernel_num=3, attention=False'
+
+
 def test_given_weights_stand_in_for_its_own(make_random):
     layer, x = make_random(CondConv2d(**SMALL).double()), make_input()
     torch.testing.assert_close(layer(x, layer.routing(x)), layer(x))
@@ -141,7 +167,7 @@ def test_valid_arguments_work(data):
 BAD = [('in_channels', (0, 8., True)), ('out_channels', (0, None)), ('groups', (0, 4)), ('kernel_size', (0, '3')),
        ('stride', (0, )), ('padding', (-1, 'full')), ('dilation', (0, )), ('padding_mode', ('constant', )),
        ('kernel_num', (0, -1, 2.5, True, None)), ('routing', (None, 1, 'block')),
-       ('plan', ('fast', None, ['grouped']))]
+       ('attention', (None, 1, 'no')),       ('plan', ('fast', None, ['grouped']))]
 
 
 @pytest.mark.parametrize(('name', 'value'), [(name, value) for name, values in BAD for value in values])
@@ -161,3 +187,8 @@ def test_linear_under_autocast():
     layer, x = CondConvLinear(6, 5), torch.randn(2, 6)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert layer(x).dtype == torch.nn.functional.linear(x, layer.weight[0]).dtype == torch.bfloat16
+
+
+def test_bad_attention_of_linear_is_refused():
+    with pytest.raises(ValueError, match='attention must be True or False'):
+        CondConvLinear(4, 3, attention=None)

@@ -69,6 +69,20 @@ def test_attentions_are_as_announced(make_random):
                                rtol=0)
 
 
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_without_attention(options, make_random, mix_literally, assert_equal_in_value_and_gradient):
+    """ODConv, 3.1: "removing the attention mechanism … (i.e., setting α_wi = 1)"."""
+    options = {**SMALL, **options}
+    layer, x = make_random(DyConv2d(**options, attention=False).double()), make_input().requires_grad_()
+    ones = torch.ones(len(x), layer.kernel_num).double()
+    assert_equal_in_value_and_gradient(
+        lambda: layer(x), lambda: mix_literally(layer.weight, layer.bias, ones, x, options),
+        {'x': x, **dict(layer.named_parameters())})
+    assert set(layer.state_dict()) <= {'weight', 'bias', 'temperature'} and layer.compute_attentions(x) == {}
+    assert layer.attention_modules() == [] and layer.neutralize_attention() == layer.kernel_num
+    assert layer.extra_repr().endswith(', attention=False')
+
+
 @pytest.mark.parametrize(('in_channels', 'reduction', 'width'), [
     (64, 1 / 4, 16), (66, 1 / 4, 16), (67, 1 / 4, 16), (3, 1 / 4, 1), (20, 1, 20), (64, 1 / 16, 4)])
 def test_hidden_width(in_channels, reduction, width):
@@ -104,7 +118,8 @@ def test_valid_arguments_work(data):
 BAD = [('in_channels', (0, 8., True)), ('out_channels', (0, None)), ('groups', (0, 4)), ('kernel_size', (0, '3')),
        ('stride', (0, )), ('padding', (-1, 'full')), ('dilation', (0, )), ('padding_mode', ('constant', )),
        ('kernel_num', (0, -1, 2.5, True, None)), ('reduction', (0, -.1, 1.5, 4, math.nan, '1/4', True)),
-       ('temperature', (0, -1, math.inf, math.nan, '30', True, None)), ('plan', ('fast', None, ['grouped']))]
+       ('temperature', (0, -1, math.inf, math.nan, '30', True, None)), ('attention', (None, 1, 'no')),
+       ('plan', ('fast', None, ['grouped']))]
 
 
 @pytest.mark.parametrize(('name', 'value'), [(name, value) for name, values in BAD for value in values])

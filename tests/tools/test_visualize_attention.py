@@ -60,7 +60,21 @@ def test_beside_the_same_config(tool, tiny_classifier, tmp_path):
     config, checkpoint = map(str, tiny_classifier('ResNet'))
     tool.main([config, checkpoint, '--dataset', '--static', config, checkpoint, '--out', str(tmp_path / 'out')])
     cams = written(tmp_path / 'out')[1]['grad_cam']
-    assert list(cams) == ['ResNet (static)', 'ResNet'] and cams['ResNet'] == cams['ResNet (static)']
+    assert list(cams) == ['ResNet (1)', 'ResNet (2)'] and cams['ResNet (1)'] == cams['ResNet (2)']
+
+
+def test_several_networks_by_grad_cam_plus_plus(tool, tiny_classifier, tmp_path):
+    """As ODConv's Fig. 5."""
+    networks = {name: tuple(map(str, tiny_classifier(name))) for name in ('ResNet', 'DyConvResNet', 'ODConvResNet')}
+    arguments = [*networks['ODConvResNet'], '--dataset', '--drawn', '3', '--out', str(tmp_path / 'out')]
+    for name in ('ResNet', 'DyConvResNet'):
+        arguments += ['--beside', *networks[name]]
+    tool.main([*arguments, '--cam', 'grad-cam++'])
+    names, content, page = written(tmp_path / 'out')
+    assert list(content['grad_cam']) == ['ResNet', 'DyConvResNet', 'ODConvResNet'] and 'grad_cam' in names
+    assert '<h2>Grad-CAM++</h2>' in page
+    tool.main(arguments)
+    assert '<h2>Grad-CAM</h2>' in written(tmp_path / 'out')[2]
 
 
 def test_batch_size_and_selection(tool, tiny_classifier, tmp_path):

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ...functional.operator import is_recorded
-from ...layers.conv_arguments import check_module_cfg
+from ...layers.conv_arguments import check_bool, check_module_cfg
 
 INIT_CFG = (dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']))
 
@@ -68,8 +68,7 @@ class StagedBackbone(BaseModule):
                              f'{frozen_stages!r}')
         check_module_cfg('conv_cfg', conv_cfg, "dict(type='Conv2d')", optional=True)
         check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')")
-        if not isinstance(freeze_attention, bool):
-            raise ValueError(f'freeze_attention must be True or False, but is {freeze_attention!r}')
+        check_bool('freeze_attention', freeze_attention)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.conv_cfg = conv_cfg

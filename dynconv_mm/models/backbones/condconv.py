@@ -18,7 +18,7 @@ class CondConvRule:
     ``CondConvLinearClsHead``.
 
     Args:
-        kernel_num, plan: as of :class:`CondConv2d`.
+        kernel_num, attention, plan: as of :class:`CondConv2d`.
         dynamic_blocks (int): number of the last residual blocks whose convolutions are replaced. Default:
             :attr:`default_dynamic_blocks`.
 
@@ -32,12 +32,14 @@ class CondConvRule:
                  *args,
                  kernel_num: int = 8,
                  dynamic_blocks: int | None = None,
+                 attention: bool = True,
                  plan: str = 'auto',
                  **kwargs) -> None:
         self.dynamic_blocks = self.default_dynamic_blocks if dynamic_blocks is None else dynamic_blocks
         check_positive_int('dynamic_blocks', self.dynamic_blocks)
         check_positive_int('kernel_num', kernel_num)
-        self.condconv_cfg = dict(type='CondConv2d', kernel_num=kernel_num, routing=False, plan=plan)
+        self.condconv_cfg = dict(type='CondConv2d', kernel_num=kernel_num, routing=False, attention=attention,
+                                 plan=plan)
         super().__init__(*args, **kwargs)
         if self.dynamic_blocks > sum(self.stage_blocks):
             raise ValueError(f'dynamic_blocks must be at most {sum(self.stage_blocks)}, the number of residual blocks, '
@@ -56,8 +58,8 @@ class CondConvRule:
         return self.condconv_cfg if self.is_dynamic(place) else self.conv_cfg
 
     def make_routing(self, in_channels: int, stage: int, block: int) -> nn.Module | None:
-        """A dynamic block's routing function, which all of its convolutions share."""
-        if self.is_dynamic_block(stage, block):
+        """A dynamic block's routing function, which all of its convolutions share; none without attention."""
+        if self.condconv_cfg['attention'] and self.is_dynamic_block(stage, block):
             return CondConvRouting(in_channels, self.condconv_cfg['kernel_num'])
         return None
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mmengine.registry import MODELS
 
+from ...layers.conv_arguments import check_bool
 from .base import ConvPlace, batch_norm_cfg
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet, basic_convs
@@ -82,8 +83,7 @@ class DCDResNet(DCDRule, ResNet):
     """
 
     def __init__(self, *args, dynamic_shortcuts: bool = False, **kwargs) -> None:
-        if not isinstance(dynamic_shortcuts, bool):
-            raise ValueError(f'dynamic_shortcuts must be True or False, but is {dynamic_shortcuts!r}')
+        check_bool('dynamic_shortcuts', dynamic_shortcuts)
         self.dynamic_shortcuts = dynamic_shortcuts
         super().__init__(*args, **kwargs)
 

@@ -12,7 +12,7 @@ class DyConvRule:
     """Every convolution is a :class:`DyConv2d`, but the first.
 
     Args:
-        kernel_num, reduction, temperature, plan: as of :class:`DyConv2d`.
+        kernel_num, reduction, temperature, attention, plan: as of :class:`DyConv2d`.
     """
 
     def __init__(self,
@@ -20,10 +20,11 @@ class DyConvRule:
                  kernel_num: int = 4,
                  reduction: float = 1 / 4,
                  temperature: float = 1.,
+                 attention: bool = True,
                  plan: str = 'auto',
                  **kwargs) -> None:
         self.dyconv_cfg = dict(type='DyConv2d', kernel_num=kernel_num, reduction=reduction, temperature=temperature,
-                               plan=plan)
+                               attention=attention, plan=plan)
         super().__init__(*args, **kwargs)
 
     def conv_cfg_at(self, place: ConvPlace) -> dict | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mmengine.registry import MODELS
 
+from ...layers.conv_arguments import check_bool
 from ...layers.odconv import ATTENTIONS, ODConv2d
 from ..placement import parse_placement
 from .base import ConvPlace, batch_norm_cfg
@@ -13,19 +14,24 @@ from .resnet import ResNet
 
 
 class ODConvRule:
-    """Every convolution is an :class:`ODConv2d`, but the first and the 1×1 ones of shortcuts.
+    """Every convolution is an :class:`ODConv2d`, by default but the first and the 1×1 ones of shortcuts.
 
     Args:
         kernel_num, reduction, min_channels, attentions, spatial_activation, share_attention,
             spatial_pool_size, temperature, plan: as of :class:`ODConv2d`.
         attention_norm_cfg (dict, optional): ``norm_cfg`` of the attentions. Default: the network's where
             that is a batch norm, else BN.
+        dynamic_stem (bool): whether the first convolution, or those of a deep stem, are dynamic too, whatever
+            ``placement`` is. The paper leaves the first layer static (3.2). Default: False.
+        dynamic_shortcuts (bool): whether the 1×1 convolutions of shortcuts are dynamic too, whatever ``placement`` is:
+            the text names all layers but the first (3.2), the released code leaves them static. Default: False.
         placement (str): of these convolutions, those that are dynamic (Table 9): 'all'; '1x1' or '3x3', those of
             that kernel size; 'last_6_blocks', those in the last 6 (or another number of) residual blocks.
             Default: 'all'.
 
     Raises:
-        ValueError: ``placement`` is none of these, or no convolution has that place; and as :class:`ODConv2d`.
+        ValueError: ``dynamic_stem`` or ``dynamic_shortcuts`` is no bool; ``placement`` is none of these, or no
+            convolution has that place; and as :class:`ODConv2d`.
     """
 
     def __init__(self,
@@ -40,8 +46,13 @@ class ODConvRule:
                  temperature: float = 1.,
                  attention_norm_cfg: dict | None = None,
                  placement: str = 'all',
+                 dynamic_stem: bool = False,
+                 dynamic_shortcuts: bool = False,
                  plan: str = 'auto',
                  **kwargs) -> None:
+        for name, value in (('dynamic_stem', dynamic_stem), ('dynamic_shortcuts', dynamic_shortcuts)):
+            check_bool(name, value)
+        self.dynamic_roles = {'stem': dynamic_stem, 'downsample': dynamic_shortcuts}
         self.placement = parse_placement(placement)
         self.odconv_cfg = dict(type='ODConv2d', kernel_num=kernel_num, reduction=reduction,
                                min_channels=min_channels, attentions=attentions,
@@ -57,8 +68,8 @@ class ODConvRule:
 
     def is_dynamic(self, place: ConvPlace) -> bool:
         """Whether the convolution at ``place`` is an :class:`ODConv2d`."""
-        if place.role in ('stem', 'downsample'):
-            return False
+        if place.role in self.dynamic_roles:
+            return self.dynamic_roles[place.role]
         size, last_blocks = self.placement
         if last_blocks is not None:
             return place.in_block and self.is_in_last_blocks(place.stage, place.block, last_blocks)

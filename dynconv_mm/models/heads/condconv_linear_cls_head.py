@@ -13,14 +13,15 @@ class CondConvLinearClsHead(DropoutLinearClsHead):
 
     Args:
         kernel_num (int): n, the number of weight matrices. Default: 8.
+        attention (bool): whether they are weighted; without, each routing weight is 1 (ODConv, 3.1). Default: True.
         dropout (float): probability with which a feature is zeroed in training, in [0, 1). Default: 0.
         **kwargs: of ``LinearClsHead``: ``num_classes``, ``in_channels``, ``loss``, ``topk`` …
 
     Raises:
-        ValueError: ``kernel_num`` or a size is no positive int, or ``dropout`` not in [0, 1).
+        ValueError: ``kernel_num`` or a size is no positive int, ``attention`` no bool, or ``dropout`` not in [0, 1).
     """
 
-    def __init__(self, kernel_num: int = 8, dropout: float = 0., **kwargs) -> None:
+    def __init__(self, kernel_num: int = 8, dropout: float = 0., attention: bool = True, **kwargs) -> None:
         check_positive_int('kernel_num', kernel_num)
         super().__init__(dropout, **kwargs)
-        self.fc = CondConvLinear(self.in_channels, self.num_classes, kernel_num)
+        self.fc = CondConvLinear(self.in_channels, self.num_classes, kernel_num, attention)

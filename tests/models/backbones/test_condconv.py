@@ -61,6 +61,19 @@ def test_the_last_blocks_are_dynamic(network, kwargs, blocks, convs):
         f'{block}.routing.fc.{name}' for block in blocks for name in ('weight', 'bias')]
 
 
+@pytest.mark.parametrize('network', [SMALL_R18, SMALL_MOBILENET])
+def test_without_attention(network):
+    """ODConv, 3.1: n kernels in the same places, and no routing."""
+    model, weighted = network(attention=False), network()
+    names = {name for name, module in model.named_modules() if isinstance(module, CondConv2d)}
+    assert names == {name for name, module in weighted.named_modules() if isinstance(module, CondConv2d)} and names
+    assert set(weighted.state_dict()) - set(model.state_dict()) == {
+        name for name in weighted.state_dict() if 'routing' in name}
+    assert model(torch.randn(2, 3, 32, 32))[-1].isfinite().all()
+    with pytest.raises(ValueError, match='attention must be True or False'):
+        network(attention='no')
+
+
 def test_all_blocks_can_be_dynamic():
     modules = list(on_meta(CondConvMobileNetV2, dynamic_blocks=17).modules())
     assert sum(isinstance(module, CondConv2d) for module in modules) == 50  # all but the first and the last

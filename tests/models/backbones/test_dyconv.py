@@ -53,8 +53,18 @@ def test_arguments_reach_every_layer(network):
 
 
 @pytest.mark.parametrize('network', [SMALL_R18, SMALL_MOBILENET])
+def test_without_attention(network):
+    """ODConv, 3.1."""
+    model = network(attention=False)
+    assert sum(isinstance(module, DyConv2d) for module in model.modules()) > 15
+    assert not [name for name in model.state_dict() if 'attention' in name]
+    assert model(torch.randn(2, 3, 32, 32))[-1].isfinite().all()
+
+
+@pytest.mark.parametrize('network', [SMALL_R18, SMALL_MOBILENET])
 @pytest.mark.parametrize(('name', 'value'), [
     ('kernel_num', 0), ('reduction', 2), ('temperature', 0.), ('plan', 'quick'), ('out_indices', (9, )),
+    ('attention', None),
 ])
 def test_bad_arguments(network, name, value):
     with pytest.raises(ValueError, match=name):

@@ -130,6 +130,42 @@ def test_all_but_stem_and_shortcuts_are_dynamic(network, kwargs, dynamic, static
     assert {name for name, module in modules.items() if isinstance(module, nn.Conv2d)} == static
 
 
+@pytest.mark.parametrize(('network', 'kwargs', 'added'), [
+    (RESNET, dict(depth=18, dynamic_stem=True), {'conv1'}),
+    (RESNET, dict(depth=18, deep_stem=True, dynamic_stem=True), {f'stem.{i}.conv' for i in range(3)}),
+    (RESNET, dict(depth=18, dynamic_shortcuts=True), {f'layer{i}.0.downsample.0' for i in (2, 3, 4)}),
+    (RESNET, dict(depth=50, placement='3x3', dynamic_stem=True, dynamic_shortcuts=True),
+     {'conv1', *(f'layer{i}.0.downsample.0' for i in (1, 2, 3, 4))}),
+    (MOBILENET, dict(dynamic_stem=True), {'conv1.conv'}),
+    (MOBILENET, dict(placement='1x1', dynamic_stem=True), {'conv1.conv'}),
+])
+def test_dynamic_stem_and_shortcuts(network, kwargs, added):
+    """Beside what is dynamic without them, whatever the placement is."""
+    def dynamic(**kwargs) -> set[str]:
+        return {name for name, module in on_meta(network, **kwargs).named_modules() if isinstance(module, ODConv2d)}
+
+    without = {name: value for name, value in kwargs.items() if not name.startswith('dynamic_')}
+    assert dynamic(**kwargs) - dynamic(**without) == added and dynamic(**without) < dynamic(**kwargs)
+
+
+@pytest.mark.parametrize('network', [SMALL_R18, SMALL_MOBILENET])
+def test_a_dynamic_stem_sees_the_image(network):
+    """Its attentions are of the image's own channels, and learn."""
+    model = network(dynamic_stem=True, dynamic_shortcuts=True, kernel_num=2).train()
+    stem = model.conv1 if isinstance(model, ODConvResNet) else model.conv1.conv
+    image = torch.rand(2, 3, 32, 32)
+    assert stem.compute_attentions(image)['channel'].shape == (2, 3)
+    model(image)[-1].square().sum().backward()
+    assert all(parameter.grad is not None for parameter in stem.parameters())
+
+
+@pytest.mark.parametrize('network', [SMALL_R18, SMALL_MOBILENET])
+@pytest.mark.parametrize('name', ['dynamic_stem', 'dynamic_shortcuts'])
+def test_bad_switches(network, name):
+    with pytest.raises(ValueError, match=f'{name} must be True or False, but is 1'):
+        network(**{name: 1})
+
+
 @pytest.mark.parametrize(('network', 'kwargs', 'dynamic'), [
     (RESNET, dict(depth=50, placement='1x1'), [f'layer{i}.{j}.conv{k}' for i, n in enumerate((3, 4, 6, 3), 1)
                                                for j in range(n) for k in (1, 3)]),

@@ -33,6 +33,12 @@ def test_is_a_linear_head(heads, head):
     assert MODELS.build(dict(CFG, kernel_num=2)).fc.weight.shape == (2, 3, 64)
 
 
+def test_without_attention(heads):
+    head, features = MODELS.build(dict(CFG, attention=False)), torch.randn(4, 64)
+    assert set(head.state_dict()) == {'fc.weight', 'fc.bias'}
+    torch.testing.assert_close(head((features, )), sum(features @ matrix.T for matrix in head.fc.weight) + head.fc.bias)
+
+
 def test_scores(head):
     features = torch.randn(4, 64)
     assert torch.equal(head((features, )), head.fc(features))
@@ -62,7 +68,7 @@ def test_dropout_in_training_only(heads):
 
 
 @pytest.mark.parametrize(('name', 'value'), [
-    ('kernel_num', 0), ('kernel_num', 1.5), ('kernel_num', True), ('dropout', 1), ('dropout', -0.1),
+    ('kernel_num', 0), ('kernel_num', 1.5), ('kernel_num', True), ('attention', 1), ('dropout', 1), ('dropout', -0.1),
     ('dropout', None)])
 def test_bad_arguments(heads, name, value):
     with pytest.raises(ValueError, match=f'^{name} must be .* but is'):

@@ -43,6 +43,34 @@ def test_golden(heads):
         assert (actual - golden[name]).abs().max() <= 1e-9, name
 
 
+def test_the_papers_build(heads, make_random, assert_equal_in_value_and_gradient):
+    """Eq. 6 sample by sample: the matrix W(x) = Λ(x) W₀ + P Φ(x) Qᵀ, with the branch of 3.4."""
+    head = MODELS.build(dict(CFG, in_channels=20, num_classes=7, variant='paper', squeeze_ratio=4))
+    head = make_random(head.double())
+    x = torch.randn(3, 20, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    # 3.2: L = ⌊20 / 2^⌊log₂ √20⌋⌋ = 5; 3.4: the first FC "reduces the number of channels by r"
+    assert head.cls_q.weight.shape == (5, 20) and head.fc[0].weight.shape == (5, 20)
+
+    def literal() -> torch.Tensor:
+        logits = []
+        for sample in x:
+            hidden = (head.fc[0].weight @ sample).clamp(min=0)
+            scale = (head.fc_scale.weight @ hidden + 3).clamp(0, 6) / 3
+            phi = (head.fc_phi.weight @ hidden).reshape(5, 5)
+            w = torch.diag(scale) @ head.cls.weight + head.cls_p.weight @ phi @ head.cls_q.weight
+            logits.append(w @ sample + head.cls.bias)
+        return torch.stack(logits)
+
+    assert_equal_in_value_and_gradient(lambda: head((x, )), literal, {'x': x, **dict(head.named_parameters())})
+
+
+def test_parameters_of_the_papers_build(heads):
+    """MobileNetV2 (Table 3b): C = 1280, L = 1280 / 2⁵ = 40, s = 1280 / 16 = 80: (2C + L²) C / r of 3.4, P and Q."""
+    head = MODELS.build(dict(type='DCDLinearClsHead', num_classes=1000, in_channels=1280, variant='paper'))
+    added = sum(parameter.numel() for parameter in head.parameters()) - 1281 * 1000
+    assert added == 80 * (1280 + 1000 + 40**2) + 40 * (1000 + 1280)
+
+
 def test_is_a_head_of_mmpretrain(heads, head):
     structures = pytest.importorskip('mmpretrain.structures')
     assert isinstance(head, heads.ClsHead) and type(head).__name__ == 'DCDLinearClsHead'
@@ -76,7 +104,7 @@ def test_small_batches_in_training_use_the_running_statistics(head, batch):
 
 @pytest.mark.parametrize(('name', 'value'), [
     ('dropout', 1), ('dropout', '0.1'), ('dropout', True), ('num_classes', 0), ('num_classes', 3.),
-    ('in_channels', -1)])
+    ('in_channels', -1), ('variant', 'bottleneck'), ('variant', None), ('squeeze_ratio', 0)])
 def test_bad_arguments(heads, name, value):
     with pytest.raises(ValueError, match=rf'{name} must be'):
         MODELS.build(dict(CFG, **{name: value}))

@@ -1,0 +1,50 @@
+"""What the tools share that read the logs of trainings and draw figures of results."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynconv_mm.analysis.training_log import TrainingLog
+
+METRIC = dict(default='accuracy/top1', metavar='NAME', help='of validation, as the log names it, such as coco/bbox_mAP '
+              '(default: %(default)s)')
+
+
+def add_runs(parser: argparse.ArgumentParser, help: str, required: bool = False) -> None:
+    """The option that names trainings."""
+    parser.add_argument('--run', nargs='+', action='append', required=required, default=[],
+                        metavar=('LABEL', 'WORK_DIR'), help=help)
+
+
+def read_runs(runs: list[list[str]]) -> dict[str, list[TrainingLog]]:
+    """The logs of each label.
+
+    Raises:
+        FileNotFoundError, ValueError: of the user's making; the message says what to do.
+    """
+    from dynconv_mm.analysis.training_log import read_log
+    check_groups('--run', runs)
+    return {label: [read_log(path) for path in paths] for label, *paths in runs}
+
+
+def check_groups(option: str, groups: list[list[str]]) -> None:
+    """Raise a ValueError unless there are labels, all different, with something behind each."""
+    labels = [label for label, *_ in groups]
+    for label, *rest in groups:
+        if not rest:
+            raise ValueError(f'{option} {label} names nothing behind the label')
+        if labels.count(label) > 1:
+            raise ValueError(f'{option} {label} is there twice: name all that belongs together behind one label')
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """A figure, whole or not at all."""
+    from dynconv_mm.analysis.figures import to_png
+    from dynconv_mm.atomic_write import atomic_write
+    with atomic_write(path) as partial:
+        partial.write_bytes(to_png(figure))
+    print(f'written: {path}')
