@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from dynconv_mm.conversion.settle_norms import settle_norms
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -58,17 +58,7 @@ def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8) -
     Returns:
         Module: the same, in eval mode.
     """
-    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    dtype = next(model.parameters()).dtype
-    for norm in norms:
-        norm.momentum = None  # the mean of all batches, of which this is the first
-        norm.reset_running_stats()
-    for module in model.modules():
-        module.training = True
-    with torch.no_grad():
-        model(torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-        norm.running_var.clamp_(min=0.1)  # averages of noise hardly differ: eval mode would magnify all else
+    images = torch.randn(batch, 3, *size, dtype=next(model.parameters()).dtype,
+                         generator=torch.Generator().manual_seed(0))
+    settle_norms(model, images)
     return model.eval()

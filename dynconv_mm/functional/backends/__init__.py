@@ -1,5 +1,5 @@
 """The ways to execute the operators, which enter themselves when they are imported."""
-from . import fold, graph, im2col, library, mix_after, products, shared, shifted  # noqa: F401
+from . import exported, fold, graph, im2col, library, mix_after, products, shared, shifted  # noqa: F401
 from .numba import attention, depthwise, enable_numba, involution, mixture_conv  # noqa: F401
 from .triton import enable_triton
 

@@ -87,6 +87,6 @@ def _views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[T
     return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
 
 
-MIXTURE_CONV.graph = MIXTURE_CONV.exported = mixture_conv
-SAMPLE_CONV.graph = SAMPLE_CONV.exported = lambda call: sample_conv(*call)
+MIXTURE_CONV.graph = mixture_conv
+SAMPLE_CONV.graph = lambda call: sample_conv(*call)
 INVOLUTION.exported = involution
