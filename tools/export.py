@@ -26,18 +26,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from dynconv_mm import get_model
-    from dynconv_mm.conversion.export import Exportable, export
-    from dynconv_mm.conversion.settle_norms import random_images, settle_norms
+    from dynconv_mm.conversion.export import export
     try:
         network = get_model(args.config, pretrained=args.checkpoint or False)
         size = args.input_size or ((800, 1280) if hasattr(network, 'rpn_head') or hasattr(network, 'bbox_head')
                                    else (224, 224))
-        if args.checkpoint is None:
-            norms = settle_norms(Exportable(network, args.part), random_images(8, 3, 128, 128))
-            print(f'no checkpoint: statistics of {norms} norms from random images', flush=True)
         written = export(network, args.out, format=args.format, part=args.part, input_size=tuple(size),
                          batch=args.batch, dynamic=args.dynamic, runtime=args.runtime, opset=args.opset,
-                         exporter=args.exporter, progress=lambda step: print(step, flush=True))
+                         exporter=args.exporter, settle=args.checkpoint is None,
+                         progress=lambda step: print(step, flush=True))
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: {error}') from error
     opset = '' if written.opset is None else f' (opset {written.opset})'

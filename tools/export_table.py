@@ -28,12 +28,10 @@ def exported(name: str, input_size: tuple[int, int], folder: Path) -> list[str]:
     import torch
 
     from dynconv_mm import get_model
-    from dynconv_mm.conversion.export import Exportable, export
-    from dynconv_mm.conversion.settle_norms import random_images, settle_norms
+    from dynconv_mm.conversion.export import export
     torch.manual_seed(0)
-    network = get_model(name)
-    settle_norms(Exportable(network), random_images(8, 3, 128, 128))
-    written = export(network, folder / f'{name}.onnx', input_size=input_size, dynamic=True)
+    written = export(get_model(name), folder / f'{name}.onnx', input_size=input_size, dynamic=True,
+                     settle=True)
     outputs = dict.fromkeys(re.sub(r'_\d+$', '', output) for output in written.outputs)
     return [f'`{name}`', str(written.opset), f'{written.size / 2**20:.1f}', f'{written.difference:.0e}',
             ', '.join(f'`{output}`' for output in outputs)]

@@ -17,7 +17,7 @@ from ..atomic_write import atomic_write
 from ..eval_mode import eval_mode
 from ..functional.operator import Target, export_for
 from .onnx_graph import shorten
-from .settle_norms import random_images
+from .settle_norms import random_images, settle_norms
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
@@ -25,6 +25,7 @@ OPSETS = {'torchscript': 17, 'dynamo': 18}  # what torch 2.1 and current torch w
 RUNTIMES = ('onnxruntime', 'openvino')
 TOLERANCE = 1e-4  # relative to the largest value of an output
 LEAST_SPREAD = 10 * TOLERANCE  # by how much outputs have to vary for a comparison to mean something
+SETTLED_BY = 8, 128  # images, and pixels of their sides at most
 ROUNDING = 4  # how many times PyTorch's own distance from float64 a file may have
 HEAD_OUTPUTS = ('cls_score', 'bbox_pred', 'centerness')  # what mmdet's dense heads put out, a map for each level
 
@@ -123,6 +124,7 @@ def export(network: nn.Module,
            runtime: str = 'onnxruntime',
            opset: int | None = None,
            exporter: str = 'torchscript',
+           settle: bool = False,
            progress: Callable[[str], None] = lambda step: None) -> Export:
     """Write a network to a file that runs without this package, and compare what it computes with PyTorch.
 
@@ -144,6 +146,9 @@ def export(network: nn.Module,
         opset (int, optional): of ONNX. Default: that in :data:`OPSETS`, which is the least.
         exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7).
             Default: 'torchscript'.
+        settle (bool): whether to give batch norms the statistics of random images first, see
+            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing.
+            Default: False.
         progress: called with a line before each step.
 
     Returns:
@@ -165,8 +170,11 @@ def export(network: nn.Module,
     with _frozen(exportable):
         channels = _in_channels(exportable) if in_channels is None else in_channels
         images = random_images(2 if dynamic else batch, channels, *input_size)
-        progress(f'running the network on {_shape(images)}')
         try:
+            if settle:
+                smaller = random_images(SETTLED_BY[0], channels, *(min(size, SETTLED_BY[1]) for size in input_size))
+                progress(f'settling {settle_norms(exportable, smaller)} norms on {_shape(smaller)}')
+            progress(f'running the network on {_shape(images)}')
             names = tuple(exportable.named_outputs(images))
         except (RuntimeError, ValueError) as error:
             raise ExportError(f'the network does not take images of {input_size[0]}×{input_size[1]}: '
@@ -202,13 +210,12 @@ def _compare(network: nn.Module, run: Callable[[Tensor], list[Tensor]], batches:
     expected = [network(images) for images in batches]
     if not all(output.isfinite().all() for outputs in expected for output in outputs):
         raise ExportError("the network's outputs are not finite, so nothing can be compared; use trained weights, or "
-                          'dynconv_mm.conversion.settle_norms where it has none')
+                          'settle=True where it has learned nothing')
     spreads = [_difference(first[:1], second[:1]) for first, second in zip(*expected[:2])]
     constant = [name for name, spread in zip(names, spreads) if spread < LEAST_SPREAD]
     if constant:
         raise ExportError(f'the outputs {", ".join(constant)} are the same for different images, so that to compare '
-                          'them says nothing; use trained weights, or dynconv_mm.conversion.settle_norms where it has '
-                          'none')
+                          'them says nothing; use trained weights, or settle=True where it has learned nothing')
     actual = [run(images) for images in batches]
     difference = largest_difference(actual, expected)
     if difference <= TOLERANCE:

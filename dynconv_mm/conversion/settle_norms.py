@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Averages over a map of noise hardly differ from image to image: a norm behind them would magnify all else.
-LEAST_VARIANCE = .1
+# Variance that norms of vectors, those in attentions, get, as a multiple of the one found. Fresh attentions answer to
+# small differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
+CALM = 100
 
 
 def random_images(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -28,10 +29,11 @@ def random_images(batch: int, channels: int, height: int, width: int, seed: int 
 def settle_norms(network: nn.Module, images: Tensor) -> int:
     """Give all batch norms the statistics of a batch of images, in place; what they had is lost.
 
-    Without statistics a fresh network in eval mode vanishes, so that its outputs are constant, or explodes.
+    Without statistics a fresh network in eval mode vanishes, so that its outputs are constant, or explodes. Attentions
+    come out calm, see :data:`CALM`: they depend on the image, but not on its last digits.
 
     Args:
-        network (Module): takes the images.
+        network (Module): in eval mode; takes the images.
         images (Tensor[batch, channels, height, width]): at least two, best such as follow: DCD's residuals grow with
             the square of what a layer gets, so that in a deep network images with other averages overflow.
 
@@ -39,6 +41,16 @@ def settle_norms(network: nn.Module, images: Tensor) -> int:
         int: how many norms there are.
     """
     norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    in_attentions = [norm for norm in norms if isinstance(norm, nn.BatchNorm1d)]
+    _count(network, images, norms)
+    if in_attentions:
+        for norm in in_attentions:
+            norm.running_var.mul_(CALM)
+        _count(network, images, [norm for norm in norms if norm not in in_attentions])
+    return len(norms)
+
+
+def _count(network: nn.Module, images: Tensor, norms: list[_BatchNorm]) -> None:
     before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -47,6 +59,5 @@ def settle_norms(network: nn.Module, images: Tensor) -> int:
         with torch.no_grad():
             network(images)
     finally:
-        for norm, (norm.momentum, norm.training) in zip(norms, before):
-            norm.running_var.clamp_(min=LEAST_VARIANCE)
-    return len(norms)
+        for norm, (momentum, training) in zip(norms, before):
+            norm.momentum, norm.training = momentum, training

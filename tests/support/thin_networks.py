@@ -3,10 +3,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import nn
 
-from dynconv_mm.conversion.settle_norms import settle_norms
+from dynconv_mm.conversion.settle_norms import random_images, settle_norms
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -52,13 +51,11 @@ def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8) -
     """Give batch norms the statistics of a batch, so that a fresh network in eval mode neither vanishes nor explodes.
 
     Args:
-        size: height and width of the images of noise, to be those of the images that follow: DCD's residuals
+        size: height and width of the random images, to be those of the images that follow: DCD's residuals
             grow with the square of what a layer gets, so that in a deep network images with other averages overflow.
 
     Returns:
         Module: the same, in eval mode.
     """
-    images = torch.randn(batch, 3, *size, dtype=next(model.parameters()).dtype,
-                         generator=torch.Generator().manual_seed(0))
-    settle_norms(model, images)
+    settle_norms(model, random_images(batch, 3, *size).to(next(model.parameters()).dtype))
     return model.eval()

@@ -97,10 +97,12 @@ def sample_conv(call: SampleConv) -> Tensor:
 def _sample_conv(call: SampleConv, target: Target) -> Tensor:
     """By one kernel for all samples where there is one alone."""
     x, kernels, bias, *geometry = call
+    if target.batch != 1 and not target.writes_loops:
+        return graph.sample_conv(*call)
     shape = tuple(map(int, kernels.shape[1:]))
     if target.batch == 1 or int(kernels.shape[0]) == 1:
         return F.conv2d(x, kernels.reshape(shape), bias, *geometry)
-    if not target.writes_loops or shape[2:] == (1, 1) and call.groups == 1:
+    if shape[2:] == (1, 1) and call.groups == 1:
         return graph.sample_conv(*call)
     return _Loop.apply(x, kernels, bias, *geometry, shape[0])
 
