@@ -277,12 +277,9 @@ def import_runtime(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ModuleNotFoundError as error:
-        extra = 'openvino' if package == 'openvino' else 'onnx'
-        raise ImportError(f'exporting to ONNX needs {error.name}, which is not installed: `pip install '
-                          f'{INSTALLED_BY[extra]}`') from error
-
-
-INSTALLED_BY = {'onnx': 'onnx onnxruntime onnxscript', 'openvino': 'openvino'}
+        packages = 'openvino' if package == 'openvino' else 'onnx onnxruntime onnxscript'
+        raise ImportError(f'exporting to ONNX needs {error.name}, which is not installed: `pip install {packages}`'
+                          ) from error
 
 
 def _in_channels(network: nn.Module) -> int:

@@ -122,8 +122,9 @@ def _by_one_product(call: Attention) -> dict[str, Tensor]:
     bias = torch.cat([own['bias'] for own in parameters])
     logits = F.linear(_hidden(call, True), weight / call.temperature, bias / call.temperature)
     lengths = [len(own['bias']) for own in parameters]
+    own_parts, gate_parts = (values.split(lengths, 1) for values in (logits, logits.sigmoid()))
     attentions = {}
-    for (name, head), own, gate in zip(call.heads.items(), logits.split(lengths, 1), logits.sigmoid().split(lengths, 1)):
+    for (name, head), own, gate in zip(call.heads.items(), own_parts, gate_parts):
         values = own if head.softmax else gate
         if head.copies > 1:
             values = values.unflatten(1, (head.copies, -1))

@@ -18,7 +18,8 @@ def recorded(target, function, *arguments, **options):
     seen = []
     token = export_for.set(target)
     try:
-        torch.jit.trace(lambda x: (seen.append(function(*arguments, **options)), x + 1)[1], torch.zeros(1), check_trace=False)
+        torch.jit.trace(lambda x: (seen.append(function(*arguments, **options)), x + 1)[1], torch.zeros(1),
+                        check_trace=False)
     finally:
         export_for.reset(token)
     return seen[0]
