@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 # Variance that norms of vectors, those in attentions, get, as a multiple of the one found. Fresh attentions answer to
 # small differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
 CALM = 100
+LEAST_VARIANCE = .1  # theirs then
 
 
 def random_images(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -45,7 +46,7 @@ def settle_norms(network: nn.Module, images: Tensor) -> int:
     _count(network, images, norms)
     if in_attentions:
         for norm in in_attentions:
-            norm.running_var.mul_(CALM)
+            norm.running_var.mul_(CALM).clamp_(min=LEAST_VARIANCE)
         _count(network, images, [norm for norm in norms if norm not in in_attentions])
     return len(norms)
 

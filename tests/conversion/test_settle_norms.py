@@ -7,9 +7,9 @@ from dynconv_mm.conversion.settle_norms import CALM, random_images, settle_norms
 
 
 def test_images_differ_and_can_be_had_again():
-    images = random_images(3, 3, 32, 40)
-    assert images.shape == (3, 3, 32, 40) and torch.equal(images, random_images(3, 3, 32, 40))
-    assert not torch.equal(images, random_images(3, 3, 32, 40, seed=1))
+    images = random_images(32, 3, 16, 20)
+    assert images.shape == (32, 3, 16, 20) and torch.equal(images, random_images(32, 3, 16, 20))
+    assert not torch.equal(images, random_images(32, 3, 16, 20, seed=1))
     assert images.mean((2, 3)).std() > .5 and images.std((2, 3)).std() > .1
 
 
@@ -31,8 +31,7 @@ def test_attentions_are_calm():
     network.eval()
     images = random_images(2, 3, 64, 64, seed=1)
     with torch.no_grad():
-        first, second = network(images)[0]
-        assert (first - second).abs().max() < 1e-3 * first.abs().max()
+        assert network(images)[0].abs().max() < 1e-10
         assert settle_norms(network, random_images(8, 3, 64, 64)) == 103
         first, second = y = network(images)[0]
         assert (first - second).abs().max() > .1 * first.abs().max()

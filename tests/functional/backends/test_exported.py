@@ -1,4 +1,6 @@
 """The operators as an exporter records them, for each target, are those that run here."""
+import itertools
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ TARGETS = [Target(batch, runtime, loops) for batch in (1, 3, None) for runtime i
            for loops in (True, False)]
 GEOMETRIES = [dict(groups=1, kernel_size=(3, 5), stride=(2, 1), padding=(1, 2)), dict(groups=2, kernel_size=(1, 1)),
               dict(groups=6, kernel_size=(3, 3), dilation=(1, 2)), dict(groups=1, kernel_size=(1, 1))]
+LEFT_OUT = [(), ('spatial_attention', ), ('spatial_attention', 'kernel_attention'), ('channel_attention', ),
+            ('filter_attention', )]
 
 
 def recorded(target, function, *arguments, **options):
@@ -29,21 +33,19 @@ def recorded(target, function, *arguments, **options):
 def test_mixtures(target):
     torch.manual_seed(0)
     batch = target.batch or 2
-    for n, size, geometry in ((n, size, geometry) for n in (1, 4) for size in (4, 12) for geometry in GEOMETRIES):
+    for number, (n, geometry, left_out) in enumerate(itertools.product((1, 4), GEOMETRIES, LEFT_OUT)):
         geometry = dict(geometry)
         groups, (height, width) = geometry['groups'], geometry.pop('kernel_size')
+        size = (4, 12)[number % 2]  # kernels larger than the maps, or not
         x = torch.randn(batch, 6, size + 1, size + 4, dtype=torch.float64)
         weight, bias = x.new_empty(n, 12, 6 // groups, height, width).normal_(), x.new_empty(12).normal_()
         norm = BatchNorm(*(bias.new_empty(12).uniform_(.5, 1) for _ in range(4)), 1e-3)
         attentions = {name: x.new_empty(batch, length).uniform_() for name, length in (
             ('spatial_attention', height * width), ('channel_attention', 6), ('filter_attention', 12),
-            ('kernel_attention', n))}
-        for left_out in (set(), {'spatial_attention'}, {'spatial_attention', 'kernel_attention'}, {'channel_attention'},
-                         {'filter_attention'}):
-            given = {name: value for name, value in attentions.items() if name not in left_out}
-            options = dict(geometry, norm=norm if n > 1 else None, **given)
-            actual = recorded(target, mixture_conv2d, x, weight, bias, **options)
-            torch.testing.assert_close(actual, mixture_conv2d(x, weight, bias, **options), rtol=1e-9, atol=1e-9)
+            ('kernel_attention', n)) if name not in left_out}
+        options = dict(geometry, norm=norm if number % 3 else None, plan='grouped', **attentions)
+        actual = recorded(target, mixture_conv2d, x, weight, bias, **options)
+        torch.testing.assert_close(actual, mixture_conv2d(x, weight, bias, **options), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('target', TARGETS, ids=str)
@@ -62,7 +64,7 @@ def test_samples(target):
                                      dict(spatial_activation='softmax')], ids=str)
 def test_attentions(options):
     torch.manual_seed(0)
-    layer, x = ODConv2d(6, 8, 3, **options).eval().double(), torch.randn(2, 6, 9, 9, dtype=torch.float64)
+    layer, x = ODConv2d(6, 8, 3, **options).eval().double().requires_grad_(False), torch.randn(2, 6, 9, 9, dtype=torch.float64)
     calls = []
     for hooked in (False, True):
         if hooked:
