@@ -64,7 +64,8 @@ def test_samples(target):
                                      dict(spatial_activation='softmax')], ids=str)
 def test_attentions(options):
     torch.manual_seed(0)
-    layer, x = ODConv2d(6, 8, 3, **options).eval().double().requires_grad_(False), torch.randn(2, 6, 9, 9, dtype=torch.float64)
+    layer = ODConv2d(6, 8, 3, **options).eval().double().requires_grad_(False)
+    x = torch.randn(2, 6, 9, 9, dtype=torch.float64)
     calls = []
     for hooked in (False, True):
         if hooked:
