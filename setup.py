@@ -84,6 +84,8 @@ setup(
         'mmdet': [*requirements('mminstall.txt'), 'mmdet>=3.0.0,<4.0.0'],
         'mmpretrain': [*requirements('mminstall.txt'), 'mmpretrain>=1.0.0,<2.0.0'],
         'cpu': requirements('cpu.txt'),
+        'onnx': requirements('onnx.txt'),
+        'openvino': [*requirements('onnx.txt'), 'openvino'],
         'tests': requirements('tests.txt'),
         'lint': requirements('lint.txt'),
         'docs': requirements('docs.txt'),

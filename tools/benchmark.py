@@ -17,7 +17,6 @@ from pathlib import Path
 from pages import write
 
 OWN_RECORD = ''  # in place of a file
-SECTION = re.compile(r'(<!-- benchmark -->\n).*?(<!-- /benchmark -->)', re.DOTALL)
 
 
 def calibrate(args: argparse.Namespace) -> bool:
@@ -58,13 +57,16 @@ def compare(args: argparse.Namespace) -> None:
     groups: dict[str, list[str]] = {}
     for name in args.networks:
         groups.setdefault(benchmark.static_network(name), []).append(name)
-    settings = [benchmark.Setting(mode == 'training', batch, threads, args.size, args.device, args.dtype,
-                                  args.channels_last, args.compile)
+    height, width = args.size
+    settings = [benchmark.Setting(mode == 'training', batch, threads, height, args.device, args.dtype,
+                                  args.channels_last, args.compile, width, args.runtime)
                 for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
                 for threads in args.threads]
     settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
                  for batch in args.compiled_batches for threads in args.threads]
-    machine, results = benchmark.describe_machine(), []
+    machine, results = benchmark.describe_machine(args.runtime), []
+    section = 'benchmark' if args.runtime == 'pytorch' else f'benchmark-{args.runtime}'
+    data = args.output.with_name(args.output.name + section.removeprefix('benchmark') + '.json')
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
@@ -79,21 +81,22 @@ def compare(args: argparse.Namespace) -> None:
                     yield number
                     progress.advance(task)
 
-            # what is compiled has its own plans, and the memory of a fresh process is the compiler's
-            plans, memory = (['auto'], False) if setting.compile else (args.plans, not args.no_memory)
+            # what is compiled or exported has its own plans, and the memory of a fresh process is the compiler's
+            recorded = setting.compile or args.runtime != 'pytorch'
+            plans, memory = (['auto'], False) if recorded else (args.plans, not args.no_memory)
             results += benchmark.compare(networks, plans, setting, rounds(), memory)
             # what there is, should the rest be interrupted
             rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
-            write(args.output.with_suffix('.json'),
-                  json.dumps(dict(command=command, machine=machine, results=rows), indent=1) + '\n')
+            write(data, json.dumps(dict(command=command, machine=machine, results=rows), indent=1) + '\n')
     table = benchmark.markdown(results, machine)
     page = args.output.with_suffix('.md')
     old = page.read_text(encoding='utf-8') if page.exists() else ''
-    if not SECTION.search(old):
-        old = '<!-- benchmark -->\n<!-- /benchmark -->\n'
-    write(page, SECTION.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
+    place = re.compile(rf'(<!-- {section} -->\n).*?(<!-- /{section} -->)', re.DOTALL)
+    if not place.search(old):
+        old += f'<!-- {section} -->\n<!-- /{section} -->\n'
+    write(page, place.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
     print(table)
-    print(f'written: {page} and {args.output.with_suffix(".json")}')
+    print(f'written: {page} and {data}')
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -103,7 +106,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                                  'odconv4x-mobilenet-v2-w100', 'rednet50', 'dcdc-resnet50'],
                         help='named as in configs/; each is compared with the same network without its method '
                         '(default: %(default)s)')
-    parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], default=['inference', 'training'])
+    parser.add_argument('--runtime', choices=['pytorch', 'compile', 'onnxruntime', 'openvino'], default='pytorch',
+                        help='what runs the networks, the static ones too: compile is torch.compile with weights as '
+                        'constants, onnxruntime and openvino run them exported for a fixed batch; all but pytorch for '
+                        'inference alone, in a section of their own of PATH.md (default: pytorch)')
+    parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], help='default: both; but inference '
+                        'where --runtime is not pytorch')
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch of inference '
                         '(default: 1 8)')
     parser.add_argument('--training-batches', nargs='+', type=int, default=[8], help='of training (default: 8)')
@@ -112,7 +120,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         "grouped, the package's choice and what everybody else does)")
     parser.add_argument('--rounds', type=int, default=None,
                         help='measurements of each (default: 9; with --calibrate 3)')
-    parser.add_argument('--size', type=int, default=224, help='height and width of the images (default: 224)')
+    parser.add_argument('--size', type=int, nargs='+', default=[224], metavar='PIXELS', help='height and width of the '
+                        'images, or both as one (default: 224)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32',
                         help='precision, by autocast (default: float32)')
@@ -137,23 +146,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         values = getattr(args, name)
         if min(values if isinstance(values, list) else [values], default=1) < 1:
             parser.error(f'--{name.replace("_", "-")} must be positive, but is {values}')
+    if len(args.size) > 2:
+        parser.error(f'--size must be one or two ints, height and width, but is {args.size}')
+    args.size = (args.size[0], args.size[1] if len(args.size) == 2 and args.size[0] != args.size[1] else None)
+    if args.runtime == 'pytorch':
+        args.modes = args.modes or ['inference', 'training']
+    else:
+        for name, value in (('modes', args.modes or ['inference']), ('device', args.device), ('dtype', args.dtype),
+                            ('channels-last', args.channels_last), ('compile', args.compile),
+                            ('compiled-batches', args.compiled_batches)):
+            if value not in (['inference'], 'cpu', 'float32', False, []):
+                parser.error(f'--{name} must be left out with --runtime {args.runtime}, but is {value}')
+        args.modes = ['inference']
     target = Path(args.calibrate) if args.calibrate else args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')
     try:
         check(args)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         parser.error(str(error))
     return args
 
 
 def check(args: argparse.Namespace) -> None:
-    from dynconv_mm.analysis.benchmark import static_network
+    from dynconv_mm.analysis.benchmark import EXPORTED, static_network
+    from dynconv_mm.conversion.export import import_runtime
     from dynconv_mm.functional.mixture_conv import check_plan
     for name in args.networks:
         static_network(name)
     for plan in args.plans:
         check_plan(plan)
+    for package in ('onnx', 'onnxruntime', args.runtime) if args.runtime in EXPORTED else ():
+        import_runtime(package)
 
 
 def main(argv: list[str] | None = None) -> None:

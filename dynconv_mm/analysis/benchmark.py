@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import platform
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..conversion.export import RUNTIMES as EXPORTED
+from ..conversion.export import export, import_runtime, load_onnx
+from ..conversion.settle_norms import random_images
 from ..functional import use_plan
 from ..functional.device_record import processor
 from ..models import (
@@ -37,6 +42,7 @@ MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
 NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
                      r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(\dx\d|last-\d+-blocks))?)|rednet(\d+)')
+RUNTIMES = ('pytorch', 'compile', *EXPORTED)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 # The ratios that the package means to reach on a CPU: inference of 1 and of 8 images, training of 8, its memory.
@@ -47,6 +53,16 @@ GOALS = {
     'odconv4x-mobilenet-v2-w100': (1.25, 1.35, 1.50, 1.30),
     'rednet50': (0.90, 0.90, 1.20, 1.20),
     'dcdc-resnet50': (1.00, 1.00, 1.40, 1.30),
+}
+
+# The same of exports and of what is compiled, of 1 and of 8 images, beside the static network in the same runtime.
+EXPORTED_GOALS = {
+    'odconv1x-resnet50': dict(onnxruntime=(1.20, 1.20), openvino=(1.10, 1.10), compile=(1.15, None)),
+    'odconv4x-resnet50': dict(onnxruntime=(1.45, 1.40), openvino=(1.30, 1.30), compile=(1.35, None)),
+    'odconv1x-mobilenet-v2-w100': dict(onnxruntime=(1.60, 1.60), openvino=(1.30, 1.30), compile=(1.40, None)),
+    'odconv4x-mobilenet-v2-w100': dict(onnxruntime=(1.90, 1.80), openvino=(1.60, 1.50), compile=(1.60, None)),
+    'rednet50': dict(onnxruntime=(1.20, 1.20), openvino=(1.20, 1.20)),
+    'dcdc-resnet50': dict(onnxruntime=(1.25, 1.25), openvino=(1.25, 1.25)),
 }
 
 # Seconds for which a short step is repeated when its turn comes: the first call meets what the network before left.
@@ -64,6 +80,8 @@ class Setting(NamedTuple):
     dtype: str = 'float32'
     channels_last: bool = False
     compile: bool = False
+    width: int | None = None  # of the images, whose height ``size`` is then; None: squares
+    runtime: str = 'pytorch'  # one of RUNTIMES, all but the first for inference
 
 
 class Result(NamedTuple):
@@ -127,14 +145,25 @@ def static_network(name: str) -> str:
 def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], None]:
     """One forward pass in eval mode without gradients, or one step of training by SGD with momentum.
 
-    Half precision is by autocast. In eval mode the weights are not changed and nothing is fused beforehand.
+    Half precision is by autocast. In eval mode the weights are not changed and nothing is fused beforehand; but what
+    is exported is (see :func:`~dynconv_mm.conversion.export.export`), and the runtime 'compile' has torch's Inductor
+    take weights for constants.
     """
+    height, width = image_size(setting)
+    if setting.runtime in EXPORTED:
+        images = random_images(setting.batch, 3, height, width)
+        run = load_onnx(_exported(name, setting.batch, height, width, setting.runtime), setting.runtime,
+                        setting.threads)
+        return lambda: run(images)
     torch.manual_seed(0)
     model = build_network(name).train(setting.training).to(setting.device)
-    images = torch.randn(setting.batch, 3, setting.size, setting.size).to(setting.device)
+    images = torch.randn(setting.batch, 3, height, width).to(setting.device)
     if setting.channels_last:
         model, images = (value.to(memory_format=torch.channels_last) for value in (model, images))
-    run = torch.compile(model) if setting.compile else model
+    if setting.runtime == 'compile':
+        run = torch.compile(model, options=dict(freezing=True))
+    else:
+        run = torch.compile(model) if setting.compile else model
     dtype = DTYPES[setting.dtype]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
 
@@ -154,6 +183,26 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
         optimizer.step()
 
     return step
+
+
+def image_size(setting: Setting) -> tuple[int, int]:
+    """Height and width of the images."""
+    return setting.size, setting.size if setting.width is None else setting.width
+
+
+@functools.cache
+def _exports() -> tempfile.TemporaryDirectory:
+    """Where the exported networks lie while the process runs."""
+    return tempfile.TemporaryDirectory(prefix='dynconv-mm-benchmark-')
+
+
+@functools.cache
+def _exported(name: str, batch: int, height: int, width: int, runtime: str) -> Path:
+    """The file of an exported network: the same for all numbers of threads."""
+    torch.manual_seed(0)
+    path = Path(_exports().name, f'{name}-{batch}-{height}-{width}-{runtime}.onnx')
+    return export(build_network(name), path, batch=batch, input_size=(height, width), runtime=runtime,
+                  settle=True).path
 
 
 def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rounds: Iterable[int],
@@ -182,7 +231,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     keys += [(name, plan) for name in networks if (name, 'auto') not in keys
              for plan in (plans if name.startswith(tuple(MIXTURES)) else ['auto'])]
     torch.set_num_threads(setting.threads)
-    if setting.compile:
+    if setting.compile or setting.runtime == 'compile':
         torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
     timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds, TURN)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
@@ -212,7 +261,7 @@ def _peak_megabytes(name: str, setting: Setting, plan: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine(runtime: str = 'pytorch') -> dict[str, str]:
     """What the figures were measured on and with."""
     machine = {
         'processor': processor(),
@@ -222,6 +271,8 @@ def describe_machine() -> dict[str, str]:
         'torch': f'{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}',
         'dynconv_mm': __version__,
     }
+    if runtime in EXPORTED:
+        machine[runtime] = import_runtime(runtime).__version__
     if torch.cuda.is_available():
         machine['GPU'] = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
     malloc = {name: value for name, value in sorted(os.environ.items()) if name.startswith('MALLOC_')}
@@ -233,6 +284,12 @@ def describe_machine() -> dict[str, str]:
 def goal(result: Result, memory: bool = False) -> float | None:
     """The ratio that the package means to reach, where it has set itself one."""
     setting = result.setting
+    if setting.runtime != 'pytorch':
+        goals = EXPORTED_GOALS.get(result.network, {}).get(setting.runtime)
+        measured = Setting(False, setting.batch, setting.threads, runtime=setting.runtime)
+        if memory or goals is None or setting != measured or setting.batch not in (1, 8):
+            return None
+        return goals[setting.batch == 8]
     if result.network not in GOALS or result.plan != 'auto' or setting != Setting(
             setting.training, setting.batch, setting.threads, compile=setting.compile) or setting.batch not in (1, 8):
         return None
@@ -248,7 +305,9 @@ def markdown(results: list[Result], machine: dict[str, str]) -> str:
     settings = list(dict.fromkeys(result.setting for result in results))
     for setting in settings:
         mode = 'training' if setting.training else 'inference'
-        extras = [f'{setting.size}²', setting.device, setting.dtype, *['channels_last'] * setting.channels_last,
+        size = f'{setting.size}²' if setting.width is None else f'{setting.size}×{setting.width}'
+        runtime = [] if setting.runtime == 'pytorch' else [setting.runtime]
+        extras = [size, *runtime, setting.device, setting.dtype, *['channels_last'] * setting.channels_last,
                   *['torch.compile'] * setting.compile]
         lines += [f'**{mode}, batch {setting.batch}, {setting.threads} thread{"s" * (setting.threads > 1)}** '
                   f'({", ".join(extras)})', '',

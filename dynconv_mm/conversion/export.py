@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -14,11 +15,18 @@ from torch import Tensor, nn
 
 from ..atomic_write import atomic_write
 from ..eval_mode import eval_mode
+from ..functional.operator import Target, export_for
+from .onnx_graph import shorten
+from .settle_norms import random_images, settle_norms
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
-OPSETS = {'torchscript': 17, 'dynamo': 18}  # what torch 2.1 and current torch write without conversion
+OPSETS = {'torchscript': 17, 'dynamo': 18}  # what torch 2.1 and current torch write without conversion, and the least
+RUNTIMES = ('onnxruntime', 'openvino')
 TOLERANCE = 1e-4  # relative to the largest value of an output
+LEAST_SPREAD = 10 * TOLERANCE  # by how much outputs have to vary for a comparison to mean something
+SETTLED_BY = 8, 128  # images, and pixels of their sides at most
+ROUNDING = 4  # how many times PyTorch's own distance from float64 a file may have
 HEAD_OUTPUTS = ('cls_score', 'bbox_pred', 'centerness')  # what mmdet's dense heads put out, a map for each level
 
 
@@ -111,14 +119,18 @@ def export(network: nn.Module,
            part: str = 'model',
            input_size: tuple[int, int] = (224, 224),
            in_channels: int | None = None,
+           batch: int = 1,
            dynamic: bool = False,
+           runtime: str = 'onnxruntime',
+           opset: int | None = None,
            exporter: str = 'torchscript',
+           settle: bool = False,
            progress: Callable[[str], None] = lambda step: None) -> Export:
     """Write a network to a file that runs without this package, and compare what it computes with PyTorch.
 
-    Layers execute by ``dynconv_mm.functional.backends.graph`` in it: plain convolutions, matrix products and slices,
-    which depend on neither the batch's size nor the images'. It is exported as in eval mode, in its parameters'
-    precision.
+    Layers execute by ``dynconv_mm.functional.backends.exported`` in an ONNX graph, which for a fixed batch and size are
+    mixed kernels and ordinary convolutions; by ``dynconv_mm.functional.backends.graph`` in a program of
+    ``torch.export``. It is exported as in eval mode, in its parameters' precision.
 
     Args:
         network (nn.Module): a classifier, a detector, a backbone or a layer, on the CPU; see :class:`Exportable`.
@@ -127,92 +139,147 @@ def export(network: nn.Module,
         part (str): 'model' or 'backbone'.
         input_size (tuple[int, int]): height and width of the images. Default: (224, 224).
         in_channels (int, optional): channels of the images. Default: those that the first convolution takes.
-        dynamic (bool): whether the file takes batches and images of other sizes too. Else it takes one image of
-            ``input_size``. Default: False.
-        exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7;
-            fewer nodes). Default: 'torchscript'.
+        batch (int): how many images the file takes. Default: 1.
+        dynamic (bool): whether the file takes batches and images of other sizes too. Default: False.
+        runtime (str): which is to run an ONNX graph fast, and is what the graph is checked in: 'onnxruntime' or
+            'openvino'. Others run it too. Default: 'onnxruntime'.
+        opset (int, optional): of ONNX. Default: that in :data:`OPSETS`, which is the least.
+        exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7).
+            Default: 'torchscript'.
+        settle (bool): whether to give batch norms the statistics of random images first, see
+            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing.
+            Default: False.
         progress: called with a line before each step.
 
     Returns:
         Export
 
     Raises:
-        ExportError: an argument is not one of the above, the network does not take images of that size, or its
-            outputs are not finite or differ from the file's by more than :data:`TOLERANCE`.
-        ImportError: ``onnx`` or ``onnxruntime`` is not installed (with 'dynamo', ``onnxscript``).
+        ExportError: an argument is not one of the above, the network does not take images of that size, its outputs
+            are not finite or do not depend on the images, so that nothing can be compared, or they differ from the
+            file's by more than :data:`TOLERANCE` and :data:`ROUNDING` times what PyTorch's differ from float64.
+        ImportError: ``onnx`` or ``onnxruntime`` is not installed (with 'dynamo', ``onnxscript``; with 'openvino',
+            that).
     """
-    _check(format, input_size, exporter)
+    _check(format, input_size, batch, dynamic, runtime, opset, exporter)
     if format == 'onnx':
-        for package in ('onnx', 'onnxruntime', *(['onnxscript'] if exporter == 'dynamo' else [])):
-            _import(package)
+        for package in dict.fromkeys(('onnx', 'onnxruntime', *(['onnxscript'] if exporter == 'dynamo' else []),
+                                      runtime)):
+            import_runtime(package)
     exportable = Exportable(network, part)
     with _frozen(exportable):
         channels = _in_channels(exportable) if in_channels is None else in_channels
-        images = torch.randn(2 if dynamic else 1, channels, *input_size)
-        progress(f'running the network on {_shape(images)}')
+        images = random_images(2 if dynamic else batch, channels, *input_size)
         try:
+            if settle:
+                smaller = random_images(SETTLED_BY[0], channels, *(min(size, SETTLED_BY[1]) for size in input_size))
+                progress(f'settling {settle_norms(exportable, smaller)} norms on {_shape(smaller)}')
+            progress(f'running the network on {_shape(images)}')
             names = tuple(exportable.named_outputs(images))
         except (RuntimeError, ValueError) as error:
             raise ExportError(f'the network does not take images of {input_size[0]}×{input_size[1]}: '
                               f'{error}') from error
-        opset = OPSETS[exporter] if format == 'onnx' else None
+        if format == 'onnx':
+            opset = OPSETS[exporter] if opset is None else opset
         with atomic_write(path) as partial:
             progress(f'writing {format}' + (f', opset {opset}, by the {exporter} exporter' if opset else ''))
             if format == 'onnx':
-                _write_onnx(exportable, images, partial, names, dynamic, exporter)
+                target = Target(None if dynamic else batch, runtime, exporter == 'torchscript')
+                _write_onnx(exportable, images, partial, names, target, opset, exporter)
                 _annotate(partial, network)
             else:
                 _write_program(exportable, images, partial, dynamic)
-            checked = [images]
+            checked = [images, random_images(len(images), channels, *input_size, seed=1)]
             if dynamic:
-                checked.append(torch.randn(3, channels, *(size + 32 for size in input_size)))
-                checked.append(torch.randn(1, channels, input_size[0], input_size[1] + 32))
+                checked.append(random_images(3, channels, *(size + 32 for size in input_size)))
+                checked.append(random_images(1, channels, input_size[0], input_size[1] + 32))
             progress('comparing with PyTorch on ' + ', '.join(map(_shape, checked)))
-            run = _load_onnx(partial) if format == 'onnx' else _load_program(partial)
-            difference = max(largest_difference(exportable, run, batch) for batch in checked)
-            if not difference <= TOLERANCE:
-                raise ExportError(f"the exported network's outputs differ from PyTorch's by {difference:.1e} of the "
-                                  f'largest value, more than {TOLERANCE:.0e}; nothing was written')
+            run = load_onnx(partial, runtime) if format == 'onnx' else _load_program(partial)
+            difference = _compare(exportable, run, checked, names)
             size = partial.stat().st_size
     return Export(Path(path), format, opset, names, size, difference)
 
 
-def largest_difference(network: nn.Module, run: Callable[[Tensor], list[Tensor]], images: Tensor) -> float:
-    """How far the outputs of ``run`` are from the network's, relative to the largest value of each output.
+def _compare(network: nn.Module, run: Callable[[Tensor], list[Tensor]], batches: list[Tensor],
+             names: tuple[str, ...]) -> float:
+    """The largest difference, if it is no more than rounding makes it.
 
     Raises:
-        ExportError: the network's are not finite.
+        ExportError: it is more, or the network's outputs say nothing of the file's.
     """
-    with torch.no_grad():
-        expected = network(images)
-    if not all(output.isfinite().all() for output in expected):
-        raise ExportError("the network's outputs are not finite, so nothing can be compared; use trained weights")
-    actual = run(images)
-    differences = [float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny))
-                   if ours.shape == theirs.shape else float('inf') for ours, theirs in zip(actual, expected)]
-    return max(differences) if len(actual) == len(expected) else float('inf')
+    expected = [network(images) for images in batches]
+    if not all(output.isfinite().all() for outputs in expected for output in outputs):
+        raise ExportError("the network's outputs are not finite, so nothing can be compared; use trained weights, or "
+                          'settle=True where it has learned nothing')
+    spreads = [_difference(first[:1], second[:1]) for first, second in zip(*expected[:2])]
+    constant = [name for name, spread in zip(names, spreads) if spread < LEAST_SPREAD]
+    if constant:
+        raise ExportError(f'the outputs {", ".join(constant)} are the same for different images, so that to compare '
+                          'them says nothing; use trained weights, or settle=True where it has learned nothing')
+    actual = [run(images) for images in batches]
+    difference = largest_difference(actual, expected)
+    if difference <= TOLERANCE:
+        return difference
+    exact = copy.deepcopy(network).double()
+    exact = [exact(images.double()) for images in batches]
+    own, theirs = (largest_difference(outputs, exact) for outputs in (expected, actual))
+    if not (theirs <= ROUNDING * own and theirs <= min(spreads) / 10):
+        raise ExportError(f"the exported network's outputs differ from PyTorch's by {difference:.1e} of the largest "
+                          f'value, more than {TOLERANCE:.0e}, and from those of float64 by {theirs:.1e}, from which '
+                          f"PyTorch's differ by {own:.1e}; nothing was written. Where the latter is large too, the "
+                          'weights magnify rounding: use trained ones')
+    return difference
 
 
-def _check(format: str, input_size: tuple[int, int], exporter: str) -> None:
-    if format not in FORMATS:
-        raise ExportError(f'format must be one of {FORMATS}, but is {format!r}')
-    if exporter not in EXPORTERS:
-        raise ExportError(f'exporter must be one of {EXPORTERS}, but is {exporter!r}')
-    if len(input_size) != 2 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1
-                                   for size in input_size):
+def largest_difference(actual: list[list[Tensor]], expected: list[list[Tensor]]) -> float:
+    """How far outputs are from others, batch by batch, relative to the largest value of each output."""
+    return max(max(map(_difference, ours, theirs)) if len(ours) == len(theirs) else float('inf')
+               for ours, theirs in zip(actual, expected))
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return float('inf')
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny))
+
+
+def _check(format: str, input_size: tuple[int, int], batch: int, dynamic: bool, runtime: str, opset: int | None,
+           exporter: str) -> None:
+    for name, value, known in (('format', format, FORMATS), ('exporter', exporter, EXPORTERS),
+                               ('runtime', runtime, RUNTIMES)):
+        if value not in known:
+            raise ExportError(f'{name} must be one of {known}, but is {value!r}')
+    if len(input_size) != 2 or not all(_is_positive_int(size) for size in input_size):
         raise ExportError(f'input_size must be two positive ints, height and width, but is {input_size!r}')
+    if not _is_positive_int(batch):
+        raise ExportError(f'batch must be a positive int, but is {batch!r}')
+    if dynamic and batch != 1:
+        raise ExportError(f'batch must be left out with dynamic=True, which takes any, but is {batch}')
+    if opset is not None and (format != 'onnx' or not _is_positive_int(opset) or opset < OPSETS[exporter]):
+        raise ExportError(f"opset must be at least {OPSETS[exporter]} with exporter={exporter!r} and left out with "
+                          f"format='torch-export', but is {opset!r}")
     if (format == 'torch-export' or exporter == 'dynamo') and not hasattr(torch.compiler, 'is_exporting'):
         what = "format='torch-export'" if format == 'torch-export' else "exporter='dynamo'"
         raise ExportError(f"{what} needs torch ≥ 2.7, and {torch.__version__} is installed; use format='onnx' with "
                           "exporter='torchscript'")
 
 
-def _import(package: str) -> ModuleType:
+def _is_positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def import_runtime(package: str) -> ModuleType:
+    """A package that writes or runs ONNX graphs.
+
+    Raises:
+        ImportError: it is not installed; the message says how to.
+    """
     try:
         return import_module(package)
     except ModuleNotFoundError as error:
-        raise ImportError(f'exporting to ONNX needs {error.name}, which is not installed: `pip install onnx '
-                          'onnxruntime onnxscript`') from error
+        packages = 'openvino' if package == 'openvino' else 'onnx onnxruntime onnxscript'
+        raise ImportError(f'exporting to ONNX needs {error.name}, which is not installed: `pip install {packages}`'
+                          ) from error
 
 
 def _in_channels(network: nn.Module) -> int:
@@ -244,9 +311,10 @@ def _dynamic_shapes() -> tuple[dict]:
     return ({dim: torch.export.Dim.DYNAMIC for dim in (0, 2, 3)}, )
 
 
-def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: tuple[str, ...], dynamic: bool,
+def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: tuple[str, ...], target: Target, opset: int,
                 exporter: str) -> None:
-    options = dict(opset_version=OPSETS[exporter], input_names=['images'], output_names=list(names))
+    dynamic = target.batch is None
+    options = dict(opset_version=opset, input_names=['images'], output_names=list(names))
     if exporter == 'dynamo':
         options.update(dynamo=True, external_data=False, verbose=False,
                        dynamic_shapes=_dynamic_shapes() if dynamic else None)
@@ -258,9 +326,19 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: tuple[str
             shapes = {name: {dim: f'{name}_{kind}' if dim else kind for dim, kind in maps.items()} for name in names
                       if name != 'logits'}
             options.update(dynamic_axes={'images': maps, 'logits': {0: 'batch'}, **shapes})
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of checks of shapes, which are traced as passed, and of deprecation
-        torch.onnx.export(network, (images, ), str(path), **options)
+    token = export_for.set(target)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of checks of shapes, which are traced as passed, and of deprecation
+            torch.onnx.export(network, (images, ), str(path), **options)
+    except ValueError as error:
+        if 'opset' in str(error):
+            raise ExportError(f'opset must be one that torch {torch.__version__} writes by exporter={exporter!r}, but '
+                              f'is {opset}: {error}') from error
+        raise
+    finally:
+        export_for.reset(token)
+    shorten(path)
 
 
 def _annotate(path: Path, network: nn.Module) -> None:
@@ -276,12 +354,39 @@ def _annotate(path: Path, network: nn.Module) -> None:
         onnx.save(graph, str(path))
 
 
-def _load_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
-    onnxruntime = import_module('onnxruntime')
+def load_onnx(path: str | Path, runtime: str = 'onnxruntime', threads: int = 0) -> Callable[[Tensor], list[Tensor]]:
+    """An ONNX graph as a function of images, in float32 on the CPU.
+
+    Args:
+        path (str | Path): its file.
+        runtime (str): which runs it, one of :data:`RUNTIMES`.
+        threads (int): how many it uses; 0 leaves that to it. Default: 0.
+
+    Raises:
+        ExportError: the runtime does not read it.
+        ImportError: the runtime is not installed.
+    """
+    package = import_runtime(runtime)
+    try:
+        return (_load_openvino if runtime == 'openvino' else _load_onnxruntime)(package, str(path), threads)
+    except Exception as error:  # of classes of the runtime's own
+        raise ExportError(f'runtime {runtime!r} {package.__version__} does not read the graph: install a newer one, or '
+                          f'set opset to a lower one: {error}') from error
+
+
+def _load_onnxruntime(onnxruntime: ModuleType, path: str, threads: int) -> Callable[[Tensor], list[Tensor]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     return lambda images: [torch.from_numpy(output) for output in session.run(None, {'images': images.numpy()})]
+
+
+def _load_openvino(openvino: ModuleType, path: str, threads: int) -> Callable[[Tensor], list[Tensor]]:
+    # on a processor that has bfloat16 it would compute in that
+    options = dict(INFERENCE_PRECISION_HINT='f32', PERFORMANCE_HINT='LATENCY', INFERENCE_NUM_THREADS=threads)
+    model = openvino.Core().compile_model(path, 'CPU', options)
+    return lambda images: [torch.from_numpy(output.copy()) for output in model([images.numpy()]).values()]
 
 
 def _write_program(network: nn.Module, images: Tensor, path: Path, dynamic: bool) -> None:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
 from .batch_norm import FORWARDS
-from .operator import autocast_dtype, is_compiling, is_known, is_plain, is_recorded, warn
+from .operator import autocast_dtype, export_target, is_compiling, is_known, is_plain, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -63,7 +63,7 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
             return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
     call = Attention(input, fc, norm, heads, temperature, pool_size)
     if recorded:
-        return _reference(call, True)
+        return _reference(call, True) if export_target() is None else _by_one_product(call)
     if input.dim() != 4:
         raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
     if input.shape[1] != in_channels:
@@ -89,7 +89,19 @@ GPU_BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
 
 
 def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
-    input, fc, norm, heads, temperature, pool_size = call
+    hidden = _hidden(call, recorded)
+    attentions = {}
+    for name, (head_fc, softmax, copies) in call.heads.items():
+        logits = head_fc(hidden) / call.temperature
+        if copies > 1:
+            logits = logits.unflatten(1, (copies, -1))
+        attentions[name] = logits.softmax(-1) if softmax else logits.sigmoid()
+    return attentions
+
+
+def _hidden(call: Attention, recorded: bool) -> Tensor:
+    """What all heads see."""
+    input, fc, norm, _, temperature, pool_size = call
     dtype = temperature.dtype  # that of the parameters, which a wrapper may hold
     if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
@@ -98,13 +110,25 @@ def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
     hidden = fc(pooled)
     if norm is not None:
         hidden = normalize_hidden(norm, hidden)
-    hidden = F.relu(hidden)
+    return F.relu(hidden)
+
+
+def _by_one_product(call: Attention) -> dict[str, Tensor]:
+    """The heads by one product, whose matrix becomes a constant of the graph, and one sigmoid."""
+    parameters = [parameters_of(head.fc) for head in call.heads.values()]
+    if any(own is None or own['bias'] is None for own in parameters):
+        return _reference(call, True)
+    weight = torch.cat([own['weight'].flatten(1) for own in parameters])
+    bias = torch.cat([own['bias'] for own in parameters])
+    logits = F.linear(_hidden(call, True), weight / call.temperature, bias / call.temperature)
+    lengths = [len(own['bias']) for own in parameters]
+    own_parts, gate_parts = (values.split(lengths, 1) for values in (logits, logits.sigmoid()))
     attentions = {}
-    for name, (head_fc, softmax, copies) in heads.items():
-        logits = head_fc(hidden) / temperature
-        if copies > 1:
-            logits = logits.unflatten(1, (copies, -1))
-        attentions[name] = logits.softmax(-1) if softmax else logits.sigmoid()
+    for (name, head), own, gate in zip(call.heads.items(), own_parts, gate_parts):
+        values = own if head.softmax else gate
+        if head.copies > 1:
+            values = values.unflatten(1, (head.copies, -1))
+        attentions[name] = values.softmax(-1) if head.softmax else values
     return attentions
 
 

@@ -43,6 +43,17 @@ AUTOGRAD = 'autograd'
 Call = tuple  # a NamedTuple: an operator's tensors, features first, then its other arguments
 
 
+class Target(NamedTuple):
+    """What an exporter writes a graph for."""
+
+    batch: int | None
+    """How many images it takes; None: any number."""
+    runtime: str
+    """The one that is to run it fast: 'onnxruntime' or 'openvino'."""
+    writes_loops: bool
+    """Whether the exporter makes loops of :data:`~dynconv_mm.functional.backends.exported.SAMPLE_CONV_OP`."""
+
+
 class Backend(NamedTuple):
     """A way to execute an operator."""
 
@@ -81,7 +92,8 @@ class Operator:
 
     Attributes:
         backends (dict[str, Backend]): by name.
-        graph, exported (Callable): take a call; what compilers record, and what exporters do. Default: the reference.
+        graph (Callable): takes a call without a norm; what compilers record. Default: the reference.
+        exported (Callable): takes a call; what exporters record. Default: the same.
         plan_for_all (ContextVar): name of the backend that is to execute all calls of this thread that it does not
             refuse, or None.
     """
@@ -91,7 +103,8 @@ class Operator:
                  fold_norm: Callable[[Any], Call] | None = None) -> None:
         self.tensors = tensors
         self.fold_norm = fold_norm
-        self.reference = self.graph = self.exported = reference
+        self.reference = self.graph = reference
+        self.exported = lambda call: self.graph(self.without_norm(call))
         self.rank = rank
         self.frugal = frugal
         self.backends: dict[str, Backend] = {}
@@ -118,8 +131,7 @@ class Operator:
             if call[1].dtype is not x.dtype:
                 raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
             if is_recorded():
-                record = self.exported if is_exported() else self.graph
-                return record(self.without_norm(call))
+                return self.exported(call) if is_exported() else self.graph(self.without_norm(call))
             if not is_plain_eager(*tensors) or x.shape[0] == 0:
                 return self.reference(self.without_norm(call))
             needs_grad = records_gradients(*tensors)
@@ -272,6 +284,15 @@ def is_exported() -> bool:
     """Whether the call is recorded for another runtime: by ``torch.export`` or ``torch.jit.trace``, of which ONNX
     exporters use the one or the other."""
     return torch.jit.is_tracing() or _is_exporting()
+
+
+export_for: ContextVar[Target | None] = ContextVar('export_for', default=None)
+"""Set by an exporter that knows what it writes for."""
+
+
+def export_target() -> Target | None:
+    """What the call is recorded for, if an exporter has said so."""
+    return export_for.get() if is_exported() else None
 
 
 def is_plain_eager(*tensors: Tensor | None) -> bool:

@@ -134,3 +134,19 @@ def test_table():
 def test_machine():
     machine = describe_machine()
     assert torch.__version__ in machine['torch'] and int(machine['cores']) > 0 and machine['processor']
+
+
+def test_compiled_with_constant_weights(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, 'compile', lambda model, **options: asked.append(options) or model)
+    make_step('odconv1x-mobilenet-v2-w050', SMALL._replace(runtime='compile', size=32, width=64))()
+    assert asked == [dict(options=dict(freezing=True))]
+
+
+def test_goals_of_exports():
+    setting = Setting(False, 8, 1, runtime='openvino')
+    result = Result('odconv4x-resnet50', 'auto', setting, 1., 1., (1., 1.), None, None)
+    assert goal(result) == 1.30 and goal(result, memory=True) is None
+    for other in (dict(batch=4), dict(size=96), dict(width=96)):
+        assert goal(result._replace(setting=setting._replace(**other))) is None
+    assert goal(result._replace(setting=setting._replace(runtime='compile'))) is None

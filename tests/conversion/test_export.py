@@ -12,7 +12,7 @@ from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, 
 from dynconv_mm.conversion import export as module
 from dynconv_mm.conversion.export import ExportError, export
 
-pytest.importorskip('onnx')
+onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 
 NEEDS_EXPORT = pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='needs torch >= 2.7')
@@ -89,15 +89,22 @@ def assert_equal(network, run, *shapes):
             np.testing.assert_allclose(np.asarray(ours) / scale, theirs.numpy() / scale, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize('batch', [1, 3, None])
 @pytest.mark.parametrize('name', LAYERS)
-def test_layer(name, tmp_path):
+def test_layer(name, batch, tmp_path):
+    """With a norm behind it, and for one image, several or any number; in graphs that nothing is left to shorten in."""
     torch.manual_seed(0)
-    layer, path = randomize(LAYERS[name]()), tmp_path / 'layer.onnx'
+    layer, path = LAYERS[name](), tmp_path / 'layer.onnx'
     channels = getattr(layer, 'in_channels', 16)
-    written = export(layer, path, input_size=(9, 11), in_channels=channels, dynamic=True)
+    network = randomize(nn.Sequential(layer, nn.BatchNorm2d(getattr(layer, 'out_channels', channels)), nn.ReLU()))
+    fixed = dict(dynamic=True) if batch is None else dict(batch=batch)
+    written = export(network, path, input_size=(9, 11), in_channels=channels, **fixed)
     assert written.difference < 1e-4 and written.opset == 17 and written.size == path.stat().st_size
     assert written.outputs == ('feature_0', )
-    assert_equal(layer, lambda images: run_onnx(path, images), (1, channels, 13, 8), (3, channels, 10, 10))
+    shapes = [(1, channels, 13, 8), (3, channels, 10, 10)] if batch is None else [(batch, channels, 9, 11)]
+    assert_equal(network, lambda images: run_onnx(path, images), *shapes)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert not {'BatchNormalization', 'Identity', 'Constant', 'Dropout', *['Shape'] * (batch is not None)} & set(kinds)
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -141,8 +148,77 @@ def test_one_image_alone(tmp_path):
         run_onnx(tmp_path / 'layer.onnx', torch.randn(2, 3, 9, 11))
 
 
+def test_openvino(tmp_path):
+    pytest.importorskip('openvino')
+    torch.manual_seed(0)
+    for batch in (1, 2):
+        layer = ODConv2d(16, 24, 3, padding=1)
+        export(layer, tmp_path / 'layer.onnx', input_size=(9, 11), batch=batch, runtime='openvino')
+        assert_equal(layer, module.load_onnx(tmp_path / 'layer.onnx', 'openvino', 1), (batch, 16, 9, 11))
+
+
+def test_norms_behind_all_that_takes_them(tmp_path):
+    """A sum of which only one side can be scaled, a value that is used twice, a sum with a constant."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
+            self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(4))
+
+        def forward(self, x):
+            one, two, three = (conv(x) for conv in self.convs)
+            sums = self.norms[0](one + x), self.norms[1](two), two, self.norms[2](three * x.sigmoid())
+            return sum(value.relu() for value in sums), self.norms[3](x)
+
+    torch.manual_seed(0)
+    network, path = randomize(Network()), tmp_path / 'network.onnx'
+    export(network, path, input_size=(5, 6))
+    assert_equal(network, lambda images: run_onnx(path, images), (1, 4, 5, 6))
+    assert 'BatchNormalization' not in {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_outputs_that_do_not_depend_on_the_images(tmp_path):
+    class Classifier(nn.Module):
+        """A bias, and features that vanish in a fresh network in eval mode."""
+
+        def __init__(self):
+            super().__init__()
+            self.backbone = dynconv_mm.ODConvMobileNetV2(widen_factor=0.25, kernel_num=1)
+            self.fc = nn.Linear(1280, 5)
+
+        def forward(self, x):
+            return self.fc(self.backbone(x)[0].mean((2, 3)))
+
+    torch.manual_seed(0)
+    network = Classifier()
+    network.backbone.init_weights()
+    with pytest.raises(ExportError, match='feature_0 are the same for different images.*settle=True'):
+        export(network, tmp_path / 'network.onnx', input_size=(64, 64))
+    assert not list(tmp_path.iterdir())
+    written = export(network, tmp_path / 'network.onnx', input_size=(64, 64), settle=True)
+    assert 0 < written.difference < 1e-2
+
+
+def test_outputs_that_are_not_finite(tmp_path):
+    layer = ODConv2d(3, 8, 3)
+    nn.init.constant_(layer.bias, float('inf'))
+    with pytest.raises(ExportError, match='outputs are not finite.*settle=True'):
+        export(layer, tmp_path / 'layer.onnx', input_size=(9, 9))
+
+
+def test_rounding_is_no_difference(tmp_path, monkeypatch):
+    """What PyTorch itself is from float64, times some; not what is wrong."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(module, 'TOLERANCE', 1e-12)
+    layer = ODConv2d(16, 24, 3)
+    assert export(layer, tmp_path / 'layer.onnx', input_size=(9, 9)).difference > 1e-12
+    monkeypatch.setattr(module, 'ROUNDING', 0)
+    with pytest.raises(ExportError, match='from which PyTorch.s differ by'):
+        export(layer, tmp_path / 'layer.onnx', input_size=(9, 9))
+
+
 def test_a_classifier(tmp_path):
-    onnx = pytest.importorskip('onnx')
     pytest.importorskip('mmpretrain')
     model = dynconv_mm.get_model('dcd-mobilenet-v2-w050_8xb32_in1k', backbone=dict(widen_factor=0.25),
                                  head=dict(num_classes=7))
@@ -184,6 +260,12 @@ def test_the_network_is_left_as_it_was(tmp_path):
     (dict(part='backbone'), "part='backbone' needs a network with a backbone, and ODConv2d has none"),
     (dict(input_size=(0, 9)), r'input_size must be two positive ints, height and width, but is \(0, 9\)'),
     (dict(input_size=(2, 9)), 'does not take images of 2×9'),
+    (dict(batch=0), 'batch must be a positive int, but is 0'),
+    (dict(batch=2, dynamic=True), 'batch must be left out with dynamic=True, which takes any, but is 2'),
+    (dict(runtime='tvm'), "runtime must be one of .*'tvm'"),
+    (dict(opset=11), "opset must be at least 17 with exporter='torchscript'.*but is 11"),
+    (dict(opset=18, format='torch-export'), "left out with format='torch-export', but is 18"),
+    (dict(opset=99, input_size=(9, 9)), 'opset must be one that torch .* writes .*but is 99'),
 ])
 def test_bad_arguments(options, message, tmp_path):
     with pytest.raises(ExportError, match=message):
@@ -198,6 +280,23 @@ def test_missing_package(package, tmp_path, monkeypatch):
         export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx')
 
 
+def test_missing_openvino(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with pytest.raises(ImportError, match='needs openvino, which is not installed: `pip install openvino`'):
+        export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx', runtime='openvino')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runtime_that_is_too_old(tmp_path, monkeypatch):
+    def too_old(*arguments):
+        raise onnxruntime.capi.onnxruntime_pybind11_state.Fail('opset 17 is under development')
+
+    monkeypatch.setattr(module, '_load_onnxruntime', too_old)
+    with pytest.raises(ExportError, match=r"runtime 'onnxruntime' \d.* does not read the graph: install a newer one"):
+        export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx', input_size=(9, 9))
+    assert not list(tmp_path.iterdir())
+
+
 def test_old_torch(tmp_path, monkeypatch):
     monkeypatch.delattr(torch.compiler, 'is_exporting', raising=False)
     for options in (dict(format='torch-export'), dict(exporter='dynamo')):
@@ -206,8 +305,8 @@ def test_old_torch(tmp_path, monkeypatch):
 
 
 def test_a_difference_is_no_file(tmp_path, monkeypatch):
-    load = module._load_onnx
-    monkeypatch.setattr(module, '_load_onnx', lambda path: lambda images: [1.001 * y for y in load(path)(images)])
+    load = module.load_onnx
+    monkeypatch.setattr(module, 'load_onnx', lambda *of: lambda images: [1.001 * y for y in load(*of)(images)])
     with pytest.raises(ExportError, match='differ from PyTorch.*by 1.0e-03 of the largest value'):
         export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx', input_size=(9, 9))
     assert not list(tmp_path.iterdir())

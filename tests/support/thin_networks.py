@@ -3,10 +3,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from dynconv_mm.conversion.settle_norms import random_images, settle_norms
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -52,23 +51,11 @@ def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8) -
     """Give batch norms the statistics of a batch, so that a fresh network in eval mode neither vanishes nor explodes.
 
     Args:
-        size: height and width of the images of noise, to be those of the images that follow: DCD's residuals
+        size: height and width of the random images, to be those of the images that follow: DCD's residuals
             grow with the square of what a layer gets, so that in a deep network images with other averages overflow.
 
     Returns:
         Module: the same, in eval mode.
     """
-    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    dtype = next(model.parameters()).dtype
-    for norm in norms:
-        norm.momentum = None  # the mean of all batches, of which this is the first
-        norm.reset_running_stats()
-    for module in model.modules():
-        module.training = True
-    with torch.no_grad():
-        model(torch.randn(batch, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-        norm.running_var.clamp_(min=0.1)  # averages of noise hardly differ: eval mode would magnify all else
+    settle_norms(model, random_images(batch, 3, *size).to(next(model.parameters()).dtype))
     return model.eval()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -50,6 +51,26 @@ def test_compiled_batches(tool, tmp_path, monkeypatch):
                      (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
 
 
+def test_exported(tool, tmp_path):
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'speed.md').write_text('before\n')
+    tool.main(['--networks', 'odconv1x-mobilenet-v2-w050', '--runtime', 'onnxruntime', '--batches', '1', '2', '--size',
+               '32', '64', '--rounds', '1', '--output', str(tmp_path / 'speed')])
+    found = json.loads((tmp_path / 'speed-onnxruntime.json').read_text())
+    assert [(row['network'], row['setting']['batch'], row['peak_megabytes']) for row in found['results']] == [
+        (network, batch, None) for batch in (1, 2) for network in ('mobilenet-v2-w050', 'odconv1x-mobilenet-v2-w050')]
+    assert found['machine']['onnxruntime']
+    page = (tmp_path / 'speed.md').read_text()
+    assert page.startswith('before\n<!-- benchmark-onnxruntime -->\n') and '(32×64, onnxruntime, cpu, float32)' in page
+
+
+def test_a_runtime_that_is_not_installed(tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with pytest.raises(SystemExit):
+        tool.main([*COMMAND, '--runtime', 'openvino', '--output', str(tmp_path / 'speed')])
+    assert '`pip install openvino`' in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n')
@@ -62,6 +83,9 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['--batches', '0'], '--batches must be positive'), (['--compiled-batches', '0'], '--compiled-batches must be'),
     (['--rounds', '-1'], '--rounds must be positive'),
+    (['--size', '32', '32', '32'], '--size must be one or two ints'),
+    (['--runtime', 'compile', '--modes', 'training'], '--modes must be left out with --runtime compile'),
+    (['--runtime', 'compile', '--dtype', 'bfloat16'], '--dtype must be left out with --runtime compile'),
     (['--modes', 'testing'], 'invalid choice'), (['--networks', 'resnet-50'], 'network must be named as in configs'),
     (['--plans', 'fast'], "plan must be 'auto' or one of"), (['--output', 'missing/page'], 'no folder'),
 ])

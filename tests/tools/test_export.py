@@ -20,10 +20,10 @@ def test_backbone(tool, config, tmp_path, capsys):
     out = tmp_path / 'new' / 'backbone.onnx'
     tool.main([config, '--out', str(out), '--part', 'backbone', '--input-size', '32', '64'])
     shown = capsys.readouterr().out.splitlines()
-    assert shown[:3] == ['running the network on 1 image of 32×64',
+    assert shown[:4] == ['settling 36 norms on 8 images of 32×64', 'running the network on 1 image of 32×64',
                          'writing onnx, opset 17, by the torchscript exporter',
-                         'comparing with PyTorch on 1 image of 32×64']
-    assert 'onnx (opset 17)' in shown[3] and 'outputs: feature_0, feature_1' in shown[3] and out.is_file()
+                         'comparing with PyTorch on 1 image of 32×64, 1 image of 32×64']
+    assert 'onnx (opset 17)' in shown[4] and 'outputs: feature_0, feature_1' in shown[4] and out.is_file()
 
 
 @pytest.mark.parametrize(('options', 'message'), [

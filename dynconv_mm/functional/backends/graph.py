@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from ..geometry import IntPair, pad_zeros
 from ..involution import INVOLUTION, Involution
-from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
-from ..sample_conv import SAMPLE_CONV, pointwise_columns
+from ..mixture_conv import Mixture, sample_kernels
+from ..sample_conv import pointwise_columns
 from .shared import scaled_input, without_scalings
 
 
@@ -87,6 +87,4 @@ def views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Te
     return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
 
 
-MIXTURE_CONV.exported = mixture_conv
-SAMPLE_CONV.exported = lambda call: sample_conv(*call)
 INVOLUTION.exported = involution
