@@ -22,6 +22,7 @@ from ..conversion.export import export, import_runtime, load_onnx
 from ..conversion.settle_norms import random_images
 from ..functional import use_plan
 from ..functional.device_record import processor
+from ..model_zoo import get_model, list_models
 from ..models import (
     CondConvMobileNetV2,
     CondConvResNet,
@@ -42,6 +43,7 @@ MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
 NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
                      r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(\dx\d|last-\d+-blocks))?)|rednet(\d+)')
+DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|dyconv|condconv|dcdc?|involution)-')  # of a detector's name
 RUNTIMES = ('pytorch', 'compile', *EXPORTED)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -64,6 +66,8 @@ EXPORTED_GOALS = {
     'rednet50': dict(onnxruntime=(1.20, 1.20), openvino=(1.20, 1.20)),
     'dcdc-resnet50': dict(onnxruntime=(1.25, 1.25), openvino=(1.25, 1.25)),
 }
+
+OBJECTS = 7  # in an image of COCO: 860,001 in 118,287 images of train2017
 
 # Seconds for which a short step is repeated when its turn comes: the first call meets what the network before left.
 TURN = .5
@@ -98,15 +102,19 @@ class Result(NamedTuple):
 
 
 def build_network(name: str) -> nn.Module:
-    """A backbone by its name in ``configs/``.
+    """A backbone or a detector by its name in ``configs/``.
 
     Args:
         name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
-            'dcdc-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a ``placement`` alone.
+            'dcdc-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a ``placement`` alone. A
+            detector's ends in '_coco'.
 
     Raises:
         ValueError: there is no such network.
+        ImportError: mmdet, which a detector is built on, is not installed.
     """
+    if is_detector(name):
+        return get_model(name)
     match = _parse(name)
     mixture, kernel_num, dcd, dcdc, depth, width, placement, rednet_depth = match.groups()
     if rednet_depth is not None:
@@ -128,12 +136,24 @@ def _parse(name: str) -> re.Match:
     return match
 
 
+def is_detector(name: str) -> bool:
+    """Whether a network is a whole detector, and not a backbone."""
+    return name.endswith('_coco')
+
+
 def static_network(name: str) -> str:
     """The network whose place ``name`` takes: that without its method.
 
     Raises:
-        ValueError: there is no network of that name.
+        ValueError: there is no network of that name, or no static one for a detector.
     """
+    if is_detector(name):
+        static = DYNAMIC_PARTS.sub('', name).replace('rednet', 'r')
+        for detector in (name, static):
+            if detector not in list_models():
+                raise ValueError(f'network {name!r} must be a config, and have a static one beside it, but there is no '
+                                 f'{detector!r} in configs/')
+        return static
     placement = _parse(name)[7]
     if placement is not None:
         name = name.removesuffix(f'-{placement}')
@@ -157,7 +177,8 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
         return lambda: run(images)
     torch.manual_seed(0)
     model = build_network(name).train(setting.training).to(setting.device)
-    images = torch.randn(setting.batch, 3, height, width).to(setting.device)
+    images, samples = _detection_inputs(model, setting) if is_detector(name) else \
+        (torch.randn(setting.batch, 3, height, width).to(setting.device), None)
     if setting.channels_last:
         model, images = (value.to(memory_format=torch.channels_last) for value in (model, images))
     if setting.runtime == 'compile':
@@ -167,11 +188,15 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
     dtype = DTYPES[setting.dtype]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
 
-    def forward() -> torch.Tensor:
+    def forward() -> object:
         # torch 2.1 refuses float32 as autocast's type even where that is off
         with torch.autocast(setting.device, dtype) if dtype != torch.float32 else contextlib.nullcontext(), \
                 use_plan(plan) if plan != 'auto' else contextlib.nullcontext():
-            return run(images)[-1]
+            if samples is None:
+                return run(images)[-1].float().mean()
+            if setting.training:
+                return model.parse_losses(run(images, samples, mode='loss'))[0]
+            return run(images, samples, mode='predict')
 
     def step() -> None:
         if optimizer is None:
@@ -179,10 +204,20 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
                 forward()
             return
         optimizer.zero_grad()
-        forward().float().mean().backward()
+        forward().backward()
         optimizer.step()
 
     return step
+
+
+def _detection_inputs(detector: nn.Module, setting: Setting) -> tuple[torch.Tensor, list]:
+    """Images as the detector's preprocessor puts them out, and as many annotated objects in each as COCO has on
+    average."""
+    from mmdet.testing import demo_mm_inputs  # only where there is a detector
+    packed = demo_mm_inputs(setting.batch, [(3, *image_size(setting))] * setting.batch, [OBJECTS] * setting.batch,
+                            num_classes=80, with_mask=True, with_semantic=True)
+    data = detector.data_preprocessor(packed, setting.training)
+    return data['inputs'], data['data_samples']
 
 
 def image_size(setting: Setting) -> tuple[int, int]:
@@ -229,7 +264,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
         raise ValueError(f'networks must all stand in for one static network, but are compared with {sorted(statics)}')
     keys = [(static, 'auto') for static in statics]
     keys += [(name, plan) for name in networks if (name, 'auto') not in keys
-             for plan in (plans if name.startswith(tuple(MIXTURES)) else ['auto'])]
+             for plan in (plans if any(mixture in name for mixture in MIXTURES) else ['auto'])]
     torch.set_num_threads(setting.threads)
     if setting.compile or setting.runtime == 'compile':
         torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
