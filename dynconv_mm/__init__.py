@@ -22,6 +22,7 @@ from .layers import (  # noqa: E402
     DyConv2d,
     Involution2d,
     ODConv2d,
+    WEConv2d,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
@@ -38,6 +39,7 @@ from .models import (  # noqa: E402
     ODConvResNet,
     RedNet,
     SELayer,
+    WEResNet,
 )
 from .version import __version__  # noqa: E402
 
@@ -48,8 +50,8 @@ __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
     'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
     'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook',
-    '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d',
+    'WEResNet', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
 ]
 
 

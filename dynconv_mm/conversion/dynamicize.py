@@ -17,7 +17,7 @@ from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from ..layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d
 from ..layers.conv_arguments import ConvArguments
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
@@ -25,7 +25,7 @@ from .init_from_static import init_from_static
 if TYPE_CHECKING:
     from rich.console import Group
 
-OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d)}
+OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, WEConv2d)}
 SIZE_KEEPING = (Involution2d, DCDC2d)  # C to C, without a static kernel
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
@@ -335,7 +335,8 @@ def _take_static_weights(dynamic: ConvArguments, state_dict: dict[str, Tensor], 
     weight, bias = (state_dict.get(prefix + name) for name in ('weight', 'bias'))
     shape = (dynamic.out_channels, dynamic.in_channels // dynamic.groups, *dynamic.kernel_size)
     own = dict(dynamic.state_dict())
-    if weight is None or weight.shape != shape or (bias is None) != (dynamic.bias is None) \
+    is_own = all(prefix + name in state_dict for name in own)  # whose kernel may have the static one's name and shape
+    if weight is None or weight.shape != shape or is_own or (bias is None) != (dynamic.bias is None) \
             or any(value.is_meta for value in (weight, *own.values())):
         return
     with torch.device('meta'):

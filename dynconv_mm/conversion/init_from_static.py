@@ -7,7 +7,7 @@ import torch
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 
-from ..layers import DCDC2d, DCDConv2d, Involution2d
+from ..layers import DCDC2d, DCDConv2d, Involution2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
@@ -25,6 +25,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``ODConv2d``, ``DyConv2d``, ``CondConv2d``: the attentions' last FCs are 0. Each kernel is the static one, over
       what the attentions then add up to: sigmoid(0) = 1/2 each, 1/n by a softmax.
     - ``DCDConv2d``: W₀ is the static kernel, Λ = 1, and P = 0, so that there is no residual at first.
+    - ``WEConv2d``: W is what its excitation makes the static kernel of.
 
     A ``CondConv2d`` without a routing of its own takes it that the :class:`CondConvRouting` that serves it is
     neutral: call its ``neutralize_attention()`` too.
@@ -68,6 +69,9 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
         dynamic.neutralize_attention()
         dynamic.static_matrix().weight.copy_(weight)
         holder = dynamic if isinstance(dynamic, DCDConv2d) else dynamic.static_matrix()
+    elif isinstance(dynamic, WEConv2d):
+        dynamic.set_kernel(weight)
+        holder = dynamic
     else:
         dynamic.weight.copy_(weight)
         holder = dynamic
@@ -91,7 +95,7 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
     if not _is_plain_conv(static):
         raise ValueError(f'static must be a plain Conv2d, whose output is that of its kernel and bias alone, but is a '
                          f'{type(static).__name__}')
-    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d)) or _is_plain_conv(dynamic)):
+    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, WEConv2d)) or _is_plain_conv(dynamic)):
         raise ValueError(f'dynamic must be a convolution of this package or a Conv2d, but is a '
                          f'{type(dynamic).__name__}')
     for name in GEOMETRY:
@@ -106,7 +110,7 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
 
 
 def _is_plain_conv(layer: nn.Module) -> bool:
-    if isinstance(layer, (StaticConv2d, MMCVConv2d)):
+    if type(layer) is StaticConv2d or isinstance(layer, MMCVConv2d):
         return True
     kind = type(layer)
     return isinstance(layer, nn.Conv2d) and kind.forward is nn.Conv2d.forward \

@@ -6,7 +6,9 @@ from .dyconv import DyConv2d
 from .involution import Involution2d
 from .odconv import ODConv2d
 from .temperature import TemperatureMixin
+from .we import WEConv2d
 
 __all__ = [
-    'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin'
+    'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin',
+    'WEConv2d'
 ]

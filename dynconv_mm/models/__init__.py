@@ -11,13 +11,15 @@ from .backbones import (
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WEResNet,
 )
 from .plugins import CBAM, ECALayer, SELayer
 
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer'
+    'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer',
+    'WEResNet'
 ]
 
 

@@ -5,7 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
+from dynconv_mm import (
+    CBAM,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    ECALayer,
+    Involution2d,
+    ODConv2d,
+    SELayer,
+    WEConv2d,
+)
 from dynconv_mm.analysis import count_madds
 from dynconv_mm.analysis.multiply_adds import KINDS, count_by_layer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
@@ -187,6 +198,11 @@ def test_dcdc(options, expected):
 ], ids=['SE', 'CBAM', 'ECA'])
 def test_feature_attention(layer, expected):
     assert count(layer, 64) == expected
+
+
+def test_weight_excitation():
+    """Folded."""
+    assert count(WEConv2d(**SHAPE)) == CONV
 
 
 def test_static_layers():

@@ -18,6 +18,7 @@ from dynconv_mm.models import (
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WEResNet,
 )
 
 RESNET = dict(depth=18, stem_channels=8, base_channels=8)
@@ -32,6 +33,7 @@ METHODS = {
     'DCD': partial(DCDResNet, **RESNET),
     'Involution': partial(RedNet, **INVOLUTION),
     'DCDC': partial(DCDCResNet, **INVOLUTION),
+    'WE': partial(WEResNet, **RESNET),
 }
 #: all registered backbones
 BACKBONES = {
@@ -45,6 +47,7 @@ BACKBONES = {
     'DCDMobileNetV2': partial(DCDMobileNetV2, **MOBILENET),
     'RedNet': METHODS['Involution'],
     'DCDCResNet': METHODS['DCDC'],
+    'WEResNet': METHODS['WE'],
 }
 
 

@@ -7,8 +7,10 @@ from .mobilenet_v2 import MobileNetV2
 from .odconv import ODConvMobileNetV2, ODConvResNet
 from .rednet import RedNet
 from .resnet import ResNet
+from .we import WEResNet
 
 __all__ = [
     'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DyConvMobileNetV2',
-    'DyConvResNet', 'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet'
+    'DyConvResNet', 'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet',
+    'WEResNet'
 ]
