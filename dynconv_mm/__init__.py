@@ -16,6 +16,7 @@ from .engine.hooks import (  # noqa: E402
 )
 from .evaluation import PanopticQualityMetric  # noqa: E402
 from .layers import (  # noqa: E402
+    CGConv2d,
     CondConv2d,
     DCDC2d,
     DCDConv2d,
@@ -27,6 +28,7 @@ from .layers import (  # noqa: E402
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
     CBAM,
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
@@ -47,11 +49,12 @@ wrap_mmengine_loaders()
 install_fuse_conv_bn()
 
 __all__ = [
-    'AtomicCheckpointHook', 'CBAM', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
-    'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
-    'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d',
-    'WEResNet', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
+    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DyConv2d', 'DyConvMobileNetV2',
+    'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations',
+    'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer',
+    'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WholeCheckpointHook', '__version__', 'dynamicize',
+    'get_model', 'list_models', 'registry'
 ]
 
 

@@ -280,6 +280,16 @@ def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return count if module.gsi is None else count + find_handler(module.gsi)(module.gsi, x, y)
 
 
+def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """Context gating: averages, the FC of each channel's context, those of either branch, and a product for each
+    element of the kernel."""
+    area, hidden = module.gd.weight.shape
+    attention = _area(x) * module.in_channels + hidden * (
+        2 * area * module.in_channels + area * module.out_channels
+        + module.ci.weight.shape[1] * module.out_channels)
+    return Counter(dynamic_conv=_convolution(module, y), attention=attention, mixing=_kernel_size(module))
+
+
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """SE: average pooling, two FCs, and the scaling of the features."""
     return Counter(attention=2 * x.numel() + _matrices(module))
@@ -316,6 +326,7 @@ HANDLERS: dict[str, Handler] = {
     'Involution2d': involution2d,
     'DCDC2d': dcdc2d,
     'GSI': gsi,
+    'CGConv2d': cgc2d,
     'SELayer': squeeze_excitation,
     'CBAM': cbam,
     'ECALayer': eca,

@@ -17,7 +17,7 @@ from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d
+from ..layers import CGConv2d, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d
 from ..layers.conv_arguments import ConvArguments
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
@@ -25,7 +25,8 @@ from .init_from_static import init_from_static
 if TYPE_CHECKING:
     from rich.console import Group
 
-OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, WEConv2d)}
+OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d,
+                                    WEConv2d)}
 SIZE_KEEPING = (Involution2d, DCDC2d)  # C to C, without a static kernel
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes

@@ -11,6 +11,7 @@ from ..layers import DCDC2d, DCDConv2d, Involution2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
+from ..layers.sample_kernel import SampleKernelConv2d
 from ..layers.static_conv import StaticConv2d
 
 GEOMETRY = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 'groups', 'padding_mode')
@@ -25,6 +26,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``ODConv2d``, ``DyConv2d``, ``CondConv2d``: the attentions' last FCs are 0. Each kernel is the static one, over
       what the attentions then add up to: sigmoid(0) = 1/2 each, 1/n by a softmax.
     - ``DCDConv2d``: W₀ is the static kernel, Λ = 1, and P = 0, so that there is no residual at first.
+    - ``CGConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static one.
     - ``WEConv2d``: W is what its excitation makes the static kernel of.
 
     A ``CondConv2d`` without a routing of its own takes it that the :class:`CondConvRouting` that serves it is
@@ -62,8 +64,9 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     else:
         _check_conv(static, dynamic)
     weight = static.weight
-    if isinstance(dynamic, (MixtureConv2d, CondConvLinear)):
-        dynamic.weight.copy_(_parted(weight, len(dynamic.weight), noise) / dynamic.neutralize_attention())
+    if isinstance(dynamic, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
+        kernels = _parted(weight, dynamic.weight.numel() // weight.numel(), noise) / dynamic.neutralize_attention()
+        dynamic.weight.copy_(kernels.view_as(dynamic.weight))
         holder = dynamic
     elif isinstance(dynamic, DCDBase):
         dynamic.neutralize_attention()
@@ -95,7 +98,7 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
     if not _is_plain_conv(static):
         raise ValueError(f'static must be a plain Conv2d, whose output is that of its kernel and bias alone, but is a '
                          f'{type(static).__name__}')
-    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, WEConv2d)) or _is_plain_conv(dynamic)):
+    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d)) or _is_plain_conv(dynamic)):
         raise ValueError(f'dynamic must be a convolution of this package or a Conv2d, but is a '
                          f'{type(dynamic).__name__}')
     for name in GEOMETRY:

@@ -10,12 +10,13 @@ from ..layers import DCDC2d, DCDConv2d, Involution2d, WEConv2d
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
+from ..layers.sample_kernel import SampleKernelConv2d
 
 
 def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
     """By name, the layers of a model that can start as static ones, see :func:`static_layer`."""
     return {name: layer for name, layer in model.named_modules()
-            if isinstance(layer, (MixtureConv2d, CondConvLinear, DCDBase, WEConv2d))}
+            if isinstance(layer, (MixtureConv2d, CondConvLinear, DCDBase, SampleKernelConv2d, WEConv2d))}
 
 
 def layers_without_static(model: nn.Module) -> dict[str, nn.Module]:
@@ -34,7 +35,7 @@ def static_layer(layer: nn.Module) -> nn.Module:
     Raises:
         ValueError: there is none.
     """
-    if isinstance(layer, (MixtureConv2d, DCDConv2d, WEConv2d)):
+    if isinstance(layer, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d)):
         return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
     if isinstance(layer, CondConvLinear):

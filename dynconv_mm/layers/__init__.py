@@ -1,4 +1,5 @@
 """Convolution layers: parameters and attention; how they are executed stands in ``functional``."""
+from .cgc import CGConv2d
 from .condconv import CondConv2d
 from .dcd import DCDConv2d
 from .dcdc import DCDC2d
@@ -9,6 +10,6 @@ from .temperature import TemperatureMixin
 from .we import WEConv2d
 
 __all__ = [
-    'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin',
+    'CGConv2d', 'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin',
     'WEConv2d'
 ]

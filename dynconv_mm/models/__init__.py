@@ -1,6 +1,7 @@
 """Networks: backbones on mmengine and mmcv.cnn, heads where mmpretrain and necks where mmdet is installed."""
 from . import heads, necks
 from .backbones import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
@@ -17,7 +18,7 @@ from .plugins import CBAM, ECALayer, SELayer
 
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
-    'CBAM', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
+    'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
     'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer',
     'WEResNet'
 ]

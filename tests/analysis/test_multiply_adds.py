@@ -7,6 +7,7 @@ from torch import nn
 
 from dynconv_mm import (
     CBAM,
+    CGConv2d,
     CondConv2d,
     DCDC2d,
     DCDConv2d,
@@ -198,6 +199,13 @@ def test_dcdc(options, expected):
 ], ids=['SE', 'CBAM', 'ECA'])
 def test_feature_attention(layer, expected):
     assert count(layer, 64) == expected
+
+
+def test_context_gating():
+    """5 numbers of each channel's context; 2 groups of 6 input and 10 output channels."""
+    context, per_channel, joined = 5 * K2 * C_IN, 5 * K2 * (C_IN + C_OUT), 5 * 6 * C_OUT
+    attention = AREA * C_IN + context + per_channel + joined
+    assert count(CGConv2d(**SHAPE, group_channels=6)) == CONV + attention + K2 * C_IN * C_OUT
 
 
 def test_weight_excitation():

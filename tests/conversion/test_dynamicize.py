@@ -63,8 +63,9 @@ def replaced(report: DynamicizeReport) -> tuple[str, ...]:
 
 @pytest.mark.parametrize('op', [
     OD, dict(type=ODConv2d, kernel_num=1, attentions=('channel', )), dict(type='DyConv2d'), dict(type='CondConv2d'),
-    dict(type='DCDConv2d'), dict(type='DCDConv2d', variant='paper', fusion=None), dict(type='WEConv2d')],
-    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper', 'WEConv2d'])
+    dict(type='DCDConv2d'), dict(type='DCDConv2d', variant='paper', fusion=None), dict(type='WEConv2d'),
+    dict(type='CGConv2d')],
+    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper', 'WEConv2d', 'CGConv2d'])
 @pytest.mark.parametrize('training', [False, True])
 def test_function_is_kept(op, training):
     model = Toy().double().train(training)

@@ -10,6 +10,7 @@ from torch import nn
 import dynconv_mm
 from dynconv_mm import (
     CBAM,
+    CGConv2d,
     CondConv2d,
     DCDC2d,
     DCDConv2d,
@@ -53,6 +54,7 @@ LAYERS = {
     'involution': lambda: Involution2d(32, 32, 7),
     'involution-strided': lambda: Involution2d(32, 32, 5, stride=2, dilation=2),
     'dcdc': lambda: DCDC2d(32, 32, gsi_ratio=2.),
+    'cgc': lambda: CGConv2d(16, 24, (3, 5), padding=(1, 2), group_channels=4),
     'we': lambda: WEConv2d(16, 24, 3, padding=1),
     'dcdc-strided': lambda: DCDC2d(32, 32, stride=2, gsi_kernel_size=3, lsa_kernel_size=5),
     'dcdc-none': lambda: DCDC2d(16, 16, gsi='none', lsa_dw_kernel_size=None),

@@ -22,6 +22,7 @@ LAYERS = {
     'DCDConv2d': dict(type='DCDConv2d', squeeze_ratio=4),
     'Involution2d': dict(type='Involution2d', group_channels=1),
     'DCDC2d': dict(type='DCDC2d', group_channels=1),
+    'CGConv2d': dict(type='CGConv2d'),
     'WEConv2d': dict(type='WEConv2d'),
 }
 SAME_CHANNELS = ('Involution2d', 'DCDC2d')

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.models import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
@@ -33,6 +34,7 @@ METHODS = {
     'DCD': partial(DCDResNet, **RESNET),
     'Involution': partial(RedNet, **INVOLUTION),
     'DCDC': partial(DCDCResNet, **INVOLUTION),
+    'CGC': partial(CGCResNet, group_channels=4, **RESNET),
     'WE': partial(WEResNet, **RESNET),
 }
 #: all registered backbones
@@ -47,6 +49,7 @@ BACKBONES = {
     'DCDMobileNetV2': partial(DCDMobileNetV2, **MOBILENET),
     'RedNet': METHODS['Involution'],
     'DCDCResNet': METHODS['DCDC'],
+    'CGCResNet': METHODS['CGC'],
     'WEResNet': METHODS['WE'],
 }
 

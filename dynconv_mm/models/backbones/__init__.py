@@ -1,4 +1,5 @@
 """One ResNet and one MobileNetV2; a method is its layer plus the rule of which convolutions it replaces."""
+from .cgc import CGCResNet
 from .condconv import CondConvMobileNetV2, CondConvResNet
 from .dcd import DCDMobileNetV2, DCDResNet
 from .dcdc import DCDCResNet
@@ -10,7 +11,7 @@ from .resnet import ResNet
 from .we import WEResNet
 
 __all__ = [
-    'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DyConvMobileNetV2',
-    'DyConvResNet', 'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet',
+    'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
+    'DyConvMobileNetV2', 'DyConvResNet', 'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet',
     'WEResNet'
 ]
