@@ -24,6 +24,7 @@ from .layers import (  # noqa: E402
     Involution2d,
     ODConv2d,
     WEConv2d,
+    WeightNetConv2d,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
@@ -34,6 +35,8 @@ from .models import (  # noqa: E402
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
@@ -41,6 +44,7 @@ from .models import (  # noqa: E402
     ODConvResNet,
     RedNet,
     SELayer,
+    WeightNetResNet,
     WEResNet,
 )
 from .version import __version__  # noqa: E402
@@ -50,11 +54,11 @@ install_fuse_conv_bn()
 
 __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
-    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DyConv2d', 'DyConvMobileNetV2',
-    'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations',
-    'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer',
-    'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WholeCheckpointHook', '__version__', 'dynamicize',
-    'get_model', 'list_models', 'registry'
+    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DwCondConvResNet', 'DwWeightNetResNet',
+    'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d',
+    'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric',
+    'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d', 'WeightNetResNet',
+    'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
 ]
 
 

@@ -52,6 +52,8 @@ TABLES = [
     Table('Table II: other dynamic convolutions', [
         Row('CondConv-50', '104.8', '4.2G', classifier('ResNet50', 'CondConv (8×)'), 'quoted'),
         Row('MDDC-50 (DCD)', '30.7', '3.9G', classifier('ResNet50', 'DCD', style='caffe'), 'quoted', 'quoted'),
+        Row('DwCondConv-50', '14.5', '2.3G', Network('condconv/dwcondconv8x-resnet50_8xb128-timm_in1k')),
+        Row('DwWeightNet-50', '14.4', '2.3G', Network('weightnet/dwweightnet-resnet50_8xb128-timm_in1k')),
         Row('ODConv-50 (1×)', '28.64', '3.9G', classifier('ResNet50', 'ODConv (1×)', style='caffe')),
     ]),
     Table('Table III: the branches', [
@@ -99,7 +101,7 @@ DCDC's branches count nothing: the paper does not mention them. ResNet-50 and -1
 convolutions, but in the rows of DCD and ODConv, where these papers count the other kind.
 
 Left out: networks of Tables I and II that are quoted from other papers and not built here (LR-Net, SA-ResNet, SAN,
-AA-ResNet, Axial ResNet, ResNeXt, Res2Net, DDF, DyNet, DwCondConv, DwWeightNet).
+AA-ResNet, Axial ResNet, ResNeXt, Res2Net, DDF, DyNet).
 ''',
     TABLES,
     {

@@ -27,12 +27,14 @@ METHODS = {
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
     'cgc': dict(Name='CGC', Title='Context-Gated Convolution', URL='https://arxiv.org/abs/1910.05577'),
+    'weightnet': dict(Name='WeightNet', Title='WeightNet: Revisiting the Design Space of Weight Networks',
+                      URL='https://arxiv.org/abs/2007.11823'),
     'we': dict(Name='WE', Title='Weight Excitation: Built-in Attention Mechanisms in Convolutional Neural Networks',
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code
-STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'cgc', 'we', 'static')
+STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'cgc', 'weightnet', 'we', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
 SHORT = {'Top 1 Accuracy': 'Top-1'}

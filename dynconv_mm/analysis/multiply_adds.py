@@ -181,7 +181,7 @@ def mixture(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
 
 
 def routing(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
-    """CondConv's routing function: average pooling and an FC."""
+    """CondConv's routing function, WeightNet's reduction: average pooling and an FC."""
     return Counter(attention=x.numel() + _matrices(module))
 
 
@@ -290,6 +290,14 @@ def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return Counter(dynamic_conv=_convolution(module, y), attention=attention, mixing=_kernel_size(module))
 
 
+def weightnet2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """WeightNet: average pooling and FCs, each learned kernel scaled. A reduction that layers share counts where it
+    stands."""
+    pooling = 0 if module.routing is None else _area(x) * module.in_channels
+    return Counter(dynamic_conv=_convolution(module, y), mixing=module.weight.numel(),
+                   attention=pooling + _matrices(module) - module.weight.numel())
+
+
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """SE: average pooling, two FCs, and the scaling of the features."""
     return Counter(attention=2 * x.numel() + _matrices(module))
@@ -327,6 +335,8 @@ HANDLERS: dict[str, Handler] = {
     'DCDC2d': dcdc2d,
     'GSI': gsi,
     'CGConv2d': cgc2d,
+    'WeightNetConv2d': weightnet2d,
+    'WeightNetReduction': routing,
     'SELayer': squeeze_excitation,
     'CBAM': cbam,
     'ECALayer': eca,

@@ -17,7 +17,17 @@ from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..layers import CGConv2d, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d
+from ..layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 from ..layers.conv_arguments import ConvArguments
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d,
-                                    WEConv2d)}
+                                    WeightNetConv2d, WEConv2d)}
 SIZE_KEEPING = (Involution2d, DCDC2d)  # C to C, without a static kernel
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
@@ -267,9 +277,10 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
     if kind in SIZE_KEEPING and keep_function:
         raise ValueError(f'op {kind.__name__} cannot compute what a convolution does, as it has no static kernel: use '
                          'keep_function=False and train from scratch, or another op')
-    if kind is CondConv2d and arguments.get('routing') is False:
-        raise ValueError("op must leave CondConv2d's routing=True: nothing in the model hands its layers routing "
-                         'weights. For a routing by block use CondConvResNet or CondConvMobileNetV2')
+    if arguments.get('routing') is False:
+        networks = 'CondConvResNet or CondConvMobileNetV2' if kind is CondConv2d else 'WeightNetResNet'
+        raise ValueError(f"op must leave {kind.__name__}'s routing=True: nothing in the model hands its layers what a "
+                         f'block shares. For a routing by block use {networks}')
     return kind, arguments
 
 

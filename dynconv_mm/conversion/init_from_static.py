@@ -26,7 +26,8 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``ODConv2d``, ``DyConv2d``, ``CondConv2d``: the attentions' last FCs are 0. Each kernel is the static one, over
       what the attentions then add up to: sigmoid(0) = 1/2 each, 1/n by a softmax.
     - ``DCDConv2d``: W₀ is the static kernel, Λ = 1, and P = 0, so that there is no residual at first.
-    - ``CGConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static one.
+    - ``CGConv2d``, ``WeightNetConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static
+      one, and of n learned ones each 2/n of it.
     - ``WEConv2d``: W is what its excitation makes the static kernel of.
 
     A ``CondConv2d`` without a routing of its own takes it that the :class:`CondConvRouting` that serves it is

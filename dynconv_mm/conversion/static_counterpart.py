@@ -11,6 +11,7 @@ from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd_base import DCDBase
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.sample_kernel import SampleKernelConv2d
+from ..layers.weightnet import WeightNetReduction
 
 
 def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -55,7 +56,7 @@ def static_counterpart(model: nn.Module) -> nn.Module:
     # deepcopy takes a replacement for a copy that it has already made
     static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
     for block in static.modules():
-        if isinstance(getattr(block, 'routing', None), CondConvRouting):
+        if isinstance(getattr(block, 'routing', None), (CondConvRouting, WeightNetReduction)):
             block.routing = None
     return static.train(model.training)
 

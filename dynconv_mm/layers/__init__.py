@@ -8,8 +8,9 @@ from .involution import Involution2d
 from .odconv import ODConv2d
 from .temperature import TemperatureMixin
 from .we import WEConv2d
+from .weightnet import WeightNetConv2d
 
 __all__ = [
     'CGConv2d', 'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin',
-    'WEConv2d'
+    'WEConv2d', 'WeightNetConv2d'
 ]

@@ -7,11 +7,14 @@ from .backbones import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
     WEResNet,
 )
 from .plugins import CBAM, ECALayer, SELayer
@@ -19,8 +22,8 @@ from .plugins import CBAM, ECALayer, SELayer
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer',
-    'WEResNet'
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2',
+    'ODConvResNet', 'RedNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
 ]
 
 

@@ -13,7 +13,18 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm import CGConv2d, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d, dynamicize
+from dynconv_mm import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+    dynamicize,
+)
 from dynconv_mm.models import (
     CGCResNet,
     CondConvMobileNetV2,
@@ -21,11 +32,14 @@ from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
     WEResNet,
 )
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
@@ -46,12 +60,14 @@ BACKBONES = {
     'dcd-mobilenet': (DCDMobileNetV2, MOBILENET, 0),
     'dcd-paper': (DCDResNet, dict(RESNET, depth=18, variant='paper'), 0),
     'rednet': (RedNet, SMALL, 9), 'dcdc': (DCDCResNet, SMALL, 9),
+    'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
+    'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
     'we-resnet': (WEResNet, RESNET, 0), 'cgc-resnet': (CGCResNet, dict(RESNET, group_channels=4), 0),
 }
 OPS = {
     'ODConv2d': dict(kernel_num=2), 'DyConv2d': dict(kernel_num=2), 'CondConv2d': dict(kernel_num=2), 'DCDConv2d': {},
     'Involution2d': dict(group_channels=2, kernel_size=3), 'DCDC2d': dict(group_channels=2),
-    'WEConv2d': {}, 'CGConv2d': {},
+    'WEConv2d': {}, 'CGConv2d': {}, 'WeightNetConv2d': {},
 }
 SIZE_KEEPING = ('Involution2d', 'DCDC2d')
 # with arguments, and whether the 3×3 convolutions are grouped
@@ -152,7 +168,7 @@ def test_dynamicized_models(network, op):
     lambda: ODConv2d(8, 6, 3, share_attention=False, bias=False), lambda: ODConv2d(8, 6, 3, groups=2, kernel_num=1),
     lambda: ODConv2d(8, 8, 1, groups=8, kernel_num=1, attentions=()), lambda: CondConv2d(8, 6, 3, padding='same'),
     lambda: DyConv2d(8, 6, 3, padding=1, padding_mode='reflect'), lambda: WEConv2d(8, 6, 3, groups=2),
-    lambda: CGConv2d(8, 6, 3, groups=2, bias=False)])
+    lambda: CGConv2d(8, 6, 3, groups=2, bias=False), lambda: WeightNetConv2d(8, 6, 3, multiplier=4)])
 @pytest.mark.parametrize('affine', [True, False])
 def test_layers(make, affine):
     layer = make().double().eval()

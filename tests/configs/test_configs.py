@@ -50,7 +50,8 @@ DCDC = {f'dcdc/{name}.py' for name in [
     *(f'{detector}_dcdc-r26_dcdc-fpn_1x_coco' for detector in ('retinanet', 'faster-rcnn', 'mask-rcnn')),
     *(f'htc_dcdc-r50_dcdc-fpn_{schedule}_coco' for schedule in ('1x', '20e')),
 ]}
-WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we') for depth in (18, 50)}
+WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we', 'weightnet')
+           for depth in (18, 50)}
 STATIC = {f'static/{name}.py' for name in [
     *(f'{plugin}-resnet{depth}_8xb32_in1k' for plugin in ('se', 'cbam', 'eca') for depth in (18, 50, 101)),
     *(f'resnet{depth}_8xb32_in1k' for depth in (10, 18, 50, 101)),

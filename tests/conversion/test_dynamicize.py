@@ -64,8 +64,9 @@ def replaced(report: DynamicizeReport) -> tuple[str, ...]:
 @pytest.mark.parametrize('op', [
     OD, dict(type=ODConv2d, kernel_num=1, attentions=('channel', )), dict(type='DyConv2d'), dict(type='CondConv2d'),
     dict(type='DCDConv2d'), dict(type='DCDConv2d', variant='paper', fusion=None), dict(type='WEConv2d'),
-    dict(type='CGConv2d')],
-    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper', 'WEConv2d', 'CGConv2d'])
+    dict(type='CGConv2d'), dict(type='WeightNetConv2d')],
+    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper', 'WEConv2d', 'CGConv2d',
+         'WeightNetConv2d'])
 @pytest.mark.parametrize('training', [False, True])
 def test_function_is_kept(op, training):
     model = Toy().double().train(training)
@@ -326,6 +327,7 @@ def test_report():
     (dict(op=dict(type='ODConv2d', stride=2)), 'op may not have stride'),
     (dict(op=dict(type='ODConv2d', kernel_size=5)), 'op may not have kernel_size'),
     (dict(op=dict(type='CondConv2d', routing=False)), 'routing=True.*CondConvResNet'),
+    (dict(op=dict(type='WeightNetConv2d', routing=False)), 'routing=True.*WeightNetResNet'),
     (dict(op=dict(type='Involution2d')), 'op Involution2d cannot compute.*keep_function=False'),
     (dict(op=dict(type='DCDC2d')), 'op DCDC2d cannot compute.*keep_function=False'),
     (dict(include='block'), "include has 'block', which matches no convolution; close names are blocks"),

@@ -20,6 +20,7 @@ from dynconv_mm import (
     ODConv2d,
     SELayer,
     WEConv2d,
+    WeightNetConv2d,
 )
 from dynconv_mm.conversion import export as module
 from dynconv_mm.conversion.export import ExportError, export
@@ -55,6 +56,7 @@ LAYERS = {
     'involution-strided': lambda: Involution2d(32, 32, 5, stride=2, dilation=2),
     'dcdc': lambda: DCDC2d(32, 32, gsi_ratio=2.),
     'cgc': lambda: CGConv2d(16, 24, (3, 5), padding=(1, 2), group_channels=4),
+    'weightnet': lambda: WeightNetConv2d(16, 24, 3, stride=2, padding=1, multiplier=4),
     'we': lambda: WEConv2d(16, 24, 3, padding=1),
     'dcdc-strided': lambda: DCDC2d(32, 32, stride=2, gsi_kernel_size=3, lsa_kernel_size=5),
     'dcdc-none': lambda: DCDC2d(16, 16, gsi='none', lsa_dw_kernel_size=None),

@@ -23,6 +23,7 @@ LAYERS = {
     'Involution2d': dict(type='Involution2d', group_channels=1),
     'DCDC2d': dict(type='DCDC2d', group_channels=1),
     'CGConv2d': dict(type='CGConv2d'),
+    'WeightNetConv2d': dict(type='WeightNetConv2d'),
     'WEConv2d': dict(type='WEConv2d'),
 }
 SAME_CHANNELS = ('Involution2d', 'DCDC2d')

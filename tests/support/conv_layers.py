@@ -6,7 +6,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dynconv_mm.layers import CGConv2d, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, WEConv2d
+from dynconv_mm.layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 
 CHANNELS = 8
 #: by name, what builds it of a Conv2d's arguments
@@ -20,6 +30,7 @@ LAYERS = {
     'Involution2d': partial(Involution2d, group_channels=4),
     'DCDC2d': partial(DCDC2d, group_channels=4),
     'CGConv2d': partial(CGConv2d, group_channels=4),
+    'WeightNetConv2d': partial(WeightNetConv2d, multiplier=4),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]

@@ -14,17 +14,21 @@ from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
     WEResNet,
 )
 
 RESNET = dict(depth=18, stem_channels=8, base_channels=8)
 MOBILENET = dict(widen_factor=0.1)
-INVOLUTION = dict(depth=26, stem_channels=16, base_channels=8, group_channels=8)
+BOTTLENECKS = dict(depth=26, stem_channels=16, base_channels=8)
+INVOLUTION = dict(BOTTLENECKS, group_channels=8)
 
 #: one network of each method
 METHODS = {
@@ -35,6 +39,7 @@ METHODS = {
     'Involution': partial(RedNet, **INVOLUTION),
     'DCDC': partial(DCDCResNet, **INVOLUTION),
     'CGC': partial(CGCResNet, group_channels=4, **RESNET),
+    'WeightNet': partial(WeightNetResNet, **RESNET),
     'WE': partial(WEResNet, **RESNET),
 }
 #: all registered backbones
@@ -50,6 +55,9 @@ BACKBONES = {
     'RedNet': METHODS['Involution'],
     'DCDCResNet': METHODS['DCDC'],
     'CGCResNet': METHODS['CGC'],
+    'WeightNetResNet': METHODS['WeightNet'],
+    'DwCondConvResNet': partial(DwCondConvResNet, kernel_num=2, **BOTTLENECKS),
+    'DwWeightNetResNet': partial(DwWeightNetResNet, **BOTTLENECKS),
     'WEResNet': METHODS['WE'],
 }
 
