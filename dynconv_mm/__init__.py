@@ -20,6 +20,7 @@ from .layers import (  # noqa: E402
     CondConv2d,
     DCDC2d,
     DCDConv2d,
+    DDFConv2d,
     DyConv2d,
     Involution2d,
     ODConv2d,
@@ -35,6 +36,7 @@ from .models import (  # noqa: E402
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
     DwCondConvResNet,
     DwWeightNetResNet,
     DyConvMobileNetV2,
@@ -54,11 +56,12 @@ install_fuse_conv_bn()
 
 __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
-    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DwCondConvResNet', 'DwWeightNetResNet',
-    'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook', 'Involution2d',
-    'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PanopticQualityMetric',
-    'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d', 'WeightNetResNet',
-    'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet',
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
+    'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2',
+    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d',
+    'WEResNet', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize',
+    'get_model', 'list_models', 'registry'
 ]
 
 

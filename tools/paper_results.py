@@ -110,7 +110,8 @@ _TABLES_1_AND_2 = {
     'resnet26_8xb32-130e': 73.6, 'resnet38_8xb32-130e': 76.0, 'resnet50_8xb32-130e': 76.8, 'resnet101_8xb32-130e': 78.5,
     'resnet50_8xb128-timm': 77.2, 'resnet101_8xb128-timm': 78.9, 'se-resnet50_8xb128-timm': 77.8,
     'se-resnet101_8xb128-timm': 79.3, 'rednet50_8xb128-timm': 79.4, 'dcdc-resnet50_8xb128-timm': 80.1,
-    'dcdc-resnet101_8xb128-timm': 80.8, 'dwcondconv8x-resnet50_8xb128-timm': 78.3,
+    'dcdc-resnet101_8xb128-timm': 80.8, 'ddf-resnet50_8xb128-timm': 79.1, 'ddf-resnet101_8xb128-timm': 80.2,
+    'dwcondconv8x-resnet50_8xb128-timm': 78.3,
     'dwweightnet-resnet50_8xb128-timm': 78.0,
 }
 # ODConv, Table 4: (detector, backbone) -> AP, AP50, AP75, APS, APM, APL, by method

@@ -26,6 +26,7 @@ METHODS = {
                    URL='https://arxiv.org/abs/2103.06255'),
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
+    'ddf': dict(Name='DDF', Title='Decoupled Dynamic Filter Networks', URL='https://arxiv.org/abs/2104.14107'),
     'cgc': dict(Name='CGC', Title='Context-Gated Convolution', URL='https://arxiv.org/abs/1910.05577'),
     'weightnet': dict(Name='WeightNet', Title='WeightNet: Revisiting the Design Space of Weight Networks',
                       URL='https://arxiv.org/abs/2007.11823'),

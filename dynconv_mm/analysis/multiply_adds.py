@@ -280,6 +280,14 @@ def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return count if module.gsi is None else count + find_handler(module.gsi)(module.gsi, x, y)
 
 
+def ddf2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """DDF: the convolution that predicts S, averages and FCs that predict F, their products, and the application of
+    these; of a sum of both, that of either."""
+    spatial, channel = _matrices(module.spatial_branch), _matrices(module.channel_branch)
+    products = y.numel() * module.kernel_size[0] * module.kernel_size[1]
+    return Counter(attention=_area(y) * spatial + x.numel() + channel, mixing=products, dynamic_conv=products)
+
+
 def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """Context gating: averages, the FC of each channel's context, those of either branch, and a product for each
     element of the kernel."""
@@ -334,6 +342,7 @@ HANDLERS: dict[str, Handler] = {
     'Involution2d': involution2d,
     'DCDC2d': dcdc2d,
     'GSI': gsi,
+    'DDFConv2d': ddf2d,
     'CGConv2d': cgc2d,
     'WeightNetConv2d': weightnet2d,
     'WeightNetReduction': routing,

@@ -7,9 +7,10 @@ import torch
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 
-from ..layers import DCDC2d, DCDConv2d, Involution2d, WEConv2d
+from ..layers import DCDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
+from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.sample_kernel import SampleKernelConv2d
 from ..layers.static_conv import StaticConv2d
@@ -44,8 +45,8 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
             square of the static kernel; they add up to 0. Default: 0.
 
     Raises:
-        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``), the two differ
-            in shape, stride, padding, dilation or groups, or an argument is not one of the above.
+        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``, ``DDFConv2d``), the
+            two differ in shape, stride, padding, dilation or groups, or an argument is not one of the above.
 
     Example:
         >>> static, dynamic = nn.Conv2d(8, 6, 3), ODConv2d(8, 6, 3, kernel_num=2)
@@ -56,9 +57,9 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     """
     if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
         raise ValueError(f'noise must be a number of at least 0, but is {noise!r}')
-    if isinstance(dynamic, (Involution2d, DCDC2d)):
+    if isinstance(dynamic, SizeKeepingConv):
         raise ValueError(f'{type(dynamic).__name__} cannot start as a static convolution: it has no static kernel, and '
-                         'the kernels that it predicts at each position are the same for many channels; train it from '
+                         'the kernels that it predicts are the same for many channels or positions; train it from '
                          'scratch or from weights of its own kind')
     if isinstance(static, nn.Linear):
         _check_linear(static, dynamic)

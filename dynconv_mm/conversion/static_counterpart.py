@@ -6,9 +6,10 @@ import copy
 from torch import nn
 
 from ..compat.optional import import_optional
-from ..layers import DCDC2d, DCDConv2d, Involution2d, WEConv2d
+from ..layers import DCDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd_base import DCDBase
+from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.sample_kernel import SampleKernelConv2d
 from ..layers.weightnet import WeightNetReduction
@@ -22,7 +23,7 @@ def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def layers_without_static(model: nn.Module) -> dict[str, nn.Module]:
     """By name, the layers of a model that no static convolution can be carried over to."""
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, (DCDC2d, Involution2d))}
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, SizeKeepingConv)}
     return {name: layer for name, layer in found.items() if name.rpartition('.')[0] not in found}  # DCDC's own
 
 
@@ -51,7 +52,7 @@ def static_counterpart(model: nn.Module) -> nn.Module:
     """A copy of a model in which each dynamic layer is a static one with fresh weights.
 
     Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
-    ``DCDC2d``) are copied as they are.
+    ``DCDC2d``, ``DDFConv2d``) are copied as they are.
     """
     # deepcopy takes a replacement for a copy that it has already made
     static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})

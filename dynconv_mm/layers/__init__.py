@@ -3,6 +3,7 @@ from .cgc import CGConv2d
 from .condconv import CondConv2d
 from .dcd import DCDConv2d
 from .dcdc import DCDC2d
+from .ddf import DDFConv2d
 from .dyconv import DyConv2d
 from .involution import Involution2d
 from .odconv import ODConv2d
@@ -11,6 +12,6 @@ from .we import WEConv2d
 from .weightnet import WeightNetConv2d
 
 __all__ = [
-    'CGConv2d', 'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin',
-    'WEConv2d', 'WeightNetConv2d'
+    'CGConv2d', 'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DDFConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d',
+    'TemperatureMixin', 'WEConv2d', 'WeightNetConv2d'
 ]

@@ -7,6 +7,7 @@ from .backbones import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
     DwCondConvResNet,
     DwWeightNetResNet,
     DyConvMobileNetV2,
@@ -22,8 +23,8 @@ from .plugins import CBAM, ECALayer, SELayer
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2',
-    'ODConvResNet', 'RedNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
+    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
+    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
 ]
 
 

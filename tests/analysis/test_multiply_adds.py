@@ -11,6 +11,7 @@ from dynconv_mm import (
     CondConv2d,
     DCDC2d,
     DCDConv2d,
+    DDFConv2d,
     DyConv2d,
     ECALayer,
     Involution2d,
@@ -219,6 +220,12 @@ def test_weightnet():
     x = torch.zeros(1, C_IN, 10, 9)
     assert count_by_layer(model, lambda: model.conv(x, model.reduction(x))) == {
         'reduction': dict(attention=own), 'conv': dict(dynamic_conv=CONV, attention=fc, mixing=kernels)}
+
+
+@pytest.mark.parametrize('combine', ['mul', 'add'])
+def test_ddf(combine):
+    predict = OUT_AREA * 64 * 2 * K2 + AREA * 64 + 64 * 12 + 12 * 64 * K2
+    assert count(DDFConv2d(64, 64, stride=2, heads=2, combine=combine), 64) == predict + 2 * OUT_AREA * 64 * K2
 
 
 def test_weight_excitation():

@@ -32,6 +32,7 @@ from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
     DwCondConvResNet,
     DwWeightNetResNet,
     DyConvMobileNetV2,
@@ -46,7 +47,8 @@ from dynconv_mm.models.backbones import MobileNetV2, ResNet
 
 RESNET = dict(depth=50, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 MOBILENET = dict(widen_factor=.25, out_indices=(1, 2, 4, 7))
-SMALL = dict(depth=26, base_channels=8, group_channels=4, out_indices=(0, 1, 2, 3))
+SMALL_BOTTLENECKS = dict(depth=26, base_channels=8, out_indices=(0, 1, 2, 3))
+SMALL = dict(SMALL_BOTTLENECKS, group_channels=4)
 # and the norms behind convolutions that cannot take them: involutions'
 BACKBONES = {
     'resnet': (ResNet, RESNET, 0), 'mobilenet': (MobileNetV2, MOBILENET, 0),
@@ -62,6 +64,7 @@ BACKBONES = {
     'rednet': (RedNet, SMALL, 9), 'dcdc': (DCDCResNet, SMALL, 9),
     'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
     'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
+    'ddf-resnet': (DDFResNet, SMALL_BOTTLENECKS, 8),
     'we-resnet': (WEResNet, RESNET, 0), 'cgc-resnet': (CGCResNet, dict(RESNET, group_channels=4), 0),
 }
 OPS = {

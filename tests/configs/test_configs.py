@@ -51,7 +51,7 @@ DCDC = {f'dcdc/{name}.py' for name in [
     *(f'htc_dcdc-r50_dcdc-fpn_{schedule}_coco' for schedule in ('1x', '20e')),
 ]}
 WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we', 'weightnet')
-           for depth in (18, 50)}
+           for depth in (18, 50)} | {f'ddf/ddf-resnet{depth}_8xb128-timm_in1k.py' for depth in (50, 101)}
 STATIC = {f'static/{name}.py' for name in [
     *(f'{plugin}-resnet{depth}_8xb32_in1k' for plugin in ('se', 'cbam', 'eca') for depth in (18, 50, 101)),
     *(f'resnet{depth}_8xb32_in1k' for depth in (10, 18, 50, 101)),

@@ -16,6 +16,7 @@ from dynconv_mm.layers import (
     CondConv2d,
     DCDC2d,
     DCDConv2d,
+    DDFConv2d,
     DyConv2d,
     Involution2d,
     ODConv2d,
@@ -36,6 +37,7 @@ LAYERS = {
     'DCDC2d': lambda: DCDC2d(16, 16, 3),
     'CGConv2d': lambda: CGConv2d(16, 24, 3, groups=2),
     'WeightNetConv2d': lambda: WeightNetConv2d(16, 24, 3, groups=2),
+    'DDFConv2d': lambda: DDFConv2d(16, 16, 3),
     'WEConv2d': lambda: WEConv2d(16, 24, 3, stride=2),
 }
 SIZES = [(1, 7), (2, 14), (8, 9)]

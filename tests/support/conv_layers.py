@@ -11,6 +11,7 @@ from dynconv_mm.layers import (
     CondConv2d,
     DCDC2d,
     DCDConv2d,
+    DDFConv2d,
     DyConv2d,
     Involution2d,
     ODConv2d,
@@ -19,6 +20,15 @@ from dynconv_mm.layers import (
 )
 
 CHANNELS = 8
+
+
+def ddf(kernel_size: int = 3, padding: int = 1, **arguments) -> DDFConv2d:
+    """A DDF, which has no kernels of one element: 3×3 in their place."""
+    if kernel_size == 1:
+        kernel_size, padding = 3, 1
+    return DDFConv2d(kernel_size=kernel_size, padding=padding, **arguments)
+
+
 #: by name, what builds it of a Conv2d's arguments
 LAYERS = {
     'ODConv2d 1x': partial(ODConv2d, kernel_num=1),
@@ -31,6 +41,8 @@ LAYERS = {
     'DCDC2d': partial(DCDC2d, group_channels=4),
     'CGConv2d': partial(CGConv2d, group_channels=4),
     'WeightNetConv2d': partial(WeightNetConv2d, multiplier=4),
+    'DDFConv2d': partial(ddf, heads=2),
+    'DDFConv2d add': partial(ddf, combine='add'),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]

@@ -14,6 +14,7 @@ from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
     DwCondConvResNet,
     DwWeightNetResNet,
     DyConvMobileNetV2,
@@ -40,6 +41,7 @@ METHODS = {
     'DCDC': partial(DCDCResNet, **INVOLUTION),
     'CGC': partial(CGCResNet, group_channels=4, **RESNET),
     'WeightNet': partial(WeightNetResNet, **RESNET),
+    'DDF': partial(DDFResNet, **BOTTLENECKS),
     'WE': partial(WEResNet, **RESNET),
 }
 #: all registered backbones
@@ -58,6 +60,7 @@ BACKBONES = {
     'WeightNetResNet': METHODS['WeightNet'],
     'DwCondConvResNet': partial(DwCondConvResNet, kernel_num=2, **BOTTLENECKS),
     'DwWeightNetResNet': partial(DwWeightNetResNet, **BOTTLENECKS),
+    'DDFResNet': METHODS['DDF'],
     'WEResNet': METHODS['WE'],
 }
 

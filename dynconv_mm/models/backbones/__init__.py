@@ -3,6 +3,7 @@ from .cgc import CGCResNet
 from .condconv import CondConvMobileNetV2, CondConvResNet
 from .dcd import DCDMobileNetV2, DCDResNet
 from .dcdc import DCDCResNet
+from .ddf import DDFResNet
 from .depthwise import DwCondConvResNet, DwWeightNetResNet
 from .dyconv import DyConvMobileNetV2, DyConvResNet
 from .mobilenet_v2 import MobileNetV2
@@ -13,7 +14,7 @@ from .we import WEResNet
 from .weightnet import WeightNetResNet
 
 __all__ = [
-    'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
+    'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DDFResNet',
     'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'MobileNetV2',
     'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'WEResNet', 'WeightNetResNet'
 ]
