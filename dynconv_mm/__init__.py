@@ -16,21 +16,29 @@ from .engine.hooks import (  # noqa: E402
 )
 from .evaluation import PanopticQualityMetric  # noqa: E402
 from .layers import (  # noqa: E402
+    CGConv2d,
     CondConv2d,
     DCDC2d,
     DCDConv2d,
+    DDFConv2d,
     DyConv2d,
     Involution2d,
     ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
     CBAM,
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
@@ -38,6 +46,8 @@ from .models import (  # noqa: E402
     ODConvResNet,
     RedNet,
     SELayer,
+    WeightNetResNet,
+    WEResNet,
 )
 from .version import __version__  # noqa: E402
 
@@ -45,11 +55,13 @@ wrap_mmengine_loaders()
 install_fuse_conv_bn()
 
 __all__ = [
-    'AtomicCheckpointHook', 'CBAM', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDC2d', 'DCDCResNet',
-    'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
+    'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
+    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet',
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
     'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WholeCheckpointHook',
-    '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d',
+    'WEResNet', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize',
+    'get_model', 'list_models', 'registry'
 ]
 
 

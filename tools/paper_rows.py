@@ -50,7 +50,8 @@ CLASSIFIERS = {
     'ResNet18': 'resnet18', 'ResNet50': 'resnet50', 'ResNet101': 'resnet101',
     'MobileNetV2 (1.0×)': 'mobilenet-v2-w100', 'MobileNetV2 (0.75×)': 'mobilenet-v2-w075',
     'MobileNetV2 (0.5×)': 'mobilenet-v2-w050'}
-PREFIXES = {'CondConv (8×)': 'condconv/condconv8x', 'DyConv (4×)': 'dyconv/dyconv4x', 'DCD': 'dcd/dcd',
+PREFIXES = {'CGC': 'cgc/cgc', 'WeightNet': 'weightnet/weightnet', 'WE': 'we/we',
+            'CondConv (8×)': 'condconv/condconv8x', 'DyConv (4×)': 'dyconv/dyconv4x', 'DCD': 'dcd/dcd',
             **{f'ODConv ({n}×)': f'odconv/odconv{n}x' for n in (1, 2, 3, 4, 8)}}
 PLUGINS = {'SE': 'DynConvSELayer', 'CBAM': 'DynConvCBAM', 'ECA': 'DynConvECALayer'}
 

@@ -26,10 +26,16 @@ METHODS = {
                    URL='https://arxiv.org/abs/2103.06255'),
     'dcdc': dict(Name='DCDC', Title='Dual Complementary Dynamic Convolution for Image Recognition',
                  URL='https://arxiv.org/abs/2211.06163'),
+    'ddf': dict(Name='DDF', Title='Decoupled Dynamic Filter Networks', URL='https://arxiv.org/abs/2104.14107'),
+    'cgc': dict(Name='CGC', Title='Context-Gated Convolution', URL='https://arxiv.org/abs/1910.05577'),
+    'weightnet': dict(Name='WeightNet', Title='WeightNet: Revisiting the Design Space of Weight Networks',
+                      URL='https://arxiv.org/abs/2007.11823'),
+    'we': dict(Name='WE', Title='Weight Excitation: Built-in Attention Mechanisms in Convolutional Neural Networks',
+               URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code
-STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'static')
+STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'cgc', 'weightnet', 'we', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
 SHORT = {'Top 1 Accuracy': 'Top-1'}
@@ -112,10 +118,11 @@ def _task_and_source(result: tuple[Metric, float]) -> tuple[str, str]:
 
 
 def tables(costs: dict[Path, Costs]) -> str:
-    """Markdown: the classifiers, and the detectors."""
-    return '\n'.join(_table({config: cost for config, cost in costs.items()
-                             if (tasks(config.stem) == [CLASSIFICATION]) == is_classifier}, flops)
-                     for is_classifier, flops in ((True, 'FLOPs (G)'), (False, 'FLOPs of the backbone (G)')))
+    """Markdown: the classifiers, and the detectors where there are any."""
+    detectors = {config: cost for config, cost in costs.items() if tasks(config.stem) != [CLASSIFICATION]}
+    classifiers = {config: cost for config, cost in costs.items() if config not in detectors}
+    return '\n'.join(_table(rows, flops) for rows, flops in (
+        (classifiers, 'FLOPs (G)'), (detectors, 'FLOPs of the backbone (G)')) if rows)
 
 
 def _table(costs: dict[Path, Costs], flops: str) -> str:

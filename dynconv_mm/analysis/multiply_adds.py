@@ -183,7 +183,7 @@ def mixture(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
 
 
 def routing(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
-    """CondConv's routing function: average pooling and an FC."""
+    """CondConv's routing function, WeightNet's reduction: average pooling and an FC."""
     return Counter(attention=x.numel() + _matrices(module))
 
 
@@ -284,6 +284,32 @@ def dcdc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return count if module.gsi is None else count + find_handler(module.gsi)(module.gsi, x, y)
 
 
+def ddf2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """DDF: the convolution that predicts S, averages and FCs that predict F, their products, and the application of
+    these; of a sum of both, that of either."""
+    spatial, channel = _matrices(module.spatial_branch), _matrices(module.channel_branch)
+    products = y.numel() * module.kernel_size[0] * module.kernel_size[1]
+    return Counter(attention=_area(y) * spatial + x.numel() + channel, mixing=products, dynamic_conv=products)
+
+
+def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """Context gating: averages, the FC of each channel's context, those of either branch, and a product for each
+    element of the kernel."""
+    area, hidden = module.gd.weight.shape
+    attention = _area(x) * module.in_channels + hidden * (
+        2 * area * module.in_channels + area * module.out_channels
+        + module.ci.weight.shape[1] * module.out_channels)
+    return Counter(dynamic_conv=_convolution(module, y), attention=attention, mixing=_kernel_size(module))
+
+
+def weightnet2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """WeightNet: average pooling and FCs, each learned kernel scaled. A reduction that layers share counts where it
+    stands."""
+    pooling = 0 if module.routing is None else _area(x) * module.in_channels
+    return Counter(dynamic_conv=_convolution(module, y), mixing=module.weight.numel(),
+                   attention=pooling + _matrices(module) - module.weight.numel())
+
+
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """SE: average pooling, two FCs, and the scaling of the features."""
     return Counter(attention=2 * x.numel() + _matrices(module))
@@ -320,6 +346,10 @@ HANDLERS: dict[str, Handler] = {
     'Involution2d': involution2d,
     'DCDC2d': dcdc2d,
     'GSI': gsi,
+    'DDFConv2d': ddf2d,
+    'CGConv2d': cgc2d,
+    'WeightNetConv2d': weightnet2d,
+    'WeightNetReduction': routing,
     'SELayer': squeeze_excitation,
     'CBAM': cbam,
     'ECALayer': eca,

@@ -5,11 +5,12 @@ from .dynamicized_model import Dynamicized
 from .init_from_static import init_from_static
 from .kernel_rates import kernel_rates
 from .released_checkpoints import from_released, to_released
-from .static_counterpart import static_counterpart, static_layer
+from .static_counterpart import fold_weight_excitation, static_counterpart, static_layer
 from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
-    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'check_fit', 'dynamicize', 'from_released',
-    'init_from_static', 'kernel_rates', 'max_difference', 'read_checkpoint', 'read_state_dict',
-    'static_counterpart', 'static_layer', 'to_released', 'warm_start', 'write_checkpoint'
+    'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'check_fit', 'dynamicize',
+    'fold_weight_excitation', 'from_released', 'init_from_static', 'kernel_rates', 'max_difference',
+    'read_checkpoint', 'read_state_dict', 'static_counterpart', 'static_layer', 'to_released', 'warm_start',
+    'write_checkpoint'
 ]

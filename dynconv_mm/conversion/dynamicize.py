@@ -17,7 +17,18 @@ from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from ..layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DDFConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 from ..layers.conv_arguments import ConvArguments
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
@@ -25,8 +36,9 @@ from .init_from_static import init_from_static
 if TYPE_CHECKING:
     from rich.console import Group
 
-OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d)}
-SIZE_KEEPING = (Involution2d, DCDC2d)  # C to C, without a static kernel
+OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, DDFConv2d,
+                                    CGConv2d, WeightNetConv2d, WEConv2d)}
+SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d)  # C to C, without a static kernel
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
 PLAIN_FORWARDS = (nn.Conv2d.forward, MMCVConv2d.forward)
@@ -135,8 +147,8 @@ def dynamicize(model: nn.Module,
         placement (str): 'all'; '1x1', '3x3' …, a kernel size; 'last_6_blocks' or another number, the last residual
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
         keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
-            loads the static one's weights too. Else the layers start anew, and ``Involution2d`` and ``DCDC2d``, which
-            map C to C channels, take the place of those that do. Default: True.
+            loads the static one's weights too. Else the layers start anew, and ``Involution2d``, ``DCDC2d`` and
+            ``DDFConv2d``, which map C to C channels, take the place of those that do. Default: True.
         noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
             processes of a distributed training. Default: 0.1.
 
@@ -266,9 +278,10 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
     if kind in SIZE_KEEPING and keep_function:
         raise ValueError(f'op {kind.__name__} cannot compute what a convolution does, as it has no static kernel: use '
                          'keep_function=False and train from scratch, or another op')
-    if kind is CondConv2d and arguments.get('routing') is False:
-        raise ValueError("op must leave CondConv2d's routing=True: nothing in the model hands its layers routing "
-                         'weights. For a routing by block use CondConvResNet or CondConvMobileNetV2')
+    if arguments.get('routing') is False:
+        networks = 'CondConvResNet or CondConvMobileNetV2' if kind is CondConv2d else 'WeightNetResNet'
+        raise ValueError(f"op must leave {kind.__name__}'s routing=True: nothing in the model hands its layers what a "
+                         f'block shares. For a routing by block use {networks}')
     return kind, arguments
 
 
@@ -335,7 +348,8 @@ def _take_static_weights(dynamic: ConvArguments, state_dict: dict[str, Tensor], 
     weight, bias = (state_dict.get(prefix + name) for name in ('weight', 'bias'))
     shape = (dynamic.out_channels, dynamic.in_channels // dynamic.groups, *dynamic.kernel_size)
     own = dict(dynamic.state_dict())
-    if weight is None or weight.shape != shape or (bias is None) != (dynamic.bias is None) \
+    is_own = all(prefix + name in state_dict for name in own)  # whose kernel may have the static one's name and shape
+    if weight is None or weight.shape != shape or is_own or (bias is None) != (dynamic.bias is None) \
             or any(value.is_meta for value in (weight, *own.values())):
         return
     with torch.device('meta'):

@@ -7,10 +7,12 @@ import torch
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 
-from ..layers import DCDC2d, DCDConv2d, Involution2d
+from ..layers import DCDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
+from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
+from ..layers.sample_kernel import SampleKernelConv2d
 from ..layers.static_conv import StaticConv2d
 
 GEOMETRY = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 'groups', 'padding_mode')
@@ -25,6 +27,9 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``ODConv2d``, ``DyConv2d``, ``CondConv2d``: the attentions' last FCs are 0. Each kernel is the static one, over
       what the attentions then add up to: sigmoid(0) = 1/2 each, 1/n by a softmax.
     - ``DCDConv2d``: W₀ is the static kernel, Λ = 1, and P = 0, so that there is no residual at first.
+    - ``CGConv2d``, ``WeightNetConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static
+      one, and of n learned ones each 2/n of it.
+    - ``WEConv2d``: W is what its excitation makes the static kernel of.
 
     A ``CondConv2d`` without a routing of its own takes it that the :class:`CondConvRouting` that serves it is
     neutral: call its ``neutralize_attention()`` too.
@@ -40,8 +45,8 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
             square of the static kernel; they add up to 0. Default: 0.
 
     Raises:
-        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``), the two differ
-            in shape, stride, padding, dilation or groups, or an argument is not one of the above.
+        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``, ``DDFConv2d``), the
+            two differ in shape, stride, padding, dilation or groups, or an argument is not one of the above.
 
     Example:
         >>> static, dynamic = nn.Conv2d(8, 6, 3), ODConv2d(8, 6, 3, kernel_num=2)
@@ -52,22 +57,26 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     """
     if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
         raise ValueError(f'noise must be a number of at least 0, but is {noise!r}')
-    if isinstance(dynamic, (Involution2d, DCDC2d)):
+    if isinstance(dynamic, SizeKeepingConv):
         raise ValueError(f'{type(dynamic).__name__} cannot start as a static convolution: it has no static kernel, and '
-                         'the kernels that it predicts at each position are the same for many channels; train it from '
+                         'the kernels that it predicts are the same for many channels or positions; train it from '
                          'scratch or from weights of its own kind')
     if isinstance(static, nn.Linear):
         _check_linear(static, dynamic)
     else:
         _check_conv(static, dynamic)
     weight = static.weight
-    if isinstance(dynamic, (MixtureConv2d, CondConvLinear)):
-        dynamic.weight.copy_(_parted(weight, len(dynamic.weight), noise) / dynamic.neutralize_attention())
+    if isinstance(dynamic, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
+        kernels = _parted(weight, dynamic.weight.numel() // weight.numel(), noise) / dynamic.neutralize_attention()
+        dynamic.weight.copy_(kernels.view_as(dynamic.weight))
         holder = dynamic
     elif isinstance(dynamic, DCDBase):
         dynamic.neutralize_attention()
         dynamic.static_matrix().weight.copy_(weight)
         holder = dynamic if isinstance(dynamic, DCDConv2d) else dynamic.static_matrix()
+    elif isinstance(dynamic, WEConv2d):
+        dynamic.set_kernel(weight)
+        holder = dynamic
     else:
         dynamic.weight.copy_(weight)
         holder = dynamic
@@ -91,7 +100,7 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
     if not _is_plain_conv(static):
         raise ValueError(f'static must be a plain Conv2d, whose output is that of its kernel and bias alone, but is a '
                          f'{type(static).__name__}')
-    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d)) or _is_plain_conv(dynamic)):
+    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d)) or _is_plain_conv(dynamic)):
         raise ValueError(f'dynamic must be a convolution of this package or a Conv2d, but is a '
                          f'{type(dynamic).__name__}')
     for name in GEOMETRY:
@@ -106,7 +115,7 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
 
 
 def _is_plain_conv(layer: nn.Module) -> bool:
-    if isinstance(layer, (StaticConv2d, MMCVConv2d)):
+    if type(layer) is StaticConv2d or isinstance(layer, MMCVConv2d):
         return True
     kind = type(layer)
     return isinstance(layer, nn.Conv2d) and kind.forward is nn.Conv2d.forward \

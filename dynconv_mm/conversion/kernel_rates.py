@@ -6,6 +6,7 @@ from torch.func import functional_call
 
 from ..layers.condconv import CondConvLinear
 from ..layers.mixture_conv import MixtureConv2d
+from ..layers.sample_kernel import SampleKernelConv2d
 
 
 def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
@@ -27,9 +28,10 @@ def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
     """
     rates = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, (MixtureConv2d, CondConvLinear)):
+        if isinstance(layer, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
             total = _neutral_total(layer)
-            rates[f'{name}.weight'] = 1 / total if adaptive else len(layer.weight) / total**2
+            count = 1 if layer.weight.dim() == 4 else len(layer.weight)
+            rates[f'{name}.weight'] = 1 / total if adaptive else count / total**2
     return rates
 
 

@@ -6,21 +6,24 @@ import copy
 from torch import nn
 
 from ..compat.optional import import_optional
-from ..layers import DCDC2d, DCDConv2d, Involution2d
+from ..layers import DCDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd_base import DCDBase
+from ..layers.involution import SizeKeepingConv
 from ..layers.mixture_conv import MixtureConv2d
+from ..layers.sample_kernel import SampleKernelConv2d
+from ..layers.weightnet import WeightNetReduction
 
 
 def dynamic_layers(model: nn.Module) -> dict[str, nn.Module]:
     """By name, the layers of a model that can start as static ones, see :func:`static_layer`."""
     return {name: layer for name, layer in model.named_modules()
-            if isinstance(layer, (MixtureConv2d, CondConvLinear, DCDBase))}
+            if isinstance(layer, (MixtureConv2d, CondConvLinear, DCDBase, SampleKernelConv2d, WEConv2d))}
 
 
 def layers_without_static(model: nn.Module) -> dict[str, nn.Module]:
     """By name, the layers of a model that no static convolution can be carried over to."""
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, (DCDC2d, Involution2d))}
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, SizeKeepingConv)}
     return {name: layer for name, layer in found.items() if name.rpartition('.')[0] not in found}  # DCDC's own
 
 
@@ -34,7 +37,7 @@ def static_layer(layer: nn.Module) -> nn.Module:
     Raises:
         ValueError: there is none.
     """
-    if isinstance(layer, (MixtureConv2d, DCDConv2d)):
+    if isinstance(layer, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d)):
         return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
     if isinstance(layer, CondConvLinear):
@@ -49,11 +52,36 @@ def static_counterpart(model: nn.Module) -> nn.Module:
     """A copy of a model in which each dynamic layer is a static one with fresh weights.
 
     Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
-    ``DCDC2d``) are copied as they are.
+    ``DCDC2d``, ``DDFConv2d``) are copied as they are.
     """
     # deepcopy takes a replacement for a copy that it has already made
     static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})
     for block in static.modules():
-        if isinstance(getattr(block, 'routing', None), CondConvRouting):
+        if isinstance(getattr(block, 'routing', None), (CondConvRouting, WeightNetReduction)):
             block.routing = None
     return static.train(model.training)
+
+
+def fold_weight_excitation(model: nn.Module) -> nn.Module:
+    """Let each :class:`~dynconv_mm.layers.WEConv2d` of a model convolve by its excited kernel alone, in place.
+
+    The outputs stay the same. The state dict is that of the static network, which loads it.
+
+    Args:
+        model (Module): trained; it may be such a layer itself.
+
+    Returns:
+        Module: the same.
+
+    Raises:
+        ValueError: as of :meth:`WEConv2d.fold`.
+
+    Example:
+        >>> model, static = (nn.Sequential(conv(3, 8, 3), nn.ReLU()) for conv in (WEConv2d, nn.Conv2d))
+        >>> static.load_state_dict(fold_weight_excitation(model).state_dict())
+        <All keys matched successfully>
+    """
+    for layer in model.modules():
+        if isinstance(layer, WEConv2d):
+            layer.fold()
+    return model

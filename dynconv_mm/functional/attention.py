@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
 from .batch_norm import FORWARDS
+from .geometry import IntPair, pair
 from .operator import autocast_dtype, export_target, is_compiling, is_known, is_plain, is_recorded, warn
 
 
@@ -189,31 +190,31 @@ def _normalize_by_running_statistics(norm: _BatchNorm, hidden: Tensor) -> Tensor
         norm.training = True
 
 
-def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
+def adaptive_avg_pool2d(x: Tensor, size: int | IntPair) -> Tensor:
     """:func:`torch.nn.functional.adaptive_avg_pool2d`, which can be exported for maps of any size.
 
     Args:
         x (Tensor[batch, channels, height, width]): features.
-        size (int): height and width of the result.
+        size (int | tuple[int, int]): height and width of the result.
 
     Returns:
         Tensor[batch, channels, size, size]
     """
-    if size == 1 or not is_recorded():
+    if size in (1, (1, 1)) or not is_recorded():
         return F.adaptive_avg_pool2d(x, size)
     return _average_by_products(x, size)
 
 
-def _average_by_products(x: Tensor, size: int) -> Tensor:
+def _average_by_products(x: Tensor, size: int | IntPair) -> Tensor:
     """As ONNX has no operator for it where the size of the map is open."""
-    rows, columns = (_averages(length, size, x) for length in x.shape[2:])
+    rows, columns = (_averages(length, cells, x) for length, cells in zip(x.shape[2:], pair('size', size, 1)))
     return rows @ x @ columns.transpose(0, 1)
 
 
 def _averages(length: int, size: int, like: Tensor) -> Tensor:
     """Tensor[size, length]: row i averages the pixels ⌊i·length / size⌋ to ⌈(i+1)·length / size⌉ − 1."""
     cell, pixel = torch.arange(size, device=like.device)[:, None], torch.arange(length, device=like.device)
-    inside = ((pixel + 1) * size > cell * length) & (pixel * size < (cell + 1) * length)
+    inside = torch.logical_and((pixel + 1) * size > cell * length, pixel * size < (cell + 1) * length)
     weights = inside.to(like.dtype)
     return weights / weights.sum(1, keepdim=True)
 

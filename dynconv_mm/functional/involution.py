@@ -111,3 +111,62 @@ def shifts(weight: Tensor, stride: IntPair, dilation: IntPair) -> Iterator[tuple
 
 
 INVOLUTION = Operator(2, reference, lambda call, needs_grad: ('triton', 'numba', 'products'))
+
+
+class FactoredInvolution(NamedTuple):
+    """The arguments of :func:`factored_involution2d`, checked."""
+
+    input: Tensor
+    weight: Tensor
+    factors: Tensor
+    stride: IntPair
+    padding: IntPair
+    dilation: IntPair
+
+
+def factored_involution2d(input: Tensor, weight: Tensor, factors: Tensor, *, stride: int | IntPair = 1,
+                          padding: int | IntPair = 0, dilation: int | IntPair = 1) -> Tensor:
+    r"""Convolve each position and channel by the product of the position's kernel and the channel's (DDF, Eq. 1).
+
+    .. math:: y_{bchw} = \sum_{ij} F_{b c ij} W_{b g(c) ij hw} \, x_{b c,\, s h + d i - p,\, s w + d j - p}
+
+    The products are never held all at once.
+
+    Args:
+        input, weight, stride, padding, dilation: as of :func:`involution2d`.
+        factors (Tensor[batch, channels, kernel_height, kernel_width]): F.
+
+    Returns:
+        Tensor[batch, channels, out_height, out_width], in the input's memory format
+
+    Raises:
+        ValueError: the tensors do not fit together; nothing is cropped.
+    """
+    call = FactoredInvolution(input, weight, factors, *window(stride, padding, dilation))
+    _check(Involution(input, weight, *call[3:]))
+    expected = (*input.shape[:2], *weight.shape[2:4])
+    if factors.shape != expected:
+        raise ValueError(f'factors must be [batch, channels, kernel_height, kernel_width] = {tuple(expected)}, but its '
+                         f'shape is {tuple(factors.shape)}')
+    return FACTORED_INVOLUTION(call)
+
+
+def _factored_reference(call: FactoredInvolution) -> Tensor:
+    input, weight, factors, stride, padding, dilation = call
+    dtype = accumulation_dtype(input.dtype)
+    padded = padded_groups(input, weight.shape[1], padding)
+    factors = factors.unflatten(1, (weight.shape[1], -1))[..., None, None].to(dtype)
+    y = sum(padded[window].to(dtype) * (factors[:, :, :, i, j] * weight[:, :, None, i, j].to(dtype))
+            for i, j, window in shifts(weight, stride, dilation))
+    return y.flatten(1, 2).to(input.dtype)
+
+
+def _multiplied_out(call: FactoredInvolution) -> Tensor:
+    """For other runtimes: an involution with a kernel for each channel."""
+    groups = call.weight.shape[1]
+    factors = call.factors.unflatten(1, (groups, -1))[..., None, None]
+    return INVOLUTION.exported(Involution(call.input, (factors * call.weight[:, :, None]).flatten(1, 2), *call[3:]))
+
+
+FACTORED_INVOLUTION = Operator(3, _factored_reference)
+FACTORED_INVOLUTION.exported = _multiplied_out

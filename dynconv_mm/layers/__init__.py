@@ -1,12 +1,17 @@
 """Convolution layers: parameters and attention; how they are executed stands in ``functional``."""
+from .cgc import CGConv2d
 from .condconv import CondConv2d
 from .dcd import DCDConv2d
 from .dcdc import DCDC2d
+from .ddf import DDFConv2d
 from .dyconv import DyConv2d
 from .involution import Involution2d
 from .odconv import ODConv2d
 from .temperature import TemperatureMixin
+from .we import WEConv2d
+from .weightnet import WeightNetConv2d
 
 __all__ = [
-    'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d', 'TemperatureMixin'
+    'CGConv2d', 'CondConv2d', 'DCDC2d', 'DCDConv2d', 'DDFConv2d', 'DyConv2d', 'Involution2d', 'ODConv2d',
+    'TemperatureMixin', 'WEConv2d', 'WeightNetConv2d'
 ]

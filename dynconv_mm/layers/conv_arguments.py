@@ -104,6 +104,13 @@ class ConvArguments(nn.Module):
         else:
             self.register_parameter('bias', None)
 
+    def _init_kernels(self) -> None:
+        """Each kernel of ``weight`` Kaiming-normal by fan-out, as if it were alone; bias 0."""
+        for kernel in self.weight if self.weight.dim() == 5 else [self.weight]:
+            nn.init.kaiming_normal_(kernel, mode='fan_out', nonlinearity='relu')
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def fuse_batch_norm(self, norm: nn.Module) -> bool:
         """Fold a batch norm behind the layer, by its running statistics, into the layer's own kernels and bias.
 
@@ -114,17 +121,22 @@ class ConvArguments(nn.Module):
             bool: False where that cannot be done and the layer stays as it is: it has no kernels of its own, hooks,
             or a forward that is none of this package.
         """
-        holders = self._kernel_holders()
-        own_forward = type(self).forward.__module__.split('.')[0] != __name__.split('.')[0]
-        if own_forward or not holders or not all(is_plain(module) for module in (self, *holders)) \
-                or any('weight' not in holder._parameters for holder in holders):
+        if not self._takes_batch_norm():
             return False
-        for holder in holders:
+        for holder in self._kernel_holders():
             holder.weight, bias = fuse_conv_bn_weights(
                 holder.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
                 transpose=holder.weight.dim() == 5)  # of n kernels the output channels are the second dimension
         self.bias = bias
         return True
+
+    def _takes_batch_norm(self, *others: nn.Module) -> bool:
+        """Whether a norm can be folded into what :meth:`_kernel_holders` returns, and no hooks on these or ``others``,
+        which go with it, are lost."""
+        holders = self._kernel_holders()
+        own_forward = type(self).forward.__module__.split('.')[0] != __name__.split('.')[0]
+        return bool(holders) and not own_forward and all(is_plain(module) for module in (self, *holders, *others)) \
+            and all('weight' in holder._parameters for holder in holders)
 
     def _kernel_holders(self) -> list[nn.Module]:
         """The modules whose ``weight``, all of them scaled by output channels, scale the output but for the bias."""

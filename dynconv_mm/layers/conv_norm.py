@@ -8,6 +8,7 @@ from ..functional.batch_norm import NO_NORM, batch_norm_of
 from ..functional.operator import is_plain
 from .mixture_conv import MixtureConv2d
 from .static_conv import StaticConv2d
+from .we import WEConv2d
 
 
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> Tensor:
@@ -37,4 +38,4 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *shared: Tensor) -> T
 
 
 NO_MAPS = (nn.BatchNorm1d, nn.BatchNorm3d)
-FORWARDS_WITH_NORM = (MixtureConv2d.forward, StaticConv2d.forward)
+FORWARDS_WITH_NORM = (MixtureConv2d.forward, StaticConv2d.forward, WEConv2d.forward)

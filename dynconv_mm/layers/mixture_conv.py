@@ -51,10 +51,7 @@ class MixtureConv2d(ConvArguments):
 
     def init_weights(self) -> None:
         """Each kernel Kaiming-normal by fan-out, as if it were alone; bias 0."""
-        for kernel in self.weight:
-            nn.init.kaiming_normal_(kernel, mode='fan_out', nonlinearity='relu')
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        self._init_kernels()
 
     def compute_attentions(self, x: Tensor) -> dict[str, Tensor]:
         """The attentions of features, by name, as :func:`~dynconv_mm.functional.mixture_conv2d` takes them.

@@ -36,15 +36,16 @@ class StaticConv2d(ConvArguments):
 
     def init_weights(self) -> None:
         """Kaiming-normal by fan-out, bias 0, as OpenMMLab does."""
-        nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        self._init_kernels()
 
     def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
+        return self._convolve(x, self.weight, norm)
+
+    def _convolve(self, x: Tensor, kernel: Tensor, norm: BatchNorm | None) -> Tensor:
         padding = self.padding
         if self.padding_mode != 'zeros' or isinstance(padding, str):
             x, padding = self._pad(x)
-        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, norm)
+        return conv2d(x, kernel, self.bias, self.stride, padding, self.dilation, self.groups, norm)
 
 
 #: for the modules of mmcv that build a convolution

@@ -1,23 +1,30 @@
 """Networks: backbones on mmengine and mmcv.cnn, heads where mmpretrain and necks where mmdet is installed."""
 from . import heads, necks
 from .backbones import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
+    WEResNet,
 )
 from .plugins import CBAM, ECALayer, SELayer
 
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
-    'CBAM', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer'
+    'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
+    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
+    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
 ]
 
 

@@ -7,11 +7,26 @@ import pytest
 import torch
 from torch import nn
 
-from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
+from dynconv_mm import (
+    CBAM,
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DDFConv2d,
+    DyConv2d,
+    ECALayer,
+    Involution2d,
+    ODConv2d,
+    SELayer,
+    WEConv2d,
+    WeightNetConv2d,
+)
 from dynconv_mm.analysis import count_madds
 from dynconv_mm.analysis.multiply_adds import KINDS, count_by_layer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
+from dynconv_mm.layers.weightnet import WeightNetReduction
 from dynconv_mm.models import ODConvResNet
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
 
@@ -198,6 +213,35 @@ def test_dcdc(options, expected):
 ], ids=['SE', 'CBAM', 'ECA'])
 def test_feature_attention(layer, expected):
     assert count(layer, 64) == expected
+
+
+def test_context_gating():
+    """5 numbers of each channel's context; 2 groups of 6 input and 10 output channels."""
+    context, per_channel, joined = 5 * K2 * C_IN, 5 * K2 * (C_IN + C_OUT), 5 * 6 * C_OUT
+    attention = AREA * C_IN + context + per_channel + joined
+    assert count(CGConv2d(**SHAPE, group_channels=6)) == CONV + attention + K2 * C_IN * C_OUT
+
+
+def test_weightnet():
+    """M = 4, G = 2: two learned kernels."""
+    layer = dict(SHAPE, multiplier=4)
+    own, fc, kernels = AREA * C_IN + C_IN * 16, 16 * 4 * C_OUT, 2 * K2 * C_IN * C_OUT
+    assert count(WeightNetConv2d(**layer)) == CONV + own + fc + kernels
+    model = nn.ModuleDict(dict(reduction=WeightNetReduction(C_IN, 16), conv=WeightNetConv2d(**layer, routing=False)))
+    x = torch.zeros(1, C_IN, 10, 9)
+    assert count_by_layer(model, lambda: model.conv(x, model.reduction(x))) == {
+        'reduction': dict(attention=own), 'conv': dict(dynamic_conv=CONV, attention=fc, mixing=kernels)}
+
+
+@pytest.mark.parametrize('combine', ['mul', 'add'])
+def test_ddf(combine):
+    predict = OUT_AREA * 64 * 2 * K2 + AREA * 64 + 64 * 12 + 12 * 64 * K2
+    assert count(DDFConv2d(64, 64, stride=2, heads=2, combine=combine), 64) == predict + 2 * OUT_AREA * 64 * K2
+
+
+def test_weight_excitation():
+    """Folded."""
+    assert count(WEConv2d(**SHAPE)) == CONV
 
 
 def test_static_layers():

@@ -13,24 +13,42 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, dynamicize
+from dynconv_mm import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+    dynamicize,
+)
 from dynconv_mm.models import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
+    WEResNet,
 )
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
 
 RESNET = dict(depth=50, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 MOBILENET = dict(widen_factor=.25, out_indices=(1, 2, 4, 7))
-SMALL = dict(depth=26, base_channels=8, group_channels=4, out_indices=(0, 1, 2, 3))
+SMALL_BOTTLENECKS = dict(depth=26, base_channels=8, out_indices=(0, 1, 2, 3))
+SMALL = dict(SMALL_BOTTLENECKS, group_channels=4)
 # and the norms behind convolutions that cannot take them: involutions'
 BACKBONES = {
     'resnet': (ResNet, RESNET, 0), 'mobilenet': (MobileNetV2, MOBILENET, 0),
@@ -44,10 +62,15 @@ BACKBONES = {
     'dcd-mobilenet': (DCDMobileNetV2, MOBILENET, 0),
     'dcd-paper': (DCDResNet, dict(RESNET, depth=18, variant='paper'), 0),
     'rednet': (RedNet, SMALL, 9), 'dcdc': (DCDCResNet, SMALL, 9),
+    'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
+    'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
+    'ddf-resnet': (DDFResNet, SMALL_BOTTLENECKS, 8),
+    'we-resnet': (WEResNet, RESNET, 0), 'cgc-resnet': (CGCResNet, dict(RESNET, group_channels=4), 0),
 }
 OPS = {
     'ODConv2d': dict(kernel_num=2), 'DyConv2d': dict(kernel_num=2), 'CondConv2d': dict(kernel_num=2), 'DCDConv2d': {},
     'Involution2d': dict(group_channels=2, kernel_size=3), 'DCDC2d': dict(group_channels=2),
+    'WEConv2d': {}, 'CGConv2d': {}, 'WeightNetConv2d': {},
 }
 SIZE_KEEPING = ('Involution2d', 'DCDC2d')
 # with arguments, and whether the 3×3 convolutions are grouped
@@ -80,7 +103,7 @@ def settle(model: nn.Module, images: Tensor) -> nn.Module:
 def outer_norms(model: nn.Module) -> list[str]:
     """The names of the batch norms that are not within an attention or a dynamic branch."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)
-            and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d))
+            and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d))
                         for parent in parents(name))]
 
 
@@ -113,7 +136,7 @@ def test_backbones(name):
 def test_a_norm_of_a_dynamic_convolution_behind_a_static_one():
     """Which mmcv's own folds into the static one."""
     for layer in (ODConv2d(8, 8, 3), DyConv2d(8, 8, 3), CondConv2d(8, 8, 3), DCDConv2d(8, 8, 3), Involution2d(
-            8, 8, 3, group_channels=4), DCDC2d(8, 8, 3, group_channels=4)):
+            8, 8, 3, group_channels=4), DCDC2d(8, 8, 3, group_channels=4), WEConv2d(8, 8, 3), CGConv2d(8, 8, 3)):
         model = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1), nn.ReLU(),
                               nn.BatchNorm2d(4))
         fused = assert_same(model, torch.randn(5, 3, 12, 11))
@@ -147,7 +170,8 @@ def test_dynamicized_models(network, op):
     lambda: DCDConv2d(8, 8, 3, groups=8, variant='paper'), lambda: DCDConv2d(8, 6, 1, variant='mobilenet'),
     lambda: ODConv2d(8, 6, 3, share_attention=False, bias=False), lambda: ODConv2d(8, 6, 3, groups=2, kernel_num=1),
     lambda: ODConv2d(8, 8, 1, groups=8, kernel_num=1, attentions=()), lambda: CondConv2d(8, 6, 3, padding='same'),
-    lambda: DyConv2d(8, 6, 3, padding=1, padding_mode='reflect')])
+    lambda: DyConv2d(8, 6, 3, padding=1, padding_mode='reflect'), lambda: WEConv2d(8, 6, 3, groups=2),
+    lambda: CGConv2d(8, 6, 3, groups=2, bias=False), lambda: WeightNetConv2d(8, 6, 3, multiplier=4)])
 @pytest.mark.parametrize('affine', [True, False])
 def test_layers(make, affine):
     layer = make().double().eval()

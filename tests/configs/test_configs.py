@@ -50,6 +50,8 @@ DCDC = {f'dcdc/{name}.py' for name in [
     *(f'{detector}_dcdc-r26_dcdc-fpn_1x_coco' for detector in ('retinanet', 'faster-rcnn', 'mask-rcnn')),
     *(f'htc_dcdc-r50_dcdc-fpn_{schedule}_coco' for schedule in ('1x', '20e')),
 ]}
+WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we', 'weightnet')
+           for depth in (18, 50)} | {f'ddf/ddf-resnet{depth}_8xb128-timm_in1k.py' for depth in (50, 101)}
 STATIC = {f'static/{name}.py' for name in [
     *(f'{plugin}-resnet{depth}_8xb32_in1k' for plugin in ('se', 'cbam', 'eca') for depth in (18, 50, 101)),
     *(f'resnet{depth}_8xb32_in1k' for depth in (10, 18, 50, 101)),
@@ -106,7 +108,7 @@ def classification_batch() -> dict:
 
 
 def test_all_of_design_are_there():
-    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | STATIC
+    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | STATIC
 
 
 def make_thin(config: Config) -> None:

@@ -10,10 +10,11 @@ import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm
 
-from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d, dynamicize
+from dynconv_mm import DCDC2d, Involution2d, ODConv2d, dynamicize
 from dynconv_mm.conversion import DynamicizeReport
 
 OD = dict(type='ODConv2d', kernel_num=2)
@@ -62,16 +63,17 @@ def replaced(report: DynamicizeReport) -> tuple[str, ...]:
 
 @pytest.mark.parametrize('op', [
     OD, dict(type=ODConv2d, kernel_num=1, attentions=('channel', )), dict(type='DyConv2d'), dict(type='CondConv2d'),
-    dict(type='DCDConv2d'), dict(type='DCDConv2d', variant='paper', fusion=None)],
-    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper'])
+    dict(type='DCDConv2d'), dict(type='DCDConv2d', variant='paper', fusion=None), dict(type='WEConv2d'),
+    dict(type='CGConv2d'), dict(type='WeightNetConv2d')],
+    ids=['ODConv2d', 'class', 'DyConv2d', 'CondConv2d', 'DCDConv2d', 'paper', 'WEConv2d', 'CGConv2d',
+         'WeightNetConv2d'])
 @pytest.mark.parametrize('training', [False, True])
 def test_function_is_kept(op, training):
     model = Toy().double().train(training)
     dynamic = copy.deepcopy(model)
     report = dynamicize(dynamic, op)
     assert replaced(report) == ALL
-    kind = dict(ODConv2d=ODConv2d, DyConv2d=DyConv2d, CondConv2d=CondConv2d, DCDConv2d=DCDConv2d).get(op['type'],
-                                                                                                     ODConv2d)
+    kind = MODELS.get(op['type']) if isinstance(op['type'], str) else op['type']
     assert all(isinstance(dynamic.get_submodule(name), kind) for name in ALL)
     for temperature in (1., 30.):
         for layer in dynamic.modules():
@@ -325,8 +327,10 @@ def test_report():
     (dict(op=dict(type='ODConv2d', stride=2)), 'op may not have stride'),
     (dict(op=dict(type='ODConv2d', kernel_size=5)), 'op may not have kernel_size'),
     (dict(op=dict(type='CondConv2d', routing=False)), 'routing=True.*CondConvResNet'),
+    (dict(op=dict(type='WeightNetConv2d', routing=False)), 'routing=True.*WeightNetResNet'),
     (dict(op=dict(type='Involution2d')), 'op Involution2d cannot compute.*keep_function=False'),
     (dict(op=dict(type='DCDC2d')), 'op DCDC2d cannot compute.*keep_function=False'),
+    (dict(op=dict(type='DDFConv2d')), 'op DDFConv2d cannot compute.*keep_function=False'),
     (dict(include='block'), "include has 'block', which matches no convolution; close names are blocks"),
     (dict(exclude=['head', 'hea']), "exclude has 'hea', which matches no convolution; close names are head"),
     (dict(include=re.compile('xyz')), "include has 'xyz', which .*convolutions are stem, blocks.0.conv1.conv, "),

@@ -8,7 +8,21 @@ from thin_networks import settle
 from torch import nn
 
 import dynconv_mm
-from dynconv_mm import CBAM, CondConv2d, DCDC2d, DCDConv2d, DyConv2d, ECALayer, Involution2d, ODConv2d, SELayer
+from dynconv_mm import (
+    CBAM,
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DDFConv2d,
+    DyConv2d,
+    ECALayer,
+    Involution2d,
+    ODConv2d,
+    SELayer,
+    WEConv2d,
+    WeightNetConv2d,
+)
 from dynconv_mm.conversion import export as module
 from dynconv_mm.conversion.export import ExportError, export
 
@@ -42,6 +56,11 @@ LAYERS = {
     'involution': lambda: Involution2d(32, 32, 7),
     'involution-strided': lambda: Involution2d(32, 32, 5, stride=2, dilation=2),
     'dcdc': lambda: DCDC2d(32, 32, gsi_ratio=2.),
+    'cgc': lambda: CGConv2d(16, 24, (3, 5), padding=(1, 2), group_channels=4),
+    'weightnet': lambda: WeightNetConv2d(16, 24, 3, stride=2, padding=1, multiplier=4),
+    'ddf': lambda: DDFConv2d(16, 16, 3, stride=2, heads=4),
+    'ddf-add': lambda: DDFConv2d(16, 16, 5, combine='add'),
+    'we': lambda: WEConv2d(16, 24, 3, padding=1),
     'dcdc-strided': lambda: DCDC2d(32, 32, stride=2, gsi_kernel_size=3, lsa_kernel_size=5),
     'dcdc-none': lambda: DCDC2d(16, 16, gsi='none', lsa_dw_kernel_size=None),
     'dcdc-conv-small': lambda: DCDC2d(16, 16, gsi='conv_small'),

@@ -6,7 +6,17 @@ import torch
 from mmcv.cnn import build_conv_layer
 from torch import Tensor, nn
 
-from dynconv_mm import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from dynconv_mm import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 from dynconv_mm.conversion import init_from_static
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.static_conv import StaticConv2d
@@ -31,6 +41,12 @@ KINDS = {
     'dcd-joint': (DCDConv2d, dict(variant='paper', fusion='joint')),
     'dcd-blocks': (DCDConv2d, dict(variant='basic', blocks=2, channel_attention=False)),
     'dcd-scale': (DCDConv2d, dict(fusion=None)),
+    'cgc': (CGConv2d, dict(group_channels=3)),
+    'weightnet': (WeightNetConv2d, dict()),
+    'weightnet-sum': (WeightNetConv2d, dict(multiplier=6)),
+    'we': (WEConv2d, dict(reduction=1 / 2)),
+    'we-location': (WEConv2d, dict(magnitude=False)),
+    'we-magnitude': (WEConv2d, dict(location=False)),
     'static': (StaticConv2d, {}),
     'conv2d': (nn.Conv2d, {}),
 }

@@ -6,7 +6,7 @@ import torch
 from model_state import model_state
 from torch import nn
 
-from dynconv_mm import CondConv2d, DCDConv2d, DyConv2d, ODConv2d
+from dynconv_mm import CGConv2d, CondConv2d, DCDConv2d, DyConv2d, ODConv2d, WeightNetConv2d
 from dynconv_mm.conversion import init_from_static, kernel_rates
 from dynconv_mm.layers.condconv import CondConvLinear
 
@@ -18,6 +18,8 @@ LAYERS = {
     'odconv-no-kernel-attention': (lambda: ODConv2d(6, 4, 3, kernel_num=3, attentions=('channel', )), 4 / 3),
     'dyconv': (lambda: DyConv2d(6, 4, 3, kernel_num=4), 4.),
     'condconv': (lambda: CondConv2d(6, 4, 3, kernel_num=8), .5),
+    'cgc': (lambda: CGConv2d(6, 4, 3, norm_cfg=None), 4.),
+    'weightnet': (lambda: WeightNetConv2d(6, 4, 3, multiplier=6), 3 / 1.5**2),
     'condconv-linear': (lambda: CondConvLinear(6, 4, 8), .5),
 }
 

@@ -11,7 +11,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dynconv_mm.functional import mixture_conv2d
 from dynconv_mm.functional import operator as operators
 from dynconv_mm.functional.mixture_conv import MIXTURE_CONV
-from dynconv_mm.layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from dynconv_mm.layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DDFConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 
 LAYERS = {
     'ODConv2d': lambda: ODConv2d(16, 24, 3, padding=1),
@@ -24,6 +35,10 @@ LAYERS = {
     'DCDConv2d': lambda: DCDConv2d(16, 24, 3, padding=1),
     'Involution2d': lambda: Involution2d(16, 16, 3),
     'DCDC2d': lambda: DCDC2d(16, 16, 3),
+    'CGConv2d': lambda: CGConv2d(16, 24, 3, groups=2),
+    'WeightNetConv2d': lambda: WeightNetConv2d(16, 24, 3, groups=2),
+    'DDFConv2d': lambda: DDFConv2d(16, 16, 3),
+    'WEConv2d': lambda: WEConv2d(16, 24, 3, stride=2),
 }
 SIZES = [(1, 7), (2, 14), (8, 9)]
 

@@ -22,9 +22,13 @@ LAYERS = {
     'DCDConv2d': dict(type='DCDConv2d', squeeze_ratio=4),
     'Involution2d': dict(type='Involution2d', group_channels=1),
     'DCDC2d': dict(type='DCDC2d', group_channels=1),
+    'CGConv2d': dict(type='CGConv2d'),
+    'WeightNetConv2d': dict(type='WeightNetConv2d'),
+    'DDFConv2d': dict(type='DDFConv2d', reduction=1 / 2),
+    'WEConv2d': dict(type='WEConv2d'),
 }
-SAME_CHANNELS = ('Involution2d', 'DCDC2d')
-NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d')  # no parameter of this name, to which a spectral norm belongs
+SAME_CHANNELS = ('Involution2d', 'DCDC2d', 'DDFConv2d')
+NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d')  # to which a spectral norm belongs
 BN, SMALL = dict(type='BN'), dict(stem_channels=8, base_channels=8)
 
 

@@ -76,6 +76,12 @@ LAYERS = {
     'DCDC2d': keeping_convolutions(
         lsa_kernel_size=odd, lsa_dw_kernel_size=st.sampled_from([None, 1, 3]), lsa_depth=sizes, gsi_kernel_size=odd,
         gsi_ratio=st.floats(1, 2), gsi=st.sampled_from(['dynamic', 'none', 'conv_small', 'conv_large'])),
+    'CGConv2d': convolutions(group_channels=sizes, norm_cfg=st.sampled_from([dict(type='BN'), None])),
+    'WeightNetConv2d': convolutions(multiplier=st.sampled_from([2, 4]), group_multiplier=st.sampled_from([1, 2])),
+    'DDFConv2d': st.fixed_dictionaries(dict(
+        in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([3, 5]), stride=pairs,
+        dilation=sizes, heads=sizes, combine=st.sampled_from(['mul', 'add']), reduction=st.floats(0.1, 1))),
+    'WEConv2d': convolutions(reduction=st.floats(0.01, 1), location=st.booleans(), magnitude=st.booleans()),
     'SELayer': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes)),
     'CBAM': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes, kernel_size=odd)),
     'ECALayer': st.fixed_dictionaries(dict(in_channels=sizes, kernel_size=st.sampled_from([None, 1, 3]))),
@@ -115,7 +121,8 @@ KEEPING = dict(in_channels=16, out_channels=16, kernel_size=3)
 HEAD = dict(num_classes=3, in_channels=8)
 VALID = {
     'ODConv2d': CONV, 'DyConv2d': CONV, 'CondConv2d': CONV, 'DCDConv2d': CONV, 'Involution2d': KEEPING,
-    'DCDC2d': KEEPING, 'SELayer': dict(in_channels=8), 'CBAM': dict(in_channels=8), 'ECALayer': dict(in_channels=8),
+    'DCDC2d': KEEPING, 'CGConv2d': CONV, 'WeightNetConv2d': CONV, 'DDFConv2d': CONV, 'WEConv2d': CONV,
+    'SELayer': dict(in_channels=8), 'CBAM': dict(in_channels=8), 'ECALayer': dict(in_channels=8),
     'DropoutLinearClsHead': dict(HEAD, dropout=0.1), 'CondConvLinearClsHead': HEAD, 'DCDLinearClsHead': HEAD,
     'DynamicFPN': dict(fpn_conv_cfg=dict(type='DCDC2d'), in_channels=[8, 16], out_channels=16, num_outs=2),
     'TemperatureAnnealingHook': {}, 'PanopticQualityMetric': dict(ann_file='annotations.json', seg_prefix='folder'),

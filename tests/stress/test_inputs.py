@@ -5,9 +5,19 @@ import pytest
 import torch
 from thin_networks import BACKBONES, settle
 
-from dynconv_mm.layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from dynconv_mm.layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 
-LAYERS = (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d)
+LAYERS = (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d, WeightNetConv2d, WEConv2d)
 SIZES = [(1, 1), (1, 2), (2000, 30), (30, 2000)]  # height, width
 
 

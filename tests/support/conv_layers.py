@@ -6,9 +6,29 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dynconv_mm.layers import CondConv2d, DCDC2d, DCDConv2d, DyConv2d, Involution2d, ODConv2d
+from dynconv_mm.layers import (
+    CGConv2d,
+    CondConv2d,
+    DCDC2d,
+    DCDConv2d,
+    DDFConv2d,
+    DyConv2d,
+    Involution2d,
+    ODConv2d,
+    WEConv2d,
+    WeightNetConv2d,
+)
 
 CHANNELS = 8
+
+
+def ddf(kernel_size: int = 3, padding: int = 1, **arguments) -> DDFConv2d:
+    """A DDF, which has no kernels of one element: 3×3 in their place."""
+    if kernel_size == 1:
+        kernel_size, padding = 3, 1
+    return DDFConv2d(kernel_size=kernel_size, padding=padding, **arguments)
+
+
 #: by name, what builds it of a Conv2d's arguments
 LAYERS = {
     'ODConv2d 1x': partial(ODConv2d, kernel_num=1),
@@ -19,6 +39,11 @@ LAYERS = {
     'DCDConv2d': partial(DCDConv2d, squeeze_ratio=4),
     'Involution2d': partial(Involution2d, group_channels=4),
     'DCDC2d': partial(DCDC2d, group_channels=4),
+    'CGConv2d': partial(CGConv2d, group_channels=4),
+    'WeightNetConv2d': partial(WeightNetConv2d, multiplier=4),
+    'DDFConv2d': partial(ddf, heads=2),
+    'DDFConv2d add': partial(ddf, combine='add'),
+    'WEConv2d': partial(WEConv2d, reduction=1 / 2),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]
 

@@ -7,21 +7,28 @@ from torch import nn
 
 from dynconv_mm.conversion.settle_norms import random_images, settle_norms
 from dynconv_mm.models import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
+    DDFResNet,
+    DwCondConvResNet,
+    DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
+    WEResNet,
 )
 
 RESNET = dict(depth=18, stem_channels=8, base_channels=8)
 MOBILENET = dict(widen_factor=0.1)
-INVOLUTION = dict(depth=26, stem_channels=16, base_channels=8, group_channels=8)
+BOTTLENECKS = dict(depth=26, stem_channels=16, base_channels=8)
+INVOLUTION = dict(BOTTLENECKS, group_channels=8)
 
 #: one network of each method
 METHODS = {
@@ -31,6 +38,10 @@ METHODS = {
     'DCD': partial(DCDResNet, **RESNET),
     'Involution': partial(RedNet, **INVOLUTION),
     'DCDC': partial(DCDCResNet, **INVOLUTION),
+    'CGC': partial(CGCResNet, group_channels=4, **RESNET),
+    'WeightNet': partial(WeightNetResNet, **RESNET),
+    'DDF': partial(DDFResNet, **BOTTLENECKS),
+    'WE': partial(WEResNet, **RESNET),
 }
 #: all registered backbones
 BACKBONES = {
@@ -44,6 +55,12 @@ BACKBONES = {
     'DCDMobileNetV2': partial(DCDMobileNetV2, **MOBILENET),
     'RedNet': METHODS['Involution'],
     'DCDCResNet': METHODS['DCDC'],
+    'CGCResNet': METHODS['CGC'],
+    'WeightNetResNet': METHODS['WeightNet'],
+    'DwCondConvResNet': partial(DwCondConvResNet, kernel_num=2, **BOTTLENECKS),
+    'DwWeightNetResNet': partial(DwWeightNetResNet, **BOTTLENECKS),
+    'DDFResNet': METHODS['DDF'],
+    'WEResNet': METHODS['WE'],
 }
 
 

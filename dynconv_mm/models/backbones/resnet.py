@@ -25,6 +25,7 @@ class ConvShape(NamedTuple):
     out_channels: int
     stride: int
     dilation: int
+    groups: int = 1
 
 
 def basic_convs(planes: int, stride: int, dilation: int, style: str) -> list[ConvShape]:
@@ -62,7 +63,7 @@ class ResidualBlock(CheckpointedBlock):
                 f'conv{number}',
                 build_conv_layer(backbone.conv_cfg_at(ConvPlace(f'conv{number}', stage, block, conv.kernel_size)),
                                  channels, conv.out_channels, conv.kernel_size, stride=conv.stride, padding=padding,
-                                 dilation=conv.dilation, bias=False))
+                                 dilation=conv.dilation, groups=conv.groups, bias=False))
             name, norm = build_norm_layer(backbone.norm_cfg, conv.out_channels, postfix=number)
             self.add_module(name, norm)
             self._norms.append(name)

@@ -1,0 +1,33 @@
+"""DDF-ResNet (Decoupled dynamic filter, CVPR 2021; DCDC, 2022, Tables I and II)."""
+from __future__ import annotations
+
+from mmengine.registry import MODELS
+
+from .base import ConvPlace
+from .resnet import BOTTLENECKS, ResNet, bottleneck_convs
+
+
+@MODELS.register_module()
+class DDFResNet(ResNet):
+    """ResNet whose bottlenecks have a :class:`DDFConv2d` for their 3×3 convolution, for mmpretrain and mmdet alike.
+
+    Args:
+        *args, **kwargs: of :class:`~dynconv_mm.models.backbones.resnet.ResNet` (``out_indices``,
+            ``frozen_stages``, ``norm_eval``, …); ``depth`` is 26, 38, 50, 101 or 152.
+        heads, combine, reduction: as of :class:`DDFConv2d`.
+
+    Example:
+        >>> backbone = DDFResNet(depth=26, out_indices=(0, 1, 2, 3)).eval()
+        >>> [tuple(x.shape) for x in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
+    """
+
+    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
+
+    def __init__(self, *args, heads: int = 1, combine: str = 'mul', reduction: float = 0.2, **kwargs) -> None:
+        self.ddf_cfg = dict(type='DDFConv2d', heads=heads, combine=combine, reduction=reduction)
+        super().__init__(*args, **kwargs)
+
+    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """DDF in the middle of each block."""
+        return self.ddf_cfg if place.role == 'conv2' else self.conv_cfg
