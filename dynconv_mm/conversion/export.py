@@ -147,8 +147,8 @@ def export(network: nn.Module,
         exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7).
             Default: 'torchscript'.
         settle (bool): whether to give batch norms the statistics of random images first, see
-            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing.
-            Default: False.
+            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing, and that
+            keeps them. Default: False.
         progress: called with a line before each step.
 
     Returns:

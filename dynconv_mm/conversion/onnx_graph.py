@@ -6,10 +6,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..functional.backends.exported import SAMPLE_CONV_OP
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 DOMAIN, SAMPLE_CONV = SAMPLE_CONV_OP.split('::')
 
@@ -33,15 +37,15 @@ def shorten(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def optimize(model, path: Path):
+def optimize(model: ModelProto, path: Path) -> ModelProto:
     """The model by ONNX Runtime's basic optimizations, which leave standard operators.
 
     Args:
-        model (onnx.ModelProto): a graph.
+        model (ModelProto): a graph.
         path (Path): a file to write to.
 
     Returns:
-        onnx.ModelProto
+        ModelProto
     """
     onnx, onnxruntime = import_module('onnx'), import_module('onnxruntime')
     options = onnxruntime.SessionOptions()
@@ -53,11 +57,11 @@ def optimize(model, path: Path):
     return onnx.load(str(path))
 
 
-def write_loops(model) -> None:
+def write_loops(model: ModelProto) -> None:
     """Replace each :data:`~dynconv_mm.functional.backends.exported.SAMPLE_CONV_OP` by a loop of convolutions.
 
     Args:
-        model (onnx.ModelProto): changed in place.
+        model (ModelProto): changed in place.
     """
     helper = import_module('onnx').helper
     nodes = []
@@ -84,12 +88,12 @@ def _loop(node, helper) -> list:
             helper.make_node('Squeeze', [f'{y}_maps', f'{y}_axis'], [y])]
 
 
-def fold_norms(model) -> bool:
+def fold_norms(model: ModelProto) -> bool:
     """Move batch norms into the convolutions, products and sums before them, and turn what is left of them into a
     product and a sum.
 
     Args:
-        model (onnx.ModelProto): changed in place.
+        model (ModelProto): changed in place.
 
     Returns:
         bool: whether there was one.
@@ -105,7 +109,7 @@ def fold_norms(model) -> bool:
 class _Graph:
     """Nodes and constants of a graph while it is changed."""
 
-    def __init__(self, model) -> None:
+    def __init__(self, model: ModelProto) -> None:
         self.helper, self.numpy = import_module('onnx').helper, import_module('onnx').numpy_helper
         self.graph = model.graph
         self.nodes = list(model.graph.node)
