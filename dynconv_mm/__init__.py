@@ -23,13 +23,17 @@ from .layers import (  # noqa: E402
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    LocalRelation2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
     CBAM,
+    SAN,
     CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
@@ -42,9 +46,11 @@ from .models import (  # noqa: E402
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
+    LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SAResNet,
     SELayer,
     WeightNetResNet,
     WEResNet,
@@ -56,12 +62,12 @@ install_fuse_conv_bn()
 
 __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
-    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet',
-    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized',
-    'ECALayer', 'EpochSeedHook', 'Involution2d', 'LoadCocoPanopticAnnotations', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PanopticQualityMetric', 'RedNet', 'SELayer', 'TemperatureAnnealingHook', 'WEConv2d',
-    'WEResNet', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize',
-    'get_model', 'list_models', 'registry'
+    'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet', 'DwCondConvResNet',
+    'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook',
+    'Involution2d', 'LRNet', 'LoadCocoPanopticAnnotations', 'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2',
+    'ODConvResNet', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
+    'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d',
+    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
 ]
 
 

@@ -23,6 +23,20 @@ def ddf(depth: int, params: str, madds: str, madds_why: str | None = None) -> Ro
                madds_why=madds_why)
 
 
+def local_attention() -> list[Row]:
+    """The networks whose layers attend to a window."""
+    return [
+        *(Row(f'LR-Net-{depth}', params, madds, Network(f'lrnet/lrnet{depth}_8xb32-130e_in1k'), params_why, 'LR-Net')
+          for depth, params, madds, params_why in ((26, '14.7', '2.6G', None), (50, '23.3', '4.3G', None),
+                                                   (101, '42.0', '8.0G', 'LR-Net'))),
+        *(Row(f'SA-ResNet-{depth}', params, madds, Network(f'sasa/sa-resnet{depth}_8xb32-130e_in1k'),
+              madds_why='operations')
+          for depth, params, madds in ((26, '10.3', '2.4G'), (38, '14.1', '3.0G'), (50, '18.0', '3.6G'))),
+        *(Row(f'SAN-{depth}', params, madds, Network(f'san/san{depth}_8xb32_in1k'), madds_why='transition')
+          for depth, params, madds in ((10, '10.5', '2.2G'), (15, '14.1', '3.0G'), (19, '17.6', '3.8G'))),
+    ]
+
+
 def detectors(name: str, *figures: tuple[str | None, ...]) -> list[Row]:
     """Rows of a detector with the backbones and necks of :data:`CONFIGS`: figures, and reasons."""
     return [Row(f'{NAMES[name]}, {label}', params, madds,
@@ -54,6 +68,7 @@ TABLES = [
         rednet(26, '9.23', '1.67G'), rednet(38, '12.4', '2.15G'), rednet(50, '15.54', '2.62G', 'modules'),
         rednet(101, '25.65', '4.6G', 'modules'),
         ddf(50, '16.8', '2.3G'), ddf(101, '28.1', '4.1G', 'digits'),
+        *local_attention(),
         dcdc(26, '9.36', '1.71G'), dcdc(38, '12.58', '2.2G'), dcdc(50, '15.8', '2.68G'), dcdc(101, '26.19', '4.71G'),
     ]),
     Table('Table II: other dynamic convolutions', [
@@ -110,8 +125,8 @@ figures tell. Detectors are counted for 1280 × 800, box heads with 1000 proposa
 DCDC's branches count nothing: the paper does not mention them. ResNet-50 and -101 have their stride in the 3×3
 convolutions, but in the rows of DCD and ODConv, where these papers count the other kind.
 
-Left out: networks of Tables I and II that are quoted from other papers and not built here (LR-Net, SA-ResNet, SAN,
-AA-ResNet, Axial ResNet, ResNeXt, Res2Net, DyNet).
+Left out: networks of Tables I and II that are quoted from other papers and not built here (AA-ResNet, Axial ResNet,
+ResNeXt, Res2Net, DyNet).
 ''',
     TABLES,
     {
@@ -122,6 +137,13 @@ AA-ResNet, Axial ResNet, ResNeXt, Res2Net, DyNet).
         'modules': 'the paper seems to use the counter of mmdet 2 and mmcls, which sees modules: norms and activations '
                    "count, but not the application of involution's kernels, which is no module (71M of RedNet-50, and "
                    '1.07G of the neck); ours is the other way round',
+        'LR-Net': 'the code of the paper is not public. Of what it leaves open, a 1×1 convolution behind the sums and '
+                  'bottlenecks 25/16 as wide as those of ResNet give the parameters of its LR-Net-26 and -50; its multiply-adds are some 0.2G above those of this '
+                  'structure, and 0.5G for -101',
+        'operations': 'half of the operations that the paper of SA-ResNets prints, which seem to be more than products '
+                      'and sums; softmaxes count nothing here',
+        'transition': 'the figures are those of a first 1×1 convolution of 64 channels in front of the first pooling '
+                      '(154M more); the released network, as here, has it behind',
         'digits': 'the paper prints two digits, to which ours is rounded',
         'norms': 'that counter gives norms and activations, too, some 20M here, and the paper prints two digits',
         'ResNet-101': 'the paper itself has 7.8G for this network with CBAM or SE, which add to it',

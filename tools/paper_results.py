@@ -114,6 +114,9 @@ _DCD = {'resnet10': 63.5, 'dcd-resnet10': 68.8, 'dcd-resnet18': 73.1, 'dcd-resne
 _TABLES_1_AND_2 = {
     'rednet26_8xb32': 75.9, 'rednet38_8xb32': 77.6, 'rednet50_8xb32': 78.4, 'rednet101_8xb32': 79.1,
     'dcdc-resnet26_8xb32': 77.4, 'dcdc-resnet38_8xb32': 78.5, 'dcdc-resnet50_8xb32': 78.9,
+    'san10_8xb32': 75.5, 'san15_8xb32': 77.1, 'san19_8xb32': 77.4,
+    'lrnet26_8xb32-130e': 75.7, 'lrnet50_8xb32-130e': 77.3, 'lrnet101_8xb32-130e': 78.5,
+    'sa-resnet26_8xb32-130e': 74.8, 'sa-resnet38_8xb32-130e': 76.9, 'sa-resnet50_8xb32-130e': 77.6,
     'resnet26_8xb32-130e': 73.6, 'resnet38_8xb32-130e': 76.0, 'resnet50_8xb32-130e': 76.8, 'resnet101_8xb32-130e': 78.5,
     'resnet50_8xb128-timm': 77.2, 'resnet101_8xb128-timm': 78.9, 'se-resnet50_8xb128-timm': 77.8,
     'se-resnet101_8xb128-timm': 79.3, 'rednet50_8xb128-timm': 79.4, 'dcdc-resnet50_8xb128-timm': 80.1,

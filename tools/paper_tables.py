@@ -34,7 +34,8 @@ executed: ODConv by its Eq. 3 (one kernel) and 4, with the width of the hidden v
 products of attentions that are left out; DyConv and CondConv as attention plus n·|W| for adding up the kernels; DCD by
 its Sections 3.3 and 3.4, the branch plus Λ by min(|W|, hw·C) plus PΦQᵀ in the cheapest order, added to the kernel or
 applied to the features; involution and DCDC as the convolutions that predict kernels plus the application of these;
-SE, CBAM and ECA as averages, FCs or convolutions, and scaling. Norms, biases and activations count nothing.
+local attention as these too, and the products or differences of queries and keys; SE, CBAM and ECA as averages, FCs or
+convolutions, and scaling. Norms, biases and activations count nothing.
 """
 
 

@@ -292,6 +292,44 @@ def ddf2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return Counter(attention=_area(y) * spatial + x.numel() + channel, mixing=products, dynamic_conv=products)
 
 
+def pairwise_self_attention2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """SAN: queries, keys, positions and values, the convolutions that make weights of each pair, and the application
+    of these."""
+    kernel_height, kernel_width = module.kernel_size
+    once = _area(x) * (_matrices(module.conv2) + _matrices(module.conv_p)) + _area(y) * _matrices(module.conv1)
+    pairs = _area(y) * kernel_height * kernel_width
+    return Counter(conv=_area(x) * _matrices(module.conv3), attention=once + pairs * _matrices(module.conv_w),
+                   dynamic_conv=pairs * module.out_channels)
+
+
+def local_relation2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """LR-Net: queries, keys, a product or difference for each pair, the geometry prior, the application of the
+    weights, and the convolution behind."""
+    elements = module.kernel_size[0] * module.kernel_size[1]
+    scalars = module.in_channels // module.group_channels
+    attention = _area(x) * _matrices(module.key) + _area(y) * (_matrices(module.query) + elements * scalars) \
+        + elements * _matrices(module.geometry_prior)
+    return Counter(conv=_area(y) * _matrices(module.proj), attention=attention, dynamic_conv=y.numel() * elements)
+
+
+def stand_alone_self_attention2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """SASA: queries, keys and values, the products of queries with keys and with embeddings, and the application of
+    the weights, all of them at the input's size."""
+    kernel_height, kernel_width = module.kernel_size
+    products = x.numel() * kernel_height * kernel_width
+    return Counter(conv=_area(x) * _matrices(module.value),
+                   attention=_area(x) * (_matrices(module.query) + _matrices(module.key)) + products
+                   + x.numel() * (kernel_height + kernel_width) // 2, dynamic_conv=products)
+
+
+def attention_stem(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """SASA's stem: queries, keys and values, these mixed, products with the keys of a block, and the application."""
+    products = y.numel() * module.block_size**2
+    return Counter(conv=_area(y) * _matrices(module.value), mixing=module.mixtures * y.numel(),
+                   attention=_area(y) * (_matrices(module.query) + _matrices(module.key)) + products,
+                   dynamic_conv=products)
+
+
 def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """Context gating: averages, the FC of each channel's context, those of either branch, and a product for each
     element of the kernel."""
@@ -347,6 +385,10 @@ HANDLERS: dict[str, Handler] = {
     'DCDC2d': dcdc2d,
     'GSI': gsi,
     'DDFConv2d': ddf2d,
+    'PairwiseSelfAttention2d': pairwise_self_attention2d,
+    'LocalRelation2d': local_relation2d,
+    'StandAloneSelfAttention2d': stand_alone_self_attention2d,
+    'AttentionStem': attention_stem,
     'CGConv2d': cgc2d,
     'WeightNetConv2d': weightnet2d,
     'WeightNetReduction': routing,

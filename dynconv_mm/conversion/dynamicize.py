@@ -25,7 +25,10 @@ from ..layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    LocalRelation2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
 )
@@ -36,9 +39,10 @@ from .init_from_static import init_from_static
 if TYPE_CHECKING:
     from rich.console import Group
 
-OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, DDFConv2d,
-                                    CGConv2d, WeightNetConv2d, WEConv2d)}
-SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d)  # C to C, without a static kernel
+# without a static kernel, and but for pairwise self-attention C to C
+SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d)
+OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, *SIZE_KEEPING, CGConv2d, WeightNetConv2d,
+                                  WEConv2d)}
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
 PLAIN_FORWARDS = (nn.Conv2d.forward, MMCVConv2d.forward)
@@ -147,8 +151,9 @@ def dynamicize(model: nn.Module,
         placement (str): 'all'; '1x1', '3x3' …, a kernel size; 'last_6_blocks' or another number, the last residual
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
         keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
-            loads the static one's weights too. Else the layers start anew, and ``Involution2d``, ``DCDC2d`` and
-            ``DDFConv2d``, which map C to C channels, take the place of those that do. Default: True.
+            loads the static one's weights too. Else the layers start anew, and ``Involution2d``, ``DCDC2d``,
+            ``DDFConv2d``, ``LocalRelation2d`` and ``StandAloneSelfAttention2d``, which map C to C channels, take the
+            place of those that do. Default: True.
         noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
             processes of a distributed training. Default: 0.1.
 

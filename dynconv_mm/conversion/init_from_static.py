@@ -45,8 +45,9 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
             square of the static kernel; they add up to 0. Default: 0.
 
     Raises:
-        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``, ``DDFConv2d``), the
-            two differ in shape, stride, padding, dilation or groups, or an argument is not one of the above.
+        ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``, ``DDFConv2d``,
+            local attentions), the two differ in shape, stride, padding, dilation or groups, or an argument is not one
+            of the above.
 
     Example:
         >>> static, dynamic = nn.Conv2d(8, 6, 3), ODConv2d(8, 6, 3, kernel_num=2)

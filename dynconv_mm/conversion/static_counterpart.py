@@ -52,7 +52,7 @@ def static_counterpart(model: nn.Module) -> nn.Module:
     """A copy of a model in which each dynamic layer is a static one with fresh weights.
 
     Its parameters have the names of the static network. Layers that have no static counterpart (``Involution2d``,
-    ``DCDC2d``, ``DDFConv2d``) are copied as they are.
+    ``DCDC2d``, ``DDFConv2d``, local attentions) are copied as they are.
     """
     # deepcopy takes a replacement for a copy that it has already made
     static = copy.deepcopy(model, {id(layer): static_layer(layer) for layer in dynamic_layers(model).values()})

@@ -102,12 +102,17 @@ def padded_groups(input: Tensor, groups: int, padding: IntPair) -> Tensor:
 
 def shifts(weight: Tensor, stride: IntPair, dilation: IntPair) -> Iterator[tuple[int, int, tuple]]:
     """For each element (i, j) of the kernel: i, j and the rows and columns of the padded input that it meets."""
-    kernel_height, kernel_width, out_height, out_width = weight.shape[2:]
-    for i in range(kernel_height):
-        for j in range(kernel_width):
+    return element_shifts(weight.shape[2:4], weight.shape[4:], stride, dilation)
+
+
+def element_shifts(kernel_size: IntPair, out_size: IntPair, stride: IntPair,
+                   dilation: IntPair) -> Iterator[tuple[int, int, tuple]]:
+    """:func:`shifts` by the sizes."""
+    for i in range(kernel_size[0]):
+        for j in range(kernel_size[1]):
             top, left = i * dilation[0], j * dilation[1]
-            yield i, j, (..., slice(top, top + (out_height - 1) * stride[0] + 1, stride[0]),
-                         slice(left, left + (out_width - 1) * stride[1] + 1, stride[1]))
+            yield i, j, (..., slice(top, top + (out_size[0] - 1) * stride[0] + 1, stride[0]),
+                         slice(left, left + (out_size[1] - 1) * stride[1] + 1, stride[1]))
 
 
 INVOLUTION = Operator(2, reference, lambda call, needs_grad: ('triton', 'numba', 'products'))

@@ -22,7 +22,10 @@ def check_odd(name: str, kernel_size: int | tuple[int, int]) -> None:
 
 
 class SizeKeepingConv(ConvArguments):
-    """Base of the layers that map C channels to as many, at stride 1 to a map of the same size."""
+    """Base of the layers without a static kernel: at stride 1 to a map of the same size, and to as many channels but
+    where ``keeps_channels`` is False."""
+
+    keeps_channels = True
 
     def _init_size_keeping_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                                      stride: int | tuple[int, int], padding: int | str | tuple[int, int] | None,
@@ -31,7 +34,7 @@ class SizeKeepingConv(ConvArguments):
         self._init_conv_arguments(in_channels, out_channels, kernel_size, stride, 0 if padding is None else padding,
                                   dilation, groups, padding_mode)
         name = type(self).__name__
-        if out_channels != in_channels:
+        if self.keeps_channels and out_channels != in_channels:
             raise ValueError(f'out_channels must be in_channels, as {name} maps channels to as many, but '
                              f'in_channels={in_channels} and out_channels={out_channels}')
         if groups != 1:
@@ -47,8 +50,31 @@ class SizeKeepingConv(ConvArguments):
                              f'{name} itself')
 
 
+class PositionKernelConv2d(SizeKeepingConv):
+    """Base of the layers that aggregate the neighbours of each position by a kernel of its own."""
+
+    def compute_kernels(self, x: Tensor) -> Tensor:
+        """The kernels of features, Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]."""
+        raise NotImplementedError
+
+    def compute_values(self, x: Tensor) -> Tensor:
+        """What is aggregated, Tensor[batch, out_channels, height, width]: the features."""
+        return x
+
+    def aggregate(self, values: Tensor, kernels: Tensor, padding: tuple[int, int]) -> Tensor:
+        """Their sums, Tensor[batch, out_channels, out_height, out_width]."""
+        return involution2d(values, kernels, stride=self.stride, padding=padding, dilation=self.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels, self.groups)
+        kernels = self.compute_kernels(x)
+        values, padding = self._pad(self.compute_values(x))
+        y = self.aggregate(values, kernels, padding)
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
+
+
 @MODELS.register_module()
-class Involution2d(SizeKeepingConv):
+class Involution2d(PositionKernelConv2d):
     r"""Convolution by a kernel that each position predicts for itself (Involution, Eq. 4 to 6).
 
     .. math:: y_{bchw} = \sum_{ij} H_{b g(c) ij hw} \, x_{bc,h+i,w+j}, \qquad H = W_1 \, σ(W_0 \, x)
@@ -140,13 +166,6 @@ class Involution2d(SizeKeepingConv):
     def attention_modules(self) -> list[nn.Module]:
         """The modules that predict the kernels: all there are."""
         return [getattr(self, name) for name in self.branch]
-
-    def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
-        kernels = self.compute_kernels(x)
-        x, padding = self._pad(x)
-        y = involution2d(x, kernels, stride=self.stride, padding=padding, dilation=self.dilation)
-        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, group_channels={self.group_channels}'

@@ -1,6 +1,7 @@
 """Networks: backbones on mmengine and mmcv.cnn, heads where mmpretrain and necks where mmdet is installed."""
 from . import heads, necks
 from .backbones import (
+    SAN,
     CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
@@ -12,9 +13,11 @@ from .backbones import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SAResNet,
     WeightNetResNet,
     WEResNet,
 )
@@ -23,8 +26,8 @@ from .plugins import CBAM, ECALayer, SELayer
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
+    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'LRNet',
+    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
 ]
 
 

@@ -17,8 +17,11 @@ from dynconv_mm import (
     DyConv2d,
     ECALayer,
     Involution2d,
+    LocalRelation2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
     SELayer,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
 )
@@ -26,6 +29,7 @@ from dynconv_mm.analysis import count_madds
 from dynconv_mm.analysis.multiply_adds import KINDS, count_by_layer
 from dynconv_mm.layers.condconv import CondConvLinear, CondConvRouting
 from dynconv_mm.layers.conv_arguments import ConvArguments
+from dynconv_mm.layers.sasa import AttentionStem
 from dynconv_mm.layers.weightnet import WeightNetReduction
 from dynconv_mm.models import ODConvResNet
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
@@ -237,6 +241,25 @@ def test_weightnet():
 def test_ddf(combine):
     predict = OUT_AREA * 64 * 2 * K2 + AREA * 64 + 64 * 12 + 12 * 64 * K2
     assert count(DDFConv2d(64, 64, stride=2, heads=2, combine=combine), 64) == predict + 2 * OUT_AREA * 64 * K2
+
+
+def test_pairwise_self_attention():
+    """Pairs of 4 + 2 channels, to 4 and to 2 weights."""
+    once = OUT_AREA * 64 * 4 + AREA * (64 * 4 + 2 * 2 + 64 * 16)
+    pairs = OUT_AREA * K2 * (6 * 4 + 4 * 2 + 16)
+    assert count(PairwiseSelfAttention2d(64, 16, 3, stride=2), 64) == once + pairs
+
+
+def test_local_relation():
+    """8 scalars, and a prior of 4 channels inside."""
+    scalars = OUT_AREA * 64 * 8 + AREA * 64 * 8 + K2 * (2 * 4 + 4 * 8)
+    assert count(LocalRelation2d(64, 64, 3, stride=2), 64) == scalars + OUT_AREA * (K2 * (8 + 64) + 64 * 64)
+
+
+def test_stand_alone_self_attention():
+    assert count(StandAloneSelfAttention2d(64, 64, 3, stride=2), 64) == AREA * 64 * (3 * 64 + 3 + 2 * K2)
+    stem = AttentionStem(3, 64)
+    assert count_madds(stem, (7, 8)) == 64 * 64 * (6 * 3 + 4 + 2 * 16)
 
 
 def test_weight_excitation():

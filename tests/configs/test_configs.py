@@ -52,6 +52,11 @@ DCDC = {f'dcdc/{name}.py' for name in [
 ]}
 WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we', 'weightnet')
            for depth in (18, 50)} | {f'ddf/ddf-resnet{depth}_8xb128-timm_in1k.py' for depth in (50, 101)}
+ATTENTION = {f'{name}_in1k.py' for name in [
+    *(f'san/san{depth}_8xb32' for depth in (10, 15, 19)),
+    *(f'lrnet/lrnet{depth}_8xb32-130e' for depth in (26, 50, 101)),
+    *(f'sasa/sa-resnet{depth}_8xb32-130e' for depth in (26, 38, 50)),
+]}
 STATIC = {f'static/{name}.py' for name in [
     *(f'{plugin}-resnet{depth}_8xb32_in1k' for plugin in ('se', 'cbam', 'eca') for depth in (18, 50, 101)),
     *(f'resnet{depth}_8xb32_in1k' for depth in (10, 18, 50, 101)),
@@ -108,7 +113,7 @@ def classification_batch() -> dict:
 
 
 def test_all_of_design_are_there():
-    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | STATIC
+    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | ATTENTION | STATIC
 
 
 def make_thin(config: Config) -> None:

@@ -59,6 +59,9 @@ DCD_MOBILENET = Recipe(sgd(0.05, 2e-5), 300, 'cosine', dropout=0.1, zero_init=No
 # 0.0001. The learning rate warm-up strategy with linear growth style at first 5 epochs"; "consistent with" involution's
 # released configs: LabelSmoothLoss 0.1, nesterov=True, warmup_ratio=0.25, zero_init_residual=True
 INVOLUTION = Recipe(sgd(0.1, 1e-4, nesterov=True), 130, 'warm-up and cosine', smoothing=0.1, zero_init=True)
+# SAN: SGD, batch 256, momentum 0.9, weight decay 1e-4, a learning rate of 0.1 in a cosine over 100 epochs, label
+# smoothing 0.1; its blocks end in a convolution
+PAIRWISE = Recipe(sgd(0.1, 1e-4), 100, 'cosine', smoothing=0.1, zero_init=None)
 # DDF's train.py and README: --lr 0.4 -b 128 on 8 GPUs --warmup-epochs 5 --epochs 120 --sched cosine, and by default
 # --warmup-lr 1e-4 --min-lr 1e-5 --cooldown-epochs 10 --aa rand-m7-mstd0.5-inc1 --reprob 0.4 --smoothing 0.1
 TIMM = Recipe(sgd(0.4, 1e-4, nesterov=True), 130, 'timm', 1024, dict(norm_decay_mult=0., bias_decay_mult=0.), 0.1,
@@ -71,6 +74,8 @@ def expected(name: str) -> Recipe:
     network, _, variant = re.fullmatch(r'(.+?)_8xb(32|128)-?(.*)', stem).groups()
     if variant == 'timm':
         return TIMM
+    if method == 'san':
+        return PAIRWISE
     if method in ('rednet', 'dcdc') or variant == '130e':
         return INVOLUTION
     mobilenet = 'mobilenet' in network
@@ -114,7 +119,8 @@ def found(name: str) -> Recipe:
     return Recipe(
         plain(config.optim_wrapper.optimizer), config.train_cfg.max_epochs, expected(name).schedule,
         8 * config.train_dataloader.batch_size, config.optim_wrapper.get('paramwise_cfg'), smoothing, augments['alpha'],
-        head.get('dropout', 0.), bool(hooks), backbone.get('zero_init_residual', True) if 'depth' in backbone else None,
+        head.get('dropout', 0.), bool(hooks),
+        backbone.get('zero_init_residual', True) if 'depth' in backbone and backbone.type != 'SAN' else None,
         tuple(transforms))
 
 

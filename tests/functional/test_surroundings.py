@@ -19,7 +19,10 @@ from dynconv_mm.layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    LocalRelation2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
 )
@@ -38,6 +41,9 @@ LAYERS = {
     'CGConv2d': lambda: CGConv2d(16, 24, 3, groups=2),
     'WeightNetConv2d': lambda: WeightNetConv2d(16, 24, 3, groups=2),
     'DDFConv2d': lambda: DDFConv2d(16, 16, 3),
+    'PairwiseSelfAttention2d': lambda: PairwiseSelfAttention2d(16, 24, 3, reduction=1 / 4),
+    'LocalRelation2d': lambda: LocalRelation2d(16, 16, 3),
+    'StandAloneSelfAttention2d': lambda: StandAloneSelfAttention2d(16, 16, 3, heads=2),
     'WEConv2d': lambda: WEConv2d(16, 24, 3, stride=2),
 }
 SIZES = [(1, 7), (2, 14), (8, 9)]

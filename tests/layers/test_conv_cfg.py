@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import dynconv_mm  # noqa: F401  registers the layers
 
-# A layer that maps C to C channels alone is skipped where a module asks it for anything else.
+# A layer without a static kernel is skipped where a module asks it for other channels, groups or padding than it has.
 LAYERS = {
     'ODConv2d': dict(type='ODConv2d', kernel_num=2, min_channels=4),
     'DyConv2d': dict(type='DyConv2d'),
@@ -25,10 +25,14 @@ LAYERS = {
     'CGConv2d': dict(type='CGConv2d'),
     'WeightNetConv2d': dict(type='WeightNetConv2d'),
     'DDFConv2d': dict(type='DDFConv2d', reduction=1 / 2),
+    'PairwiseSelfAttention2d': dict(type='PairwiseSelfAttention2d', group_channels=1, reduction=1 / 3),
+    'LocalRelation2d': dict(type='LocalRelation2d', group_channels=1),
+    'StandAloneSelfAttention2d': dict(type='StandAloneSelfAttention2d', heads=1),
     'WEConv2d': dict(type='WEConv2d'),
 }
-SAME_CHANNELS = ('Involution2d', 'DCDC2d', 'DDFConv2d')
-NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d')  # to which a spectral norm belongs
+SAME_CHANNELS = ('Involution2d', 'DCDC2d', 'DDFConv2d', 'PairwiseSelfAttention2d', 'LocalRelation2d',
+                 'StandAloneSelfAttention2d')
+NO_WEIGHT = ('DCDConv2d', *SAME_CHANNELS)  # to which a spectral norm belongs
 BN, SMALL = dict(type='BN'), dict(stem_channels=8, base_channels=8)
 
 

@@ -81,6 +81,13 @@ LAYERS = {
     'DDFConv2d': st.fixed_dictionaries(dict(
         in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([3, 5]), stride=pairs,
         dilation=sizes, heads=sizes, combine=st.sampled_from(['mul', 'add']), reduction=st.floats(0.1, 1))),
+    'PairwiseSelfAttention2d': keeping_convolutions(padding_mode=st.sampled_from(['zeros', 'reflect'])),
+    'LocalRelation2d': st.fixed_dictionaries(dict(
+        in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([1, 3, 5]), stride=pairs,
+        dilation=sizes, group_channels=sizes, similarity=st.sampled_from(['absolute', 'product']))),
+    'StandAloneSelfAttention2d': st.fixed_dictionaries(dict(
+        in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([1, 3, 5]), stride=pairs,
+        dilation=sizes, heads=sizes)),
     'WEConv2d': convolutions(reduction=st.floats(0.01, 1), location=st.booleans(), magnitude=st.booleans()),
     'SELayer': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes)),
     'CBAM': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes, kernel_size=odd)),
@@ -122,6 +129,8 @@ HEAD = dict(num_classes=3, in_channels=8)
 VALID = {
     'ODConv2d': CONV, 'DyConv2d': CONV, 'CondConv2d': CONV, 'DCDConv2d': CONV, 'Involution2d': KEEPING,
     'DCDC2d': KEEPING, 'CGConv2d': CONV, 'WeightNetConv2d': CONV, 'DDFConv2d': CONV, 'WEConv2d': CONV,
+    'PairwiseSelfAttention2d': dict(KEEPING, reduction=1 / 8), 'LocalRelation2d': KEEPING,
+    'StandAloneSelfAttention2d': KEEPING, 'SAN': dict(depth=10),
     'SELayer': dict(in_channels=8), 'CBAM': dict(in_channels=8), 'ECALayer': dict(in_channels=8),
     'DropoutLinearClsHead': dict(HEAD, dropout=0.1), 'CondConvLinearClsHead': HEAD, 'DCDLinearClsHead': HEAD,
     'DynamicFPN': dict(fpn_conv_cfg=dict(type='DCDC2d'), in_channels=[8, 16], out_channels=16, num_outs=2),

@@ -14,7 +14,10 @@ from dynconv_mm.layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    LocalRelation2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
 )
@@ -43,6 +46,9 @@ LAYERS = {
     'WeightNetConv2d': partial(WeightNetConv2d, multiplier=4),
     'DDFConv2d': partial(ddf, heads=2),
     'DDFConv2d add': partial(ddf, combine='add'),
+    'PairwiseSelfAttention2d': partial(PairwiseSelfAttention2d, group_channels=2, reduction=1 / 2),
+    'LocalRelation2d': partial(LocalRelation2d, group_channels=2),
+    'StandAloneSelfAttention2d': partial(StandAloneSelfAttention2d, heads=2),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]

@@ -18,9 +18,11 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SAResNet,
     WeightNetResNet,
     WEResNet,
 )
@@ -41,9 +43,11 @@ METHODS = {
     'CGC': partial(CGCResNet, group_channels=4, **RESNET),
     'WeightNet': partial(WeightNetResNet, **RESNET),
     'DDF': partial(DDFResNet, **BOTTLENECKS),
+    'LR-Net': partial(LRNet, kernel_size=3, **BOTTLENECKS),
+    'SASA': partial(SAResNet, kernel_size=3, heads=4, **BOTTLENECKS),
     'WE': partial(WEResNet, **RESNET),
 }
-#: all registered backbones
+#: all registered backbones, but for SAN, whose stages are others
 BACKBONES = {
     'ODConvResNet': METHODS['ODConv'],
     'ODConvMobileNetV2': partial(ODConvMobileNetV2, kernel_num=2, **MOBILENET),
@@ -60,6 +64,8 @@ BACKBONES = {
     'DwCondConvResNet': partial(DwCondConvResNet, kernel_num=2, **BOTTLENECKS),
     'DwWeightNetResNet': partial(DwWeightNetResNet, **BOTTLENECKS),
     'DDFResNet': METHODS['DDF'],
+    'LRNet': METHODS['LR-Net'],
+    'SAResNet': METHODS['SASA'],
     'WEResNet': METHODS['WE'],
 }
 

@@ -6,15 +6,18 @@ from .dcdc import DCDCResNet
 from .ddf import DDFResNet
 from .depthwise import DwCondConvResNet, DwWeightNetResNet
 from .dyconv import DyConvMobileNetV2, DyConvResNet
+from .lrnet import LRNet
 from .mobilenet_v2 import MobileNetV2
 from .odconv import ODConvMobileNetV2, ODConvResNet
 from .rednet import RedNet
 from .resnet import ResNet
+from .san import SAN
+from .sasa import SAResNet
 from .we import WEResNet
 from .weightnet import WeightNetResNet
 
 __all__ = [
     'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DDFResNet',
-    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'MobileNetV2',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'WEResNet', 'WeightNetResNet'
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'LRNet', 'MobileNetV2',
+    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'SAN', 'SAResNet', 'WEResNet', 'WeightNetResNet'
 ]

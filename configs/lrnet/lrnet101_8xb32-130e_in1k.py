@@ -1,0 +1,3 @@
+# DCDC, Table I: 78.5
+_base_ = './lrnet50_8xb32-130e_in1k.py'
+model = dict(backbone=dict(depth=101))

@@ -1,0 +1,3 @@
+# DCDC, Table I: 77.1
+_base_ = './san10_8xb32_in1k.py'
+model = dict(backbone=dict(depth=15))

@@ -1,0 +1,94 @@
+"""What layers of local attention compare: the neighbours of each position, in kernels of a convolution's shape."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .geometry import IntPair, output_size, pad_zeros
+from .involution import element_shifts
+
+
+def neighbours(x: Tensor, kernel_size: IntPair, *, stride: IntPair, padding: IntPair, dilation: IntPair) -> Tensor:
+    """The features around each position, zeros where there are none.
+
+    Args:
+        x (Tensor[batch, channels, height, width]): features.
+        kernel_size, stride, padding, dilation (tuple[int, int]): as of :func:`torch.nn.functional.unfold`.
+
+    Returns:
+        Tensor[batch, channels, kernel_height · kernel_width, out_height, out_width]
+    """
+    return torch.stack(_shifted(x, kernel_size, stride, padding, dilation), 2)
+
+
+def neighbour_products(query: Tensor, key: Tensor, heads: int, kernel_size: IntPair, *, stride: IntPair,
+                       padding: IntPair, dilation: IntPair) -> Tensor:
+    """The scalar product of each position's query with the keys around it, head by head.
+
+    Args:
+        query (Tensor[batch, channels, out_height, out_width]): of each output position.
+        key (Tensor[batch, channels, height, width]): of each input position.
+        heads (int): groups of neighbouring channels, each with a product of its own.
+        kernel_size, stride, padding, dilation (tuple[int, int]): as of :func:`neighbours`.
+
+    Returns:
+        Tensor[batch, heads, kernel_height · kernel_width, out_height, out_width]
+    """
+    return torch.stack([(query * shifted).unflatten(1, (heads, -1)).sum(2)  # the keys are never copied k² times
+                        for shifted in _shifted(key, kernel_size, stride, padding, dilation)], 2)
+
+
+def _shifted(x: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair, dilation: IntPair) -> list[Tensor]:
+    """For each element of the kernel what it meets, a view."""
+    size = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    padded = pad_zeros(x, padding)
+    return [padded[window] for _, _, window in element_shifts(kernel_size, size, stride, dilation)]
+
+
+def pad_reflected(x: Tensor, padding: IntPair) -> Tensor:
+    """Reflect features at their edges, again and again where the map is smaller than its padding.
+
+    Args:
+        x (Tensor[batch, channels, height, width]): features.
+        padding (tuple[int, int]): rows and columns to add at either side.
+
+    Returns:
+        Tensor[batch, channels, height + 2 · padding, width + 2 · padding]
+    """
+    if padding[0] < x.shape[2] and padding[1] < x.shape[3]:
+        return F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode='reflect')
+    rows, columns = (_reflected(size, width) for size, width in zip(x.shape[2:], padding))
+    return x[:, :, rows][:, :, :, columns]
+
+
+def _reflected(size: int, padding: int) -> list[int]:
+    period = max(1, 2 * (size - 1))
+    return [min(index % period, -index % period) for index in range(-padding, size + padding)]
+
+
+def normalised_positions(x: Tensor) -> Tensor:
+    """Column and row of each position, from -1 to 1.
+
+    Args:
+        x (Tensor[batch, channels, height, width]): features, for size, type and device.
+
+    Returns:
+        Tensor[1, 2, height, width]
+    """
+    rows, columns = (torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in x.shape[2:])
+    return torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))])[None]
+
+
+def relative_positions(kernel_size: IntPair, like: Tensor) -> Tensor:
+    """Row and column of each element of a window, counted from its middle.
+
+    Args:
+        kernel_size (tuple[int, int]): of the window.
+        like (Tensor): for type and device.
+
+    Returns:
+        Tensor[1, 2, kernel_height, kernel_width]
+    """
+    rows, columns = (torch.arange(size, dtype=like.dtype, device=like.device) - size // 2 for size in kernel_size)
+    return torch.stack([rows[:, None].expand(-1, len(columns)), columns.expand(len(rows), -1)])[None]
