@@ -138,8 +138,8 @@ ResNeXt, Res2Net, DyNet).
                    "count, but not the application of involution's kernels, which is no module (71M of RedNet-50, and "
                    '1.07G of the neck); ours is the other way round',
         'LR-Net': 'the code of the paper is not public. Of what it leaves open, a 1×1 convolution behind the sums and '
-                  'bottlenecks 25/16 as wide as those of ResNet give the parameters of its LR-Net-26 and -50; its multiply-adds are some 0.2G above those of this '
-                  'structure, and 0.5G for -101',
+                  'bottlenecks 25/16 as wide as those of ResNet give the parameters of its LR-Net-26 and -50; its '
+                  'multiply-adds are some 0.2G above those of this structure, and 0.5G for -101',
         'operations': 'half of the operations that the paper of SA-ResNets prints, which seem to be more than products '
                       'and sums; softmaxes count nothing here',
         'transition': 'the figures are those of a first 1×1 convolution of 64 channels in front of the first pooling '
