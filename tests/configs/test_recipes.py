@@ -222,9 +222,9 @@ def test_size(name):
     """Depth and width are those of the name."""
     config = load(name)
     backbone = config.model.backbone
-    width, depth = re.search(r'-w(\d{3})[-_]', name), re.search(r'(?:resnet|rednet)(\d+)[-_]', name)
+    width, depth = re.search(r'-w(\d{3})[-_]', name), re.search(r'(?:resnet|rednet|lrnet|san)(\d+)[-_]', name)
     if width:
         assert backbone.get('widen_factor', 1.) == int(width[1]) / 100
     else:
         assert backbone.depth == int(depth[1])
-        assert config.model.head.in_channels == (512 if backbone.depth in (10, 18) else 2048)
+        assert config.model.head.in_channels == (512 if 'resnet' in name and backbone.depth in (10, 18) else 2048)
