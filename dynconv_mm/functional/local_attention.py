@@ -77,7 +77,8 @@ def normalised_positions(x: Tensor) -> Tensor:
         Tensor[1, 2, height, width]
     """
     rows, columns = (torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in x.shape[2:])
-    return torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))])[None]
+    by_row, by_column = torch.meshgrid(rows, columns, indexing='ij')
+    return torch.stack([by_column, by_row])[None]
 
 
 def relative_positions(kernel_size: IntPair, like: Tensor) -> Tensor:
@@ -91,4 +92,4 @@ def relative_positions(kernel_size: IntPair, like: Tensor) -> Tensor:
         Tensor[1, 2, kernel_height, kernel_width]
     """
     rows, columns = (torch.arange(size, dtype=like.dtype, device=like.device) - size // 2 for size in kernel_size)
-    return torch.stack([rows[:, None].expand(-1, len(columns)), columns.expand(len(rows), -1)])[None]
+    return torch.stack(torch.meshgrid(rows, columns, indexing='ij'))[None]

@@ -105,7 +105,7 @@ class PairwiseSelfAttention2d(PositionKernelConv2d):
             Tensor[batch, out_channels / group_channels, kernel_height, kernel_width, out_height, out_width]
         """
         query, key = self.conv1(x), self.conv2(x)
-        position = self.conv_p(normalised_positions(x)).expand(len(x), -1, -1, -1)
+        position = self.conv_p(normalised_positions(x)).expand(x.shape[0], -1, -1, -1)
         sampled = position[:, :, ::self.stride[0], ::self.stride[1]]
         padded, padding = self._pad(torch.cat([key, position.to(key.dtype)], 1))
         relation = torch.cat([query, sampled.to(query.dtype)], 1)[:, :, None] - neighbours(
