@@ -17,7 +17,7 @@ from ..atomic_write import atomic_write
 from ..eval_mode import eval_mode
 from ..functional.operator import Target, export_for
 from .onnx_graph import shorten
-from .settle_norms import random_images, settle_norms
+from .settle_norms import calm_attentions, random_images, settle_norms
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
@@ -148,9 +148,9 @@ def export(network: nn.Module,
         opset (int, optional): of ONNX. Default: that in :data:`OPSETS`, which is the least.
         exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7).
             Default: 'torchscript'.
-        settle (bool): whether to give batch norms the statistics of random images first, see
-            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing, and that
-            keeps them. Default: False.
+        settle (bool): whether to give batch norms the statistics of random images first, and to calm attentions
+            (:mod:`~dynconv_mm.conversion.settle_norms`): for a network that has learned nothing, and that keeps them.
+            Default: False.
         progress: called with a line before each step.
 
     Returns:
@@ -181,6 +181,7 @@ def export(network: nn.Module,
         images = random_images(2 if dynamic else batch, channels, *input_size)
         try:
             if settle:
+                calm_attentions(exportable)
                 smaller = random_images(SETTLED_BY[0], channels, *(min(size, SETTLED_BY[1]) for size in input_size))
                 progress(f'settling {settle_norms(exportable, smaller)} norms on {_shape(smaller)}')
             progress(f'running the network on {_shape(images)}')

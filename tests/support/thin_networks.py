@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm.conversion.settle_norms import random_images, settle_norms
+from dynconv_mm.conversion.settle_norms import calm_attentions, random_images, settle_norms
 from dynconv_mm.models import (
     CGCResNet,
     CondConvMobileNetV2,
@@ -77,6 +77,7 @@ def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8,
     Returns:
         Module: the same, in eval mode.
     """
+    calm_attentions(model)
     settle_norms(model, random_images(batch, 3, *size).to(next(model.parameters()).dtype))
     for norm in model.modules():
         if isinstance(norm, _BatchNorm):
