@@ -65,7 +65,8 @@ def compare(args: argparse.Namespace) -> None:
     settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
                  for batch in args.compiled_batches for threads in args.threads]
     machine, results = benchmark.describe_machine(args.runtime), []
-    section = 'benchmark' if args.runtime == 'pytorch' else f'benchmark-{args.runtime}'
+    kind = 'detectors' if benchmark.is_detector(args.networks[0]) else args.runtime
+    section = 'benchmark' if kind == 'pytorch' else f'benchmark-{kind}'
     data = args.output.with_name(args.output.name + section.removeprefix('benchmark') + '.json')
     command = shlex.join(['python', *sys.argv])
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -104,8 +105,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--networks', nargs='+', metavar='NAME',
                         default=['odconv1x-resnet50', 'odconv4x-resnet50', 'odconv1x-mobilenet-v2-w100',
                                  'odconv4x-mobilenet-v2-w100', 'rednet50', 'dcdc-resnet50'],
-                        help='named as in configs/; each is compared with the same network without its method '
-                        '(default: %(default)s)')
+                        help='named as in configs/; each is compared with the same network without its method. Whole '
+                        'detectors, such as faster-rcnn_odconv1x-r50_fpn_1x_coco, have a section of their own of '
+                        'PATH.md (default: %(default)s)')
     parser.add_argument('--runtime', choices=['pytorch', 'compile', 'onnxruntime', 'openvino'], default='pytorch',
                         help='what runs the networks, the static ones too: compile is torch.compile with weights as '
                         'constants, onnxruntime and openvino run them exported for a fixed batch; all but pytorch for '
@@ -169,11 +171,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    from dynconv_mm.analysis.benchmark import EXPORTED, static_network
+    from dynconv_mm.analysis.benchmark import EXPORTED, is_detector, static_network
     from dynconv_mm.conversion.export import import_runtime
     from dynconv_mm.functional.mixture_conv import check_plan
     for name in args.networks:
         static_network(name)
+    detectors = [name for name in args.networks if is_detector(name)]
+    if detectors and (len(detectors) < len(args.networks) or args.runtime != 'pytorch' or args.compile
+                      or args.compiled_batches):
+        raise ValueError(f'--networks must be either backbones or detectors, and detectors run by PyTorch as they are, '
+                         f'without --runtime, --compile and --compiled-batches, but there is {detectors[0]}')
     for plan in args.plans:
         check_plan(plan)
     for package in ('onnx', 'onnxruntime', args.runtime) if args.runtime in EXPORTED else ():

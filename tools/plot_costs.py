@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 from pages import ROOT, build, load_config
-from runs import METRIC, add_runs, check_groups, read_runs, write_png
+from runs import METRIC, add_runs, check_groups, file_to_write, read_runs, write_png
 
 if TYPE_CHECKING:
     from dynconv_mm.analysis.result_figures import Point
@@ -102,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--result', default='Top 1 Accuracy', metavar='NAME', help="the papers' result, as the "
                         'metafiles in configs/ name it (default: %(default)s)')
     parser.add_argument('--metric', **METRIC)
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the PNG to write')
+    parser.add_argument('--out', type=file_to_write, required=True, metavar='FILE', help='the PNG to write')
     args = parser.parse_args(argv)
     try:
         figure = draw(args)

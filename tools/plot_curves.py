@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Draw a metric of several trainings over their epochs from mmengine's logs, with seeds as bands.
 
-As ODConv's Fig. 4 (accuracies of training and validation) and DCD's Fig. 5 (errors, with --error).
+ODConv's Fig. 4 shows accuracies of training and validation so, DCD's Fig. 5 errors (--error).
 """
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from runs import METRIC, add_runs, read_runs, write_png
+from runs import METRIC, add_runs, file_to_write, read_runs, write_png
 
 
 def draw(args: argparse.Namespace):
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--train-metric', metavar='NAME', help='of training, drawn dashed, such as accuracy_top-1, '
                         'which mmpretrain logs with model.head.cal_acc=True (default: none)')
     parser.add_argument('--error', action='store_true', help='draw 100%% less the metric')
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the PNG to write')
+    parser.add_argument('--out', type=file_to_write, required=True, metavar='FILE', help='the PNG to write')
     args = parser.parse_args(argv)
     try:
         figure = draw(args)

@@ -41,6 +41,13 @@ def check_groups(option: str, groups: list[list[str]]) -> None:
             raise ValueError(f'{option} {label} is there twice: name all that belongs together behind one label')
 
 
+def file_to_write(path: str) -> Path:
+    """The type of an option that names one."""
+    if Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f'must be a file, but {path} is a folder')
+    return Path(path)
+
+
 def write_png(path: Path, figure: Figure) -> None:
     """A figure, whole or not at all."""
     from dynconv_mm.analysis.figures import to_png

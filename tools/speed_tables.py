@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from pages import markdown_table, write
-from runs import add_runs, check_groups, read_runs
+from runs import add_runs, check_groups, file_to_write, read_runs
 
 EXPECTED = "expected is a JSON file of tools/benchmark.py, whose 'results' have"
 IMAGENET = 1_281_167  # images to train on
@@ -32,6 +32,9 @@ def read_results(path: Path) -> list[dict]:
             lacking = wanted - result.keys() | {'training', 'batch', 'threads', 'device'} - result['setting'].keys()
             if lacking:
                 raise ValueError(f'result {number} has no {", ".join(sorted(lacking))}')
+            for name, value in (('milliseconds', result['milliseconds']), *result['setting'].items()):
+                if name in ('milliseconds', 'batch', 'threads') and not (isinstance(value, (int, float)) and value > 0):
+                    raise ValueError(f'{name} of result {number} is {value!r}, no positive number')
     except json.JSONDecodeError as error:
         raise ValueError(f'{path}, line {error.lineno}: {EXPECTED} them, but {error.msg}') from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -51,7 +54,10 @@ def where(setting: dict) -> str:
     extras += ['compiled'] * bool(setting.get('compile')) + ['channels last'] * bool(setting.get('channels_last'))
     threads = f'{setting["threads"]} thread{"s" * (setting["threads"] > 1)}'
     device = 'GPU' if setting['device'] == 'cuda' else f'CPU, {threads}'
-    return ', '.join([device, f'batch {setting["batch"]}', *extras])
+    size = setting.get('size', 224), setting.get('width') or setting.get('size', 224)
+    extras += [f'{size[0]}×{size[1]}'] if size != (224, 224) else []
+    runtime = [] if setting.get('runtime', 'pytorch') == 'pytorch' else [setting['runtime']]
+    return ', '.join([*runtime, device, f'batch {setting["batch"]}', *extras])
 
 
 def inference_table(results: list[dict]) -> str:
@@ -116,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--images', type=int, default=IMAGENET, metavar='N',
                         help='of an epoch (default: %(default)s, ImageNet)')
     parser.add_argument('--epochs', type=int, default=100, metavar='N', help='of a training (default: %(default)s)')
-    parser.add_argument('--out', type=Path, metavar='FILE', help='write the tables to this file too, in Markdown')
+    parser.add_argument('--out', type=file_to_write, metavar='FILE', help='write the tables to this file too, in '
+                        'Markdown')
     args = parser.parse_intermixed_args(argv)
     for name in ('images', 'epochs'):
         if getattr(args, name) < 1:

@@ -99,7 +99,8 @@ def fold_norms(model: ModelProto) -> bool:
         bool: whether there was one.
     """
     graph = _Graph(model)
-    norms = [node for node in graph.nodes if node.op_type == 'BatchNormalization']
+    norms = [node for node in graph.nodes if node.op_type == 'BatchNormalization'
+             and all(name in graph.constants for name in node.input[1:])]  # else by the statistics of its input
     for norm in norms:
         graph.fold(norm)
     graph.write()
@@ -133,13 +134,8 @@ class _Graph:
         scale = gamma / np.sqrt(variance + epsilon)
         y = self.shifted(self.scaled(x, scale, norm), beta - mean * scale, norm)
         self.nodes.remove(norm)
-        for node in self.nodes:
-            for index, name in enumerate(node.input):
-                if name == norm.output[0]:
-                    node.input[index] = y
-        for output in self.graph.output:
-            if output.name == norm.output[0]:
-                self.producer(y).output[0] = output.name
+        last = self.producer(y)
+        last.output[list(last.output).index(y)] = norm.output[0]  # which others use, and nobody but the norm used y
 
     def scaled(self, name: str, scale: np.ndarray, before) -> str:
         """``name`` times a factor a channel: by changed constants before it where that can be, else by a product in

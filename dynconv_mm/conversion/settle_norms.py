@@ -1,14 +1,13 @@
-"""Running statistics for a network that has learned nothing, so that what it puts out depends on its input."""
+"""Statistics and attentions for a network that has learned nothing, so that what it puts out depends on its input."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Variance that norms of vectors, those in attentions, get, as a multiple of the one found. Fresh attentions answer to
-# small differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
-CALM = 100
-LEAST_VARIANCE = .1  # theirs then
+# How far attentions are from those that are the same for all inputs, of where they were. Fresh ones answer to small
+# differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
+CALM = .01
 
 
 def random_images(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -30,8 +29,7 @@ def random_images(batch: int, channels: int, height: int, width: int, seed: int 
 def settle_norms(network: nn.Module, images: Tensor) -> int:
     """Give all batch norms the statistics of a batch of images, in place; what they had is lost.
 
-    Without statistics a fresh network in eval mode vanishes, so that its outputs are constant, or explodes. Attentions
-    come out calm, see :data:`CALM`: they depend on the image, but not on its last digits.
+    Without statistics a fresh network in eval mode vanishes, so that its outputs are constant, or explodes.
 
     Args:
         network (Module): in eval mode; takes the images.
@@ -42,16 +40,6 @@ def settle_norms(network: nn.Module, images: Tensor) -> int:
         int: how many norms there are.
     """
     norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-    in_attentions = [norm for norm in norms if isinstance(norm, nn.BatchNorm1d)]
-    _count(network, images, norms)
-    if in_attentions:
-        for norm in in_attentions:
-            norm.running_var.mul_(CALM).clamp_(min=LEAST_VARIANCE)
-        _count(network, images, [norm for norm in norms if norm not in in_attentions])
-    return len(norms)
-
-
-def _count(network: nn.Module, images: Tensor, norms: list[_BatchNorm]) -> None:
     before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -62,3 +50,22 @@ def _count(network: nn.Module, images: Tensor, norms: list[_BatchNorm]) -> None:
     finally:
         for norm, (momentum, training) in zip(norms, before):
             norm.momentum, norm.training = momentum, training
+    return len(norms)
+
+
+@torch.no_grad()
+def calm_attentions(network: nn.Module) -> None:
+    """Bring the attentions of a fresh network near to those that are the same for all inputs, see :data:`CALM`: they
+    depend on the image then, but not on its last digits.
+
+    Args:
+        network (Module): changed in place.
+    """
+    calmed: set[nn.Module] = set()
+    for module in network.modules():
+        if hasattr(module, 'neutralize_attention') and module not in calmed:
+            calmed.update(module.modules())
+            before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+            module.neutralize_attention()
+            for name, parameter in module.named_parameters():
+                parameter.lerp_(before[name], CALM)

@@ -74,14 +74,16 @@ def fold_weight_excitation(model: nn.Module) -> nn.Module:
         Module: the same.
 
     Raises:
-        ValueError: as of :meth:`WEConv2d.fold`.
+        ValueError: as of :meth:`WEConv2d.check_foldable`; nothing is changed then.
 
     Example:
         >>> model, static = (nn.Sequential(conv(3, 8, 3), nn.ReLU()) for conv in (WEConv2d, nn.Conv2d))
         >>> static.load_state_dict(fold_weight_excitation(model).state_dict())
         <All keys matched successfully>
     """
-    for layer in model.modules():
-        if isinstance(layer, WEConv2d):
-            layer.fold()
+    layers = [layer for layer in model.modules() if isinstance(layer, WEConv2d)]
+    for layer in layers:
+        layer.check_foldable()
+    for layer in layers:
+        layer.fold()
     return model

@@ -152,7 +152,7 @@ def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:
         Tensor[batch, out_channels]
     """
     x, weight = x.flatten(1), fc.weight.flatten(1)
-    if is_compiling() and is_known(len(x) == 1):  # to call the library takes longer than this
+    if is_compiling() and is_known(x.shape[0] == 1):  # to call the library takes longer than this
         y = (weight * x).sum(1)[None]
         return y if fc.bias is None else y + fc.bias
     return F.linear(x, weight, fc.bias)
@@ -198,7 +198,7 @@ def adaptive_avg_pool2d(x: Tensor, size: int | IntPair) -> Tensor:
         size (int | tuple[int, int]): height and width of the result.
 
     Returns:
-        Tensor[batch, channels, size, size]
+        Tensor[batch, channels, pooled_height, pooled_width]
     """
     if size in (1, (1, 1)) or not is_recorded():
         return F.adaptive_avg_pool2d(x, size)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..functional.involution import factored_involution2d, involution2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_input, check_positive_int
+from .conv_arguments import check_input, check_positive_int, check_reduction
 from .fully_connected import FullyConnected
 from .involution import SizeKeepingConv
 from .static_conv import StaticConv2d
@@ -74,7 +74,7 @@ class DDFConv2d(SizeKeepingConv):
         padding_mode (str): 'zeros', 'reflect', 'replicate' or 'circular'. Default: 'zeros'.
         heads (int): groups of channels with an S of their own. Default: 1.
         combine (str): 'mul' or 'add'. Default: 'mul'.
-        reduction (float): F's branch has ⌊C · reduction⌋ channels inside, in (0, 1]. Default: 0.2.
+        reduction (float): F's branch has ⌊C · reduction⌋ channels inside, at least 1. In (0, 1]. Default: 0.2.
 
     Shape:
         input Tensor[batch, C, height, width], output Tensor[batch, C, ⌈height / stride⌉, ⌈width / stride⌉]
@@ -103,13 +103,10 @@ class DDFConv2d(SizeKeepingConv):
             raise ValueError(f'heads must divide in_channels={in_channels}, but is {heads}')
         if combine not in COMBINATIONS:
             raise ValueError(f'combine must be one of {COMBINATIONS}, but is {combine!r}')
-        if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1 \
-                or int(in_channels * reduction) < 1:
-            raise ValueError(f'reduction must be in (0, 1] and leave a channel of in_channels={in_channels}, e.g. 0.2, '
-                             f'but is {reduction!r}')
+        check_reduction(reduction, '0.2')
         self.heads = heads
         self.combine = combine
-        area, hidden = math.prod(self.kernel_size), int(in_channels * reduction)
+        area, hidden = math.prod(self.kernel_size), max(int(in_channels * reduction), 1)
         self._init_bias(bias)
         self.spatial_branch = nn.Sequential(StaticConv2d(in_channels, heads * area, 1, self.stride),
                                             FilterNorm(heads, self.kernel_size, learned=False))

@@ -118,15 +118,19 @@ class WEConv2d(StaticConv2d):
             kernel = kernel * self.location(kernel)[:, :, None, None].to(kernel.dtype)
         return excite_magnitudes(kernel) if self.magnitude else kernel
 
+    def check_foldable(self) -> None:
+        """Raise a ValueError if ``weight`` is no parameter, and computed anew before each call."""
+        if 'weight' not in self._parameters:
+            raise ValueError(f'a WEConv2d whose weight is computed, by a parametrization or a spectral norm, cannot be '
+                             f'folded: remove that first from {self}')
+
     def fold(self) -> None:
         """Become the static convolution by :meth:`compute_kernel`, in place; its state dict is that of a ``Conv2d``.
 
         Raises:
-            ValueError: ``weight`` is no parameter, and computed anew before each call.
+            ValueError: as of :meth:`check_foldable`.
         """
-        if 'weight' not in self._parameters:
-            raise ValueError('a WEConv2d whose weight is computed, by a parametrization or a spectral norm, cannot be '
-                             'folded: remove that first')
+        self.check_foldable()
         with torch.no_grad():
             self.weight.copy_(self.compute_kernel())
         self.location, self.magnitude = None, False

@@ -77,7 +77,7 @@ class WeightNetConv2d(SampleKernelConv2d):
 
     Raises:
         ValueError: an argument is not one of the above, the message names it and what it accepts; or a layer without
-            routing is called without a second argument.
+            routing is called without a second argument, or one of another shape.
 
     Example:
         >>> WeightNetConv2d(32, 48, 3, padding=1)(torch.randn(2, 32, 9, 7)).shape
@@ -100,7 +100,7 @@ class WeightNetConv2d(SampleKernelConv2d):
                              f'{multiplier}')
         if not isinstance(routing, bool):
             raise ValueError(f'routing must be True or False, but is {routing!r}')
-        hidden = hidden_width(in_channels) if hidden_channels is None else hidden_channels
+        self.hidden_channels = hidden = hidden_width(in_channels) if hidden_channels is None else hidden_channels
         kernel_num = multiplier // group_multiplier
         self.segments = math.gcd(group_multiplier, in_channels // groups * math.prod(self.kernel_size))
         self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
@@ -127,13 +127,16 @@ class WeightNetConv2d(SampleKernelConv2d):
             Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
 
         Raises:
-            ValueError: there are no reduced averages, and the layer makes none.
+            ValueError: there are no reduced averages, and the layer makes none; or they are of another shape.
         """
         if reduced is None:
             if self.routing is None:
                 raise ValueError('WeightNetConv2d was built with routing=False and does not reduce its input: call it '
                                  'with reduced averages, layer(x, reduced), or build it with routing=True')
             reduced = self.routing(x)
+        expected = x.shape[0], self.hidden_channels
+        if reduced.shape != expected:
+            raise ValueError(f'reduced must be [batch, r] = {list(expected)}, but its shape is {list(reduced.shape)}')
         factors = self.fc(reduced).sigmoid().unflatten(1, (self.out_channels, self.segments, -1))
         learned = self.weight.flatten(2).unflatten(2, (self.segments, -1))
         kernels = (factors.movedim(3, 1)[..., None] * learned).sum(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dynconv_mm.analysis import benchmark
 from dynconv_mm.analysis.benchmark import (
     GOALS,
     Result,
@@ -45,6 +46,35 @@ def test_networks_by_name(name):
     with torch.device('meta'):
         assert type(build_network(name)) is kind
     assert static_network(name) == static
+
+
+@pytest.mark.parametrize(('name', 'static'), [
+    ('faster-rcnn_odconv4x-r50_fpn_1x_coco', 'faster-rcnn_r50_fpn_1x_coco'),
+    ('mask-rcnn_dcd-mobilenet-v2_fpn_1x_coco', 'mask-rcnn_mobilenet-v2_fpn_1x_coco'),
+    ('panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco', 'panoptic-fpn_r50_fpn_1x_coco'),
+    ('retinanet_rednet50_involution-fpn_1x_coco', 'retinanet_r50_fpn_1x_coco'),
+    ('retinanet_r101_fpn_1x_coco', 'retinanet_r101_fpn_1x_coco'),
+])
+def test_detectors_by_name(name, static):
+    assert static_network(name) == static
+
+
+@pytest.mark.parametrize('name', ['faster-rcnn_odconv5x-r50_fpn_1x_coco', 'retinanet_dcdc-r26_dcdc-fpn_1x_coco'])
+def test_detectors_that_have_no_pair(name):
+    with pytest.raises(ValueError, match='but there is no .* in configs'):
+        static_network(name)
+
+
+@pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+@pytest.mark.parametrize('name', ['faster-rcnn_odconv1x-r50_fpn_1x_coco', 'panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco'])
+def test_a_step_of_a_detector(name, training, monkeypatch):
+    pytest.importorskip('mmdet')
+    detector = build_network(name)
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: detector)
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    make_step(name, Setting(training, 2, 1, size=64, width=96))()
+    changed = {key for key, value in detector.state_dict().items() if not value.equal(before[key])}
+    assert any('roi_head' in key for key in changed) == any('rpn_head' in key for key in changed) == training
 
 
 def test_arguments_in_the_name():

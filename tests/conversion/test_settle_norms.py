@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dynconv_mm import ODConvMobileNetV2
-from dynconv_mm.conversion.settle_norms import CALM, random_images, settle_norms
+from dynconv_mm.conversion.settle_norms import calm_attentions, random_images, settle_norms
 
 
 def test_images_differ_and_can_be_had_again():
@@ -32,11 +32,13 @@ def test_attentions_are_calm():
     images = random_images(2, 3, 64, 64, seed=1)
     with torch.no_grad():
         assert network(images)[0].abs().max() < 1e-10
+        calm_attentions(network)
         assert settle_norms(network, random_images(8, 3, 64, 64)) == 103
+        seen = []
+        network.layer4[0].conv[0].conv.register_attention_hook(lambda layer, attentions: seen.append(attentions))
         first, second = y = network(images)[0]
         assert (first - second).abs().max() > .1 * first.abs().max()
-        torch.testing.assert_close(y.double(), network.double()(images.double())[0], rtol=0, atol=1e-2 * y.max().item())
-    hidden = []
-    network.layer4[0].conv[0].conv.attention.bn.register_forward_hook(lambda norm, x, y: hidden.append(y))
-    network(random_images(8, 3, 64, 64).double())
-    assert hidden[0].std() < 3 / CALM**.5
+        torch.testing.assert_close(y.double(), network.double()(images.double())[0], rtol=0, atol=1e-4 * y.max().item())
+    for name, neutral in dict(kernel=1 / 4, channel=1 / 2, filter=1 / 2).items():
+        one, other = seen[0][name]
+        assert not one.equal(other) and (one - neutral).abs().max() < .1

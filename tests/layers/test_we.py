@@ -102,6 +102,13 @@ def test_a_weight_that_is_computed_cannot_be_folded():
     assert not layer.fuse_batch_norm(nn.BatchNorm2d(4).eval()) and layer.location is not None
 
 
+def test_nothing_is_folded_where_a_layer_cannot_be():
+    model = nn.Sequential(WEConv2d(**SMALL), nn.utils.spectral_norm(WEConv2d(**SMALL)))
+    with pytest.raises(ValueError, match='cannot be folded'):
+        fold_weight_excitation(model)
+    assert model[0].location is not None
+
+
 def test_a_network_folds_into_the_static_one(make_random):
     torch.manual_seed(0)
     options = dict(depth=18, stem_channels=16, base_channels=8)

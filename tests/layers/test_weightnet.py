@@ -83,6 +83,13 @@ def test_without_any_routing_it_is_refused(use):
         use(WeightNetConv2d(**SMALL, routing=False), torch.randn(2, 6, 5, 5))
 
 
+@pytest.mark.parametrize('shape', [(2, 7), (1, 16), (2, 16, 1)])
+def test_reduced_averages_of_another_shape(shape):
+    layer = WeightNetConv2d(**{**SMALL, 'hidden_channels': 16}, routing=False)
+    with pytest.raises(ValueError, match=r'reduced must be \[batch, r\] = \[2, 16\], but its shape is'):
+        layer(torch.randn(2, 6, 5, 5), torch.randn(shape))
+
+
 def test_structure():
     layer = WeightNetConv2d(64, 32, 3, bias=False)
     assert {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()} == {

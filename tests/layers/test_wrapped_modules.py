@@ -13,7 +13,7 @@ from dynconv_mm.layers.conv_norm_act import ConvNormAct
 from dynconv_mm.layers.static_conv import StaticConv2d
 
 CONVS = [*LAYERS, 'StaticConv2d']
-NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d')
+NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add')
 #: what a layer computes its attentions or kernels by, and that it calls
 PARTS = {
     'ODConv2d 1x': ['attention', 'attention.fc', 'attention.bn', 'attention.channel_fc', 'attention.filter_fc',
@@ -24,7 +24,12 @@ PARTS = {
     'Involution2d': ['conv1', 'conv1.conv', 'conv1.bn', 'conv2', 'conv2.conv'],
     'DCDC2d': ['lsa', 'lsa.dw1', 'lsa.dw1.conv', 'lsa.dw1.bn', 'lsa.conv2', 'gsi', 'gsi.conv1.conv', 'gsi.fc',
                'gsi.conv2.conv', 'gsi.conv2.bn'],
+    'CGConv2d': ['ce', 'ce_bn', 'gd', 'ci_bn2', 'ci', 'ci_bn', 'gd2'],
+    'WeightNetConv2d': ['routing', 'routing.fc', 'fc'],
+    'DDFConv2d': ['channel_branch'],  # what is inside is standardised: half of it is the same
+    'WEConv2d': ['location', 'location.fc1', 'location.fc2'],
 }
+PARTS['DDFConv2d add'] = PARTS['DDFConv2d']
 PARTS['ODConv2d 4x'] = PARTS['ODConv2d 4x, own attentions'] = [*PARTS['ODConv2d 1x'], 'attention.kernel_fc']
 
 

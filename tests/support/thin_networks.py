@@ -4,8 +4,9 @@ from __future__ import annotations
 from functools import partial
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from dynconv_mm.conversion.settle_norms import random_images, settle_norms
+from dynconv_mm.conversion.settle_norms import calm_attentions, random_images, settle_norms
 from dynconv_mm.models import (
     CGCResNet,
     CondConvMobileNetV2,
@@ -70,15 +71,21 @@ BACKBONES = {
 }
 
 
-def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8) -> nn.Module:
+def settle(model: nn.Module, size: tuple[int, int] = (64, 64), batch: int = 8,
+           least_variance: float = 0.) -> nn.Module:
     """Give batch norms the statistics of a batch, so that a fresh network in eval mode neither vanishes nor explodes.
 
     Args:
         size: height and width of the random images, to be those of the images that follow: DCD's residuals
             grow with the square of what a layer gets, so that in a deep network images with other averages overflow.
+        least_variance: for small images, whose averages hardly differ: eval mode would magnify all else.
 
     Returns:
         Module: the same, in eval mode.
     """
+    calm_attentions(model)
     settle_norms(model, random_images(batch, 3, *size).to(next(model.parameters()).dtype))
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.running_var.clamp_(min=least_variance)
     return model.eval()

@@ -86,6 +86,8 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
     (['--size', '32', '32', '32'], '--size must be one or two ints'),
     (['--runtime', 'compile', '--modes', 'training'], '--modes must be left out with --runtime compile'),
     (['--runtime', 'compile', '--dtype', 'bfloat16'], '--dtype must be left out with --runtime compile'),
+    (['--networks', 'resnet18', 'retinanet_r50_fpn_1x_coco'], 'either backbones or detectors'),
+    (['--networks', 'retinanet_r50_fpn_1x_coco', '--runtime', 'compile'], 'detectors run by PyTorch as they are'),
     (['--modes', 'testing'], 'invalid choice'), (['--networks', 'resnet-50'], 'network must be named as in configs'),
     (['--plans', 'fast'], "plan must be 'auto' or one of"), (['--output', 'missing/page'], 'no folder'),
 ])

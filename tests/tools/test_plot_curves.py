@@ -82,4 +82,4 @@ def test_mistakes(tool, run_of, tmp_path, monkeypatch, change, message):
 
 def test_epochs_and_iterations_share_no_axis(tool, run_of, tmp_path):
     with pytest.raises(SystemExit, match='some trainings count epochs and some iterations'):
-        tool.main(['--run', 'a', run_of('a'), '--run', 'b', run_of('b', by_epoch=False), '--out', str(tmp_path / 'a')])
+        tool.main(['--run', 'a', run_of('a'), '--run', 'b', run_of('b', by_epoch=False), '--out', str(tmp_path / 'c')])

@@ -39,6 +39,29 @@ def test_images_a_second(tool, file, tmp_path, capsys):
     assert '| resnet50 | 50.0 |' in capsys.readouterr().out
 
 
+def test_what_is_measured_otherwise_has_a_column_of_its_own(tool, file, capsys):
+    tool.main([file(('n', 'auto', 100., {}), ('n', 'auto', 10., dict(runtime='onnxruntime')),
+                    ('n', 'auto', 50., dict(size=64, width=96)))])
+    out = capsys.readouterr().out
+    assert '| CPU, 1 thread, batch 8 | onnxruntime, CPU, 1 thread, batch 8 | CPU, 1 thread, batch 8, 64×96 |' in out
+    assert '| n | 80.0 | 800.0 | 160.0 |' in out
+
+
+@pytest.mark.parametrize(('milliseconds', 'setting', 'message'), [
+    (0, {}, 'milliseconds of result 0 is 0, no positive number'), ('x', {}, "milliseconds of result 0 is 'x'"),
+    (1., dict(batch='8'), "batch of result 0 is '8', no positive number")])
+def test_bad_numbers(tool, file, milliseconds, setting, message):
+    with pytest.raises(SystemExit, match=message):
+        tool.main([file(('n', 'auto', milliseconds, setting))])
+
+
+@pytest.mark.parametrize('name', ['speed_tables', 'plot_curves', 'plot_costs'])
+def test_a_folder_is_no_file_to_write(load_tool, name, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        load_tool(name).main(['--out', str(tmp_path)])
+    assert f'must be a file, but {tmp_path} is a folder' in capsys.readouterr().err
+
+
 def test_hours(tool, file, capsys):
     """Table 17: 0.9 s for 8 images are 135 s, 2.25 min, for 1200, and 0.375 h for 10 times as many."""
     tool.main([file(('resnet50', 'auto', 900., dict(training=True))), '--images', '1200', '--epochs', '10'])
