@@ -13,7 +13,8 @@ from dynconv_mm.layers.conv_norm_act import ConvNormAct
 from dynconv_mm.layers.static_conv import StaticConv2d
 
 CONVS = [*LAYERS, 'StaticConv2d']
-NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add')
+NO_WEIGHT = ('DCDConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add', 'PairwiseSelfAttention2d',
+             'LocalRelation2d', 'StandAloneSelfAttention2d')
 #: what a layer computes its attentions or kernels by, and that it calls
 PARTS = {
     'ODConv2d 1x': ['attention', 'attention.fc', 'attention.bn', 'attention.channel_fc', 'attention.filter_fc',
@@ -28,6 +29,9 @@ PARTS = {
     'WeightNetConv2d': ['routing', 'routing.fc', 'fc'],
     'DDFConv2d': ['channel_branch'],  # what is inside is standardised: half of it is the same
     'WEConv2d': ['location', 'location.fc1', 'location.fc2'],
+    'PairwiseSelfAttention2d': ['conv1', 'conv2', 'conv3', 'conv_p', 'conv_w', 'conv_w.2', 'conv_w.5'],
+    'LocalRelation2d': ['query', 'key', 'geometry_prior.layers', 'proj'],
+    'StandAloneSelfAttention2d': ['query', 'key', 'value', 'embedding', 'pool'],
 }
 PARTS['DDFConv2d add'] = PARTS['DDFConv2d']
 PARTS['ODConv2d 4x'] = PARTS['ODConv2d 4x, own attentions'] = [*PARTS['ODConv2d 1x'], 'attention.kernel_fc']
