@@ -148,9 +148,9 @@ def export(network: nn.Module,
         opset (int, optional): of ONNX. Default: that in :data:`OPSETS`, which is the least.
         exporter (str): how ONNX is written: 'torchscript' (seconds, any torch) or 'dynamo' (minutes, torch ≥ 2.7).
             Default: 'torchscript'.
-        settle (bool): whether to give batch norms the statistics of random images first, and to calm attentions
-            (:mod:`~dynconv_mm.conversion.settle_norms`): for a network that has learned nothing, and that keeps them.
-            Default: False.
+        settle (bool): whether to calm attentions and to give batch norms the statistics of random images first, see
+            :func:`~dynconv_mm.conversion.settle_norms.settle_norms`: for a network that has learned nothing, and that
+            keeps both. Default: False.
         progress: called with a line before each step.
 
     Returns:
