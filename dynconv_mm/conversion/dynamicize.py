@@ -32,7 +32,7 @@ from ..layers import (
     WEConv2d,
     WeightNetConv2d,
 )
-from ..layers.conv_arguments import ConvArguments
+from ..layers.conv_arguments import ConvArguments, check_bool
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
 
@@ -180,8 +180,7 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
     """What :func:`dynamicize` is to replace, all layers built, and the reasons by the names of what it keeps."""
     if not isinstance(model, nn.Module):
         raise ValueError(f'model must be a torch.nn.Module, but is a {type(model).__name__}')
-    if not isinstance(keep_function, bool):
-        raise ValueError(f'keep_function must be True or False, but is {keep_function!r}')
+    check_bool('keep_function', keep_function)
     kind, arguments = _check_op(op, keep_function)
     bounds = parse_placement(placement)
     convs = _find_convs(model)

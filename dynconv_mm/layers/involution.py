@@ -53,6 +53,20 @@ class SizeKeepingConv(ConvArguments):
 class PositionKernelConv2d(SizeKeepingConv):
     """Base of the layers that aggregate the neighbours of each position by a kernel of its own."""
 
+    def _make_stride_pool(self) -> nn.Module:
+        """Averages over the stride, those at the edge over the pixels that there are."""
+        if self.stride == (1, 1):
+            return nn.Identity()
+        return nn.AvgPool2d(self.stride, self.stride, ceil_mode=True, count_include_pad=False)
+
+    def init_weights(self) -> None:
+        """Initialise as OpenMMLab does: Kaiming-normal by fan-out, norms 1, biases 0."""
+        for module in self.modules():
+            if isinstance(module, (ConvNormAct, StaticConv2d)):
+                module.init_weights()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The kernels of features, Tensor[batch, groups, kernel_height, kernel_width, out_height, out_width]."""
         raise NotImplementedError
@@ -128,9 +142,7 @@ class Involution2d(PositionKernelConv2d):
         self.group_channels = group_channels
         self.reduction = reduction
         self._init_bias(bias)
-        self.pool = nn.Identity()
-        if self.stride != (1, 1):
-            self.pool = nn.AvgPool2d(self.stride, self.stride, ceil_mode=True, count_include_pad=False)
+        self.pool = self._make_stride_pool()
         kernel_area = self.kernel_size[0] * self.kernel_size[1]
         self._make_branch(int(in_channels * reduction), kernel_area * (in_channels // group_channels), norm_cfg)
         self.to(device=device, dtype=dtype)
@@ -140,14 +152,6 @@ class Involution2d(PositionKernelConv2d):
         self.conv1 = ConvNormAct(self.in_channels, hidden_channels, 1, conv_cfg=STATIC_CONV_CFG, norm_cfg=norm_cfg)
         self.conv2 = ConvNormAct(hidden_channels, kernel_channels, 1, conv_cfg=STATIC_CONV_CFG, act_cfg=None)
         self.branch = ['conv1', 'conv2']
-
-    def init_weights(self) -> None:
-        """Initialise as OpenMMLab does: Kaiming-normal by fan-out, norms 1, biases 0."""
-        for module in self.modules():
-            if isinstance(module, (ConvNormAct, StaticConv2d)):
-                module.init_weights()
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The kernels of features.

@@ -92,14 +92,6 @@ class LocalRelation2d(PositionKernelConv2d):
         self.proj = StaticConv2d(in_channels, out_channels, 1, bias=False)
         self.to(device=device, dtype=dtype)
 
-    def init_weights(self) -> None:
-        """Kaiming-normal by fan-out, biases 0."""
-        for module in self.modules():
-            if isinstance(module, StaticConv2d):
-                module.init_weights()
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The weights of features, which add up to 1 over a window.
 

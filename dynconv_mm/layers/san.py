@@ -87,14 +87,6 @@ class PairwiseSelfAttention2d(PositionKernelConv2d):
         self.init_weights()
         self.to(device=device, dtype=dtype)
 
-    def init_weights(self) -> None:
-        """Kaiming-normal by fan-out, norms 1, biases 0."""
-        for module in self.modules():
-            if isinstance(module, StaticConv2d):
-                module.init_weights()
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The weights of features, which add up to 1 over a window.
 

@@ -91,9 +91,7 @@ class StandAloneSelfAttention2d(PositionKernelConv2d):
         self._init_bias(bias)
         self.query, self.key, self.value = (StaticConv2d(in_channels, in_channels, 1, bias=False) for _ in range(3))
         self.embedding = RelativeEmbedding(heads, in_channels // heads, self.kernel_size)
-        self.pool = nn.Identity()
-        if self.stride != (1, 1):
-            self.pool = nn.AvgPool2d(self.stride, self.stride, ceil_mode=True, count_include_pad=False)
+        self.pool = self._make_stride_pool()
         self.init_weights()
         self.to(device=device, dtype=dtype)
 

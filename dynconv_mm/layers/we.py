@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.batch_norm import BatchNorm
-from .conv_arguments import check_input, check_reduction
+from .conv_arguments import check_bool, check_input, check_reduction
 from .fully_connected import FullyConnected
 from .static_conv import StaticConv2d
 
@@ -97,8 +97,7 @@ class WEConv2d(StaticConv2d):
                  reduction: float = 1 / 16, location: bool = True, magnitude: bool = True) -> None:
         check_reduction(reduction, '1/16')
         for name, value in (('location', location), ('magnitude', magnitude)):
-            if not isinstance(value, bool):
-                raise ValueError(f'{name} must be True or False, but is {value!r}')
+            check_bool(name, value)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self.location = LocationExcitation(in_channels // groups, reduction) if location else None
         self.magnitude = magnitude

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv_arguments import check_input, check_positive_int
+from .conv_arguments import check_bool, check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .sample_kernel import SampleKernelConv2d
 
@@ -98,8 +98,7 @@ class WeightNetConv2d(SampleKernelConv2d):
         if multiplier % group_multiplier:
             raise ValueError(f'multiplier must be a multiple of group_multiplier={group_multiplier}, but is '
                              f'{multiplier}')
-        if not isinstance(routing, bool):
-            raise ValueError(f'routing must be True or False, but is {routing!r}')
+        check_bool('routing', routing)
         self.hidden_channels = hidden = hidden_width(in_channels) if hidden_channels is None else hidden_channels
         kernel_num = multiplier // group_multiplier
         self.segments = math.gcd(group_multiplier, in_channels // groups * math.prod(self.kernel_size))

@@ -27,9 +27,7 @@ def mixture_conv(m: Mixture) -> Tensor:
     kernel, pixels = m.weight.shape[1:], m.output_size[0] * m.output_size[1]
     by_columns = m.groups == 1 and (kernel[2:] == (1, 1) or is_known(kernel[1] * pixels < kernel[0] * kernel[1]))
     if constant and by_columns:
-        y = _by_columns(m, scaled_input(m), m.weight[0], m.spatial_attention[0])
-        y = y if m.filter_attention is None else y * m.filter_attention[:, :, None, None]
-        return y if m.bias is None else y + m.bias[:, None, None]
+        return graph.scaled_output(m, _by_columns(m, scaled_input(m), m.weight[0], m.spatial_attention[0]))
     if m.kernel_attention is not None and m.shares_attention:  # a sum, which is fused with the scalings behind it
         mixed = functools.reduce(torch.add, [m.kernel_attention[0, i] * kernel for i, kernel in enumerate(m.weight)])
         m = m._replace(weight=mixed[None], kernel_attention=None)

@@ -45,8 +45,7 @@ def mixture_conv(m: Mixture) -> Tensor:
     if filter_ is None or not (one_kernel or kernel > maps[1]):
         return _sample_conv(SampleConv(m.input, _kernels(m, target), m.bias, *m[7:11]), target)
     y = _sample_conv(SampleConv(m.input, _kernels(m._replace(filter_attention=None), target), None, *m[7:11]), target)
-    y = y * filter_[:, :, None, None]
-    return y if m.bias is None else y + m.bias[:, None, None]
+    return graph.scaled_output(m, y)
 
 
 KEEP = 4

@@ -22,13 +22,18 @@ def mixture_conv(m: Mixture) -> Tensor:
     """One kernel for all samples by an ordinary convolution between scalings, other kernels as :func:`sample_conv`."""
     if not m.shares_attention:
         return sample_conv(m.input, sample_kernels(m), m.bias, *m[7:11])
-    x, filter_ = scaled_input(m), m.filter_attention
+    x = scaled_input(m)
     if m.kernel_attention is None and m.spatial_attention is None:
         y = F.conv2d(x, m.weight[0], None, *m[7:11])
     else:
         kernels = sample_kernels(without_scalings(m))
         y = sample_conv(x, kernels, None, *m[7:11])
-    y = y if filter_ is None else y * filter_[:, :, None, None]
+    return scaled_output(m, y)
+
+
+def scaled_output(m: Mixture, y: Tensor) -> Tensor:
+    """``y`` times the α_f that all kernels share, plus the bias; ``y`` stays as it is."""
+    y = y if m.filter_attention is None else y * m.filter_attention[:, :, None, None]
     return y if m.bias is None else y + m.bias[:, None, None]
 
 
