@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # what must have docstrings
-DOCUMENTED = dynconv_mm dynconv_mm_scope tools docs setup.py
+DOCUMENTED = dynconv_mm dynconv_mm_scope tools scripts docs setup.py
 
 # of each demo: what it trains, its config, its folder, and the file that says how many epochs it trains
 demo: DEMO_MODEL = small ODConv Faster R-CNN
@@ -27,12 +27,12 @@ DEMO_ENV = PATH="$(abspath $(BIN)):$$PATH" MALLOC_MMAP_THRESHOLD_=1000000000 MAL
 	MALLOC_TOP_PAD_=100000000
 
 define run-demo
-$(BIN)/python tools/make_digits_coco.py $(DEMO_DATA)
+$(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 @test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) mim train $(MMDET) $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
 @test -d $(DEMO_DIR)/test || { $(DEMO_ENV) mim test $(MMDET) $(DEMO_CONFIG) --checkpoint $(DEMO_CHECKPOINT) \
 	--work-dir $(DEMO_DIR)/test.partial && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
-@$(DEMO_ENV) python tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) --test-dir $(DEMO_DIR)/test \
-	--out $(DEMO_DIR)/report
+@$(DEMO_ENV) python tools/analysis_tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
+	--test-dir $(DEMO_DIR)/test --out $(DEMO_DIR)/report
 @echo "make $@: a $(DEMO_MODEL) was trained and tested on handwritten digits: $$(cat $(DEMO_DIR)/report/summary.txt);" \
 	"look at $(DEMO_DIR)/report/index.html"
 endef
@@ -45,7 +45,7 @@ help:  ## list the targets
 	@echo 'STACK=official (default), onedl or classic picks the set of packages; PYTHON names a Python 3.11'
 
 install:  ## a virtual environment with one tested set of packages and this package
-	@$(PYTHON) tools/install_stack.py --stack $(STACK) --venv $(VENV)
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV)
 
 demo: install  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)

@@ -31,9 +31,15 @@ class BuildWithMim(build_py):
             put(ROOT / name, folder / name)
 
     @staticmethod
+    def _left_out(folder, names):
+        """Compiled files, and old names of tools: mim finds a tool by its name in whatever folder it is."""
+        moved = {path.name for path in Path(folder).glob('*/*.py')} if Path(folder) == ROOT / 'tools' else set()
+        return {'__pycache__', *moved}.intersection(names)
+
+    @staticmethod
     def _copy(source, target):
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(source, target, ignore=BuildWithMim._left_out)
         else:
             shutil.copyfile(source, target)
 

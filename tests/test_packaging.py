@@ -27,10 +27,13 @@ def test_content(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert wheel.name.startswith(f'dynconv_mm-{dynconv_mm.__version__}-')
     assert names >= {'dynconv_mm/__init__.py', 'dynconv_mm/functional/costs_cpu.json', 'dynconv_mm_scope.pth',
-                     'dynconv_mm/.mim/model-index.yml', 'dynconv_mm/.mim/tools/make_digits_coco.py',
+                     'dynconv_mm/.mim/model-index.yml', 'dynconv_mm/.mim/tools/dataset_converters/make_digits_coco.py',
                      'dynconv_mm/.mim/configs/odconv/metafile.yml',
                      'dynconv_mm/.mim/configs/odconv/odconv4x-resnet50_8xb32_in1k.py'}
-    assert not [name for name in names if name.startswith('tests/') or name.endswith('.pyc')]
+    assert not [name for name in names if name.startswith(('tests/', 'scripts/')) or name.endswith('.pyc')]
+    tools = [Path(name).name for name in names if name.startswith('dynconv_mm/.mim/tools/')]
+    assert {'train.py', 'test.py', 'dist_train.sh', 'complexity.py'} <= {*tools}
+    assert len(tools) == len({*tools}), 'mim could not tell two tools of the same name apart'
 
 
 def test_requires_no_openmmlab_package_by_name(wheel):

@@ -1,8 +1,8 @@
 """What README.md, CONTRIBUTING.md and docs/*.md say is true: code runs, commands name what exists, tables are current.
 
-The Python blocks of a page run one after the other, as one program, in a folder from which ``configs``, ``tools`` and
-``docs`` can be read. A block behind a line ``<!-- not run: WHY -->``, which readers do not see, needs what is not
-there: it has to compile. Commands are not run: their options and files have to exist.
+The Python blocks of a page run one after the other, as one program, in a folder from which ``configs``, ``docs``,
+``scripts`` and ``tools`` can be read. A block behind a line ``<!-- not run: WHY -->``, which readers do not see,
+needs what is not there: it has to compile. Commands are not run: their options and files have to exist.
 """
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_block_has_a_language(page):
 
 @pytest.mark.parametrize('page', sorted({block.page for block in BLOCKS if block.language == 'python'}))
 def test_python(page, root, tmp_path, monkeypatch):
-    for name in ('configs', 'docs', 'tools'):
+    for name in ('configs', 'docs', 'scripts', 'tools'):
         (tmp_path / name).symlink_to(root / name)
     monkeypatch.chdir(tmp_path)
     program = {'__name__': '__main__'}
@@ -129,11 +129,11 @@ def test_command(command, root, run, help_of):
         done = run('make', '--dry-run', *shlex.split(command)[1:], PYTHON='true')
         assert done.returncode == 0, done.stdout
     for argument in arguments:
-        if re.match(r'(configs|docs|requirements|tests|tools)/', argument) and '*' not in argument:
+        if re.match(r'(configs|docs|requirements|scripts|tests|tools)/', argument) and '*' not in argument:
             assert (root / argument.partition('::')[0]).exists(), argument
     if program == 'mim':
         known = help_of('mim', arguments[0]) + '--cfg-options --work-dir --resume'
-    elif program == 'python' and arguments[0].startswith('tools/'):
+    elif program == 'python' and arguments[0].startswith(('scripts/', 'tools/')):
         known = help_of('python', arguments[0])
         assert 'usage: ' in known
     else:
@@ -149,7 +149,8 @@ def test_link(page, target, root):
 
 
 @pytest.mark.parametrize('page, name', [(page, name) for page, text in PAGES.items()
-                                        for name in re.findall(r'`((?:configs|tools|requirements)/[^`*<…{]+)`', text)])
+                                        for name in re.findall(
+                                            r'`((?:configs|scripts|tools|requirements)/[^`*<…{]+)`', text)])
 def test_file(page, name, root):
     assert (root / name.split()[0]).exists()
 

@@ -1,4 +1,4 @@
-"""tools/complexity.py: the table, the files, and what it says to bad input."""
+"""tools/analysis_tools/complexity.py: the table, the files, and what it says to bad input."""
 from __future__ import annotations
 
 import csv

@@ -130,7 +130,7 @@ class StagedBackbone(BaseModule):
                     f'the checkpoint does not fit this {type(self).__name__}: {len(misfits)} of its '
                     f'{len(parameters)} parameters are missing or of another shape ({shown}). It is '
                     'of another architecture: use the config that it was trained with, or, if it is a static network, '
-                    'tools/warm_start.py.')
+                    'tools/model_converters/warm_start.py.')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def stem_modules(self) -> Iterable[nn.Module]:

@@ -207,7 +207,7 @@ def test_other_architectures_are_refused(tmp_path, pair, load):
     with pytest.raises(RuntimeError) as refused:
         load(model, source(), str(tmp_path / 'source.pth'))
     for words in (f'does not fit this {type(model).__name__}', misfit, 'use the config that it was trained with',
-                  'tools/warm_start.py'):
+                  'tools/model_converters/warm_start.py'):
         assert words in str(refused.value)
 
 
