@@ -37,20 +37,23 @@ $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install demo demo-panoptic test coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 	@echo 'STACK=official (default), onedl or classic picks the set of packages; PYTHON names a Python 3.11'
 
-install:  ## a virtual environment with one tested set of packages and this package
+install:  ## a virtual environment with one tested set of packages, those for tests and lint too, and this package
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV) --development
+
+environment:  ## the same without what tests, lint and documentation need
 	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV)
 
-demo: install  ## make data, train and test an ODConv detector, draw its detections
+demo: environment  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)
 
-demo-panoptic: install  ## the same with a DCDC panoptic segmentor
+demo-panoptic: environment  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
 
 test: install lint  ## the whole test suite
