@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..eval_mode import eval_mode
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
+from ..models.backbones.base import StagedBackbone
 from .checkpoint_file import CheckpointError, check_fit
 from .init_from_static import init_from_static
 from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart
@@ -88,6 +89,8 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         for module in getattr(model, part).modules():
             if isinstance(module, CondConvRouting):
                 module.neutralize_attention()
+            elif isinstance(module, StagedBackbone):
+                module.expects_weights = False
     return WarmStart(naming, static, carried, left, [name for name in weights if name not in values], impossible,
                      [name for part in carried for name in _within(expected, part) if name not in values])
 
