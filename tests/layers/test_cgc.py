@@ -9,7 +9,7 @@ from golden import Golden
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dynconv_mm.layers import CGConv2d
+from dynconv_mm.layers import CGConv2d, ODConv2d
 
 SMALL = dict(in_channels=12, out_channels=8, kernel_size=3, group_channels=3)
 OPTIONS = [
@@ -128,6 +128,13 @@ def test_structure():
     layer = CGConv2d(32, 64, 3, bias=False)
     assert sum(parameter.numel() for parameter in layer.parameters()) == 32 * 64 * 9 + 3 * 5 * 9 + 2 * 64 + 128 + 512
     assert layer.extra_repr() == '32, 64, kernel_size=(3, 3), stride=(1, 1), bias=False'
+
+
+@pytest.mark.parametrize('layer', [CGConv2d(32, 8, 3), ODConv2d(32, 8, 3)], ids=lambda layer: type(layer).__name__)
+def test_nothing_is_shared_with_it(layer):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=f'{name} takes features alone.*CondConv2d and WeightNetConv2d'):
+        layer(torch.randn(1, 32, 5, 5), torch.randn(1, 4))
 
 
 BAD = [('in_channels', (0, 8., True)), ('out_channels', (0, None)), ('groups', (0, 5)), ('kernel_size', (0, '3')),
