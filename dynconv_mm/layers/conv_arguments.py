@@ -19,6 +19,13 @@ def check_positive_int(name: str, value: int) -> None:
         raise ValueError(f'{name} must be a positive int, but is {value!r}')
 
 
+def check_divisor(name: str, value: int, of: str, channels: int) -> None:
+    """Raise a ValueError that names the argument unless it is a positive int that divides another's ``channels``."""
+    check_positive_int(name, value)
+    if channels % value:
+        raise ValueError(f'{name} must divide {of}={channels}, but is {value}')
+
+
 def check_bool(name: str, value: bool) -> None:
     """Raise a ValueError that names the argument unless it is True or False."""
     if not isinstance(value, bool):
@@ -71,6 +78,7 @@ class ConvArguments(nn.Module):
 
     transposed = False
     output_padding = (0, 0)
+    takes_shared = False  # a second argument, what the convolutions of a block share
 
     def _init_conv_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                              stride: int | tuple[int, int], padding: int | str | tuple[int, int],
@@ -141,6 +149,11 @@ class ConvArguments(nn.Module):
     def _kernel_holders(self) -> list[nn.Module]:
         """The modules whose ``weight``, all of them scaled by output channels, scale the output but for the bias."""
         return [self] if hasattr(self, 'weight') else []
+
+    def _refuse_shared(self) -> None:
+        """Raise a ValueError: there is a second argument."""
+        raise ValueError(f'{type(self).__name__} takes features alone, but was called with a second argument, which is '
+                         "for layers that share their attention's input in a block, CondConv2d and WeightNetConv2d")
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Features padded where the convolution itself cannot, and the padding left for the convolution."""

@@ -34,6 +34,12 @@ class ConvPlace(NamedTuple):
         return self.role not in ('stem', 'downsample', 'last')
 
 
+def check_depth(depth: int, known: Iterable[int]) -> None:
+    """Raise a ValueError unless a network's depth is one of those that there are."""
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth not in known:
+        raise ValueError(f'depth must be one of {sorted(known)}, but is {depth!r}')
+
+
 def attention_modules(module: nn.Module) -> list[nn.Module]:
     """What the dynamic layers within compute their attentions by, as each layer says in a method of this name."""
     return [attention for layer in module.modules() if hasattr(layer, 'attention_modules')
