@@ -140,17 +140,23 @@ def _method(weights: Mapping[str, Tensor]) -> str:
     return 'static'
 
 
+def kw_arguments(ratio: str, depth: int | None) -> dict:
+    """What a KernelWarehouse of a release is built with, beside its size.
+
+    Args:
+        ratio (str): a key of :data:`KW_RATIOS`.
+        depth (int, optional): of a ResNet; of a MobileNetV2 None.
+    """
+    others = {('1d2', 50): dict(nonlocal_basis_ratio=1 / 16), ('4', None): dict(share_pointwise=False),
+              ('1d2', None): dict(reduction=1 / 32, share_pointwise=False, static_pointwise=5)}
+    return {**KW_RATIOS[ratio], **others.get((ratio, depth), {})}
+
+
 def _ratio(weights: Mapping[str, Tensor], size: dict) -> tuple[str, dict]:
     """Of a KernelWarehouse the ratio whose cells these are, and the backbone's arguments."""
     cells = {name: value.shape for name, value in weights.items() if name.startswith('warehouse_manager.')}
-    for ratio, arguments in KW_RATIOS.items():
-        arguments = dict(arguments)
-        if ratio == '1d2' and size.get('depth') == 50:
-            arguments['nonlocal_basis_ratio'] = 1 / 16
-        elif 'depth' not in size and ratio == '1d2':
-            arguments.update(reduction=1 / 32, share_pointwise=False, static_pointwise=5)
-        elif 'depth' not in size and ratio == '4':
-            arguments['share_pointwise'] = False
+    for ratio in KW_RATIOS:
+        arguments = kw_arguments(ratio, size.get('depth'))
         with torch.device('meta'):
             network = BACKBONES['kw']['depth' not in size](**size, **arguments)
         if cells == {name: value.shape for name, value in network.state_dict().items() if name in cells}:

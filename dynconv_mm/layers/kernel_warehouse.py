@@ -222,6 +222,24 @@ class WarehouseLayer(TemperatureMixin):
     def attention_modules(self) -> list[nn.Module]:
         return [] if self.attention is None else [self.attention]
 
+    def neutralize_attention(self) -> Tensor:
+        """Let each mixture be of the cell that β gives it for every input, and yet learn.
+
+        Returns:
+            Tensor[]: what of its cell it is at the layer's temperature.
+        """
+        return self.temperature + (1 - self.temperature) * self.attention.neutralize_attention()
+
+    def _put_into_cells(self, parts: Tensor) -> None:
+        """Let mixture i be ``parts[i]``, Tensor[m, cell_out · cell_in], for every input."""
+        if self.cell_num_ratio < 1:
+            raise ValueError(f'a {type(self).__name__} with cell_num_ratio={self.cell_num_ratio:g} has fewer cells '
+                             'than parts of its kernel, and cannot compute what a static layer does: use a ratio of at '
+                             'least 1, or train from scratch')
+        cells = self.cells
+        parts = parts.to(cells) / self.neutralize_attention()
+        cells[list(self.attention.targets)] = parts.view(-1, *cells.shape[1:])
+
     def warehouse_repr(self) -> str:
         """The warehouse's name, and the ratios that are not 1."""
         ratios = [f', {name}={getattr(self, name):g}' for name in (*RATIOS, 'nonlocal_basis_ratio')
@@ -279,15 +297,17 @@ class KernelWarehouse(nn.Module):
     def _apply(self, fn, *args, **kwargs):
         return super()._apply(by_kernel(fn), *args, **kwargs)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
         for index, (name, cells) in enumerate(zip(self.names, self.weights)):
             loaded = state_dict.get(f'{prefix}weights.{index}')
             if loaded is not None and loaded.shape != cells.shape:
-                raise RuntimeError(
+                error_msgs.append(
                     f'the checkpoint is of other warehouses: {prefix}weights.{index} ({name!r}) is '
                     f'{list(loaded.shape)} in it, {list(cells.shape)} here. Build the model with the ratios that it '
                     f'was trained with ({", ".join(RATIOS)}), and the same layers')
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)
 
     def extra_repr(self) -> str:
         return ', '.join(f'{name}: {list(cells.shape)}' for name, cells in zip(self.names, self.weights))

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..functional.cell_conv import cell_conv2d
+from ..functional.cell_conv import cell_conv2d, disassemble
 from .conv_arguments import ConvArguments, check_input, check_positive_int
 from .kernel_warehouse import WarehouseLayer
 
@@ -73,6 +73,18 @@ class KWConv2d(ConvArguments, WarehouseLayer):
     def kernel_sizes(self) -> tuple[int, int, int]:
         return self.out_channels, self.in_channels // self.groups, math.prod(self.kernel_size)
 
+    @torch.no_grad()
+    def set_kernel(self, kernel: Tensor) -> None:
+        """Let the convolution be that by a kernel, at the temperature that the layer has, and yet all parts learn: each
+        part of the kernel is put into the cell that β gives it, and the attention picks that.
+
+        At other temperatures a part is up to 0.1% smaller or larger, as an attention does not quite add up to 1.
+
+        Raises:
+            ValueError: there are fewer cells than parts.
+        """
+        self._put_into_cells(disassemble(kernel[None], self.cells)[0])
+
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.in_channels, self.groups)
         cells = self.cells
@@ -119,6 +131,11 @@ class KWLinear(WarehouseLayer):
 
     def kernel_sizes(self) -> tuple[int, int, int]:
         return self.out_features, self.in_features, 1
+
+    @torch.no_grad()
+    def set_kernel(self, matrix: Tensor) -> None:
+        """As of :class:`KWConv2d`, with a Tensor[out_features, in_features]."""
+        self._put_into_cells(disassemble(matrix[None, :, :, None, None], self.cells)[0])
 
     def forward(self, x: Tensor) -> Tensor:
         cells = self.cells[..., 0]

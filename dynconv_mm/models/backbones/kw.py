@@ -37,11 +37,11 @@ class KWRule:
         warehouses = build_warehouses(self)
         self._freeze_stages()
         if self.frozen_stages >= 0:
-            frozen, shared = ([name for name, cells in zip(warehouses.names, warehouses.weights)
-                               if cells.requires_grad == learns] for learns in (False, True))
-            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: the cells of warehouses '
-                      f'{", ".join(frozen) or "none"} are frozen; those of {", ".join(shared) or "none"} learn, as '
-                      'layers behind the frozen stages use them', 'current')
+            by_frozen, by_learning = self._warehouses_by_users()
+            frozen, shared = (', '.join(warehouses.names[index] for index in sorted(indices)) or 'none'
+                              for indices in (by_frozen - by_learning, by_frozen & by_learning))
+            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: the cells of warehouses {frozen} '
+                      f'are frozen; those of {shared} learn, as layers behind the frozen stages use them', 'current')
 
     def warehouse_cfg(self, warehouse: str, **ratios: float) -> dict:
         """The ``conv_cfg`` of a layer of that warehouse, whose ratios are the network's unless there are some."""
@@ -53,13 +53,17 @@ class KWRule:
         super()._freeze_stages()
         if self.frozen_stages < 0 or not hasattr(self, 'warehouse_manager'):
             return
+        by_frozen, by_learning = self._warehouses_by_users()
+        for index in by_frozen - by_learning:
+            self.warehouse_manager.weights[index].requires_grad = False
+
+    def _warehouses_by_users(self) -> tuple[set[int], set[int]]:
+        """Indices of the warehouses that layers of frozen stages use, and of those that others use."""
         parts = (*self.stem_modules(), *(getattr(self, name) for name in self.stages[:self.frozen_stages]))
         frozen = {layer for part in parts for layer in part.modules()}
-        learning = {layer.share.index for layer in self.modules()
-                    if isinstance(layer, WarehouseLayer) and layer not in frozen}
-        for index, cells in enumerate(self.warehouse_manager.weights):
-            if index not in learning:
-                cells.requires_grad = False
+        layers = [layer for layer in self.modules() if isinstance(layer, WarehouseLayer)]
+        return ({layer.share.index for layer in layers if layer in frozen},
+                {layer.share.index for layer in layers if layer not in frozen})
 
 
 @MODELS.register_module()
