@@ -1,6 +1,8 @@
 """The arguments of ``torch.nn.Conv2d``, checked and kept under its attribute names."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -32,10 +34,10 @@ def check_bool(name: str, value: bool) -> None:
         raise ValueError(f'{name} must be True or False, but is {value!r}')
 
 
-def check_reduction(reduction: float, example: str) -> None:
+def check_reduction(reduction: float, example: str, name: str = 'reduction') -> None:
     """Raise a ValueError that names the argument unless it is a number in (0, 1]."""
     if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
-        raise ValueError(f'reduction must be in (0, 1], e.g. {example}, but is {reduction!r}')
+        raise ValueError(f'{name} must be in (0, 1], e.g. {example}, but is {reduction!r}')
 
 
 def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool = False) -> None:
@@ -67,6 +69,13 @@ def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: tuple[int,
         size = '' if weight is None else f'weight of size {list(weight)}, '
         raise ValueError(f'Given groups={groups}, {size}expected input{list(x.shape)} to have {in_channels} channels, '
                          f'but got {x.shape[1]} channels instead')
+
+
+def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A conversion of parameters that takes a stack of kernels as one kernel of four dimensions, as which it has a
+    memory format."""
+    return lambda tensor: convert(tensor) if tensor.dim() != 5 else \
+        convert(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
 
 
 class ConvArguments(nn.Module):
@@ -171,14 +180,7 @@ class ConvArguments(nn.Module):
         return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
 
     def _apply(self, fn, *args, **kwargs):
-        """Convert parameters; a stack of kernels as one kernel of four dimensions, as which it has a memory format."""
-
-        def convert(tensor: Tensor) -> Tensor:
-            if tensor.dim() != 5:
-                return fn(tensor)
-            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
-
-        return super()._apply(convert, *args, **kwargs)
+        return super()._apply(by_kernel(fn), *args, **kwargs)
 
     def extra_repr(self) -> str:
         """As of ``Conv2d``: what differs from the default."""
