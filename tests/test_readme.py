@@ -14,9 +14,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 
 import dynconv_mm  # noqa: F401  registers the backbones
 from dynconv_mm.conversion import write_checkpoint
@@ -24,7 +26,6 @@ from dynconv_mm.conversion import write_checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
          for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))}
-TEXT = PAGES['README.md']
 LANGUAGES = {'python', 'bash', 'text', 'bibtex', 'json', 'yaml', 'html', 'diff'}
 PROGRAMS = {'export', 'make', 'mim', 'pip', 'pre-commit', 'python'}
 FENCE = re.compile(r'^(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>.*)\n(?P<code>(?:.*\n)*?)```$', re.MULTILINE)
@@ -140,6 +141,57 @@ def test_what_a_config_of_the_readme_trains(index, tmp_path, monkeypatch, caplog
     assert model.backbone.conv1.weight.requires_grad == (not kept)
 
 
+CONFIG = next(block.code for block in BLOCKS if block.page == 'README.md' and 'data_root' in block.code)
+
+
+def test_the_tour_has_the_same_config():
+    assert CONFIG in [block.code for block in BLOCKS if block.page == 'docs/index.md']
+
+
+def test_a_config_for_ones_own_data(digits, tmp_path):
+    """The README's, with the first two lines changed as it says, trains on other data: all of the backbone learns."""
+    pytest.importorskip('mmdet')
+    names = ('zero', 'one', 'two')
+    first, second, *rest = CONFIG.splitlines()
+    assert first.startswith('classes = ') and second.startswith('data_root = ')
+    file = tmp_path / 'my_detector.py'
+    file.write_text('\n'.join([f'classes = {names}', f"data_root = '{digits}/'", *rest]), encoding='utf-8')
+    config = Config.fromfile(file)
+    config.merge_from_dict(dict(  # one iteration of a smaller network on small images
+        work_dir=str(tmp_path), model=dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])),
+        train_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(indices=2)),
+        val_dataloader=dict(num_workers=0, persistent_workers=False), train_cfg=dict(max_epochs=1, val_interval=2)))
+    config.train_dataloader.dataset.pipeline[2].scale = (160, 128)
+    runner = Runner.from_cfg(config)
+    before = {name: value.clone() for name, value in runner.model.backbone.state_dict().items()}
+    runner.train()
+    assert runner.iter == 1
+    for loader in (runner.train_dataloader, runner.val_dataloader):
+        assert loader.dataset.metainfo['classes'] == names
+    assert runner.model.roi_head.bbox_head.num_classes == 3
+    still = [name for name, value in runner.model.backbone.state_dict().items()
+             if value.equal(before[name]) and not name.endswith('temperature')]
+    assert not still
+
+
+def test_figures_of_the_readme(root):
+    """Accuracies are the model index's, times the ones that were measured, as ratios."""
+    rows = {line.split(' | ')[0].removeprefix('| '): [float(cell.strip(' %|')) for cell in line.split(' | ')[1:]]
+            for line in PAGES['README.md'].splitlines() if re.match(r'\| (ImageNet|COCO|time|the same)', line)}
+    models = {entry['Name']: {name: value for result in entry.get('Results', ()) for name, value in
+                              result['Metrics'].items()}
+              for file in root.glob('configs/*/metafile.yml') for entry in load(file)['Models']}
+    top1, ap, ours, theirs = rows.values()
+    assert top1 == [models[name]['Top 1 Accuracy (ODConv paper)'] for name in (
+        'resnet50_8xb32_in1k', 'odconv1x-resnet50_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k')]
+    assert ap == [models[f'faster-rcnn_{name}_fpn_1x_coco']['box AP (ODConv paper)'] for name in (
+        'r50', 'odconv1x-r50', 'odconv4x-r50')]
+    for plan, row in (('auto', ours), ('grouped', theirs)):
+        ratios = {result['network']: result['ratio'] for result in load(root / 'docs/performance.json')['results']
+                  if result['plan'] == plan and not result['setting']['training'] and result['setting']['batch'] == 1}
+        assert row == [1, *(round(ratios[f'odconv{n}x-resnet50'], 2) for n in (1, 4))]
+
+
 def test_there_are_commands():
     assert {'make demo', 'make test'} <= set(COMMANDS)
 
@@ -163,7 +215,7 @@ def help_of(run):
 def test_command(command, root, run, help_of):
     words = [word for word in shlex.split(command) if not re.fullmatch(r'[A-Z_]+=\S*', word)]
     program, *arguments = words
-    assert program in PROGRAMS
+    assert program in PROGRAMS or (root / program).suffix == '.sh' and (root / program).exists()
     options = {argument.partition('=')[0] for argument in arguments if argument.startswith('--')}
     if program == 'make':
         done = run('make', '--dry-run', *shlex.split(command)[1:], PYTHON='true')
@@ -176,6 +228,8 @@ def test_command(command, root, run, help_of):
     elif program == 'python' and arguments[0].startswith(('scripts/', 'tools/')):
         known = help_of('python', arguments[0])
         assert 'usage: ' in known
+    elif program.endswith('.sh'):
+        known = help_of(program) + help_of('python', re.sub(r'\w+_(\w+)\.sh$', r'\1.py', program))
     else:
         return
     for option in options:
@@ -214,7 +268,7 @@ def test_stacks(root):
     """The versions in the table are those that are pinned."""
     for stack in ('official', 'onedl', 'classic'):
         pins = dict(line.split('==') for line in (root / f'requirements/constraints-{stack}.txt').read_text().split())
-        row, = (line for line in TEXT.splitlines() if line.startswith(f'| `{stack}`'))
+        row, = (line for line in PAGES['docs/installation.md'].splitlines() if line.startswith(f'| `{stack}`'))
         versions = re.findall(r'(mm\w+) ([\d.]+)', row) + re.findall(r'\| (\d[\d.]+) ()\|', row)
         for name, version in versions:
             if version:

@@ -201,8 +201,8 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
     convs = _find_convs(model)
     names = [name for _, places in convs for name in places]
     if '' in names:
-        raise ValueError('model is a convolution itself, whose place only its owner can give away: put it into a '
-                         'torch.nn.Sequential')
+        raise ValueError('model is itself a convolution, which cannot be replaced in place: put it into a '
+                         'torch.nn.Sequential first')
     if not names:
         raise ValueError(f'model, a {type(model).__name__}, has no convolution')
     included = [_selected('include', pattern, names) for pattern in _patterns('include', include)]
@@ -302,8 +302,8 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
                          + (f'; do you mean {close[0]!r}?' if close else ''))
     taken = [name for name in arguments if name in STATIC_ARGUMENTS]
     if taken or 'kernel_size' in arguments and kind not in SIZE_KEEPING:
-        raise ValueError(f'op may not have {", ".join(taken or ["kernel_size"])}: that is as of the convolution which '
-                         'it takes the place of')
+        raise ValueError(f'op may not have {", ".join(taken or ["kernel_size"])}: this is taken from the '
+                         'convolution that is replaced')
     known = inspect.signature(kind).parameters
     unknown = [name for name in arguments if name not in known]
     if unknown:

@@ -69,7 +69,7 @@ def read(device: torch.device) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f'{file} holds no record of this device, which goes unused: {error!r}. Delete it, or write it '
+        warnings.warn(f'{file} is no valid record of this device and is ignored: {error!r}. Delete it, or write it '
                       'anew by `python tools/analysis_tools/benchmark.py --calibrate`.', stacklevel=2)
         return None
 

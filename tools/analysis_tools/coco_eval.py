@@ -79,7 +79,7 @@ def evaluate(rows: list[Results], metrics: list[str] | None, ann_file: Path,
         if not any(metric in row.files for row in rows):
             raise ValueError(f'there are no results for {metric} among the files given: name PREFIX.{metric}.json')
     if not chosen:
-        raise ValueError(f'none of the results can be held against {ann_file}, which has annotations of '
+        raise ValueError(f'none of the results can be compared with {ann_file}, which has annotations of '
                          + ('panoptic segments' if panoptic else 'instances'))
     found: dict[str, list[Evaluation | None]] = {metric: [] for metric in chosen}
     for metric, row in track([(metric, row) for metric in chosen for row in rows], 'evaluating', transient=True):

@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 COLUMNS = {
@@ -73,17 +74,18 @@ def cell(column: str, value: int | None) -> str:
     return '–' if value is None else f'{value / 1e6:.2f}' if column in PARAMS else f'{value / 1e9:.3f}'
 
 
-def make_table(title: str, rows: dict[str, dict[str, int | None]], columns: tuple[str, ...], first: str):
-    """For the terminal."""
-    from rich import box
-    from rich.table import Table
-    table = Table(title=title, title_justify='left', box=box.SIMPLE)
-    table.add_column(first, overflow='fold')
-    for column in columns:
-        table.add_column(COLUMNS[column], justify='right')
-    for name, values in rows.items():
-        table.add_row(name, *(cell(column, values[column]) for column in columns))
-    return table
+def table(rows: dict[str, dict[str, int | None]], columns: tuple[str, ...], width: int) -> str:
+    """Lines of text: a row a line, or, where ``width`` is too small, its name above its numbers, which stay whole."""
+    texts = {'': [COLUMNS[column] for column in columns],
+             **{name: [cell(column, values[column]) for column in columns] for name, values in rows.items()}}
+    widths = [max(map(len, column)) for column in zip(*texts.values())]
+    numbers = {name: '  '.join(text.rjust(space) for text, space in zip(line, widths)) for name, line in texts.items()}
+    first, rule = max(map(len, texts)), '-' * len(numbers[''])
+    if first + 2 + len(rule) <= width:
+        lines = [f'{name:{first}}  {line}' for name, line in numbers.items()]
+        return '\n'.join([lines[0], f'{"":{first}}  {rule}', *lines[1:]])
+    lines = [part for name, line in list(numbers.items())[1:] for part in (name, f'  {line}')]
+    return '\n'.join([f'  {numbers[""]}', f'  {rule}', *lines])
 
 
 def write_csv(path: Path, entries: dict[str, dict], by_layer: bool) -> None:
@@ -110,20 +112,19 @@ def write_json(path: Path, entries: dict[str, dict]) -> None:
 
 def report(entries: dict[str, dict], by_layer: bool) -> None:
     """Print tables, and what was counted."""
-    from rich.console import Console
-    console = Console(highlight=False)
-    console.print(make_table('', {config: figures(entry) for config, entry in entries.items()}, tuple(COLUMNS),
-                             'config'))
+    width = shutil.get_terminal_size().columns  # 80 where the output is no terminal
+    rows = {config: figures(entry) for config, entry in entries.items()}
+    print(table(rows, PARAMS, width), table(rows, LAYER_COLUMNS[1:], width), sep='\n\n', end='\n\n')
     for config, entry in entries.items():
-        height, width = entry['size']
+        height, width_of_image = entry['size']
         heads = [f'{entry[what]} {what}' for what in ('proposals', 'detections') if entry[what] is not None]
-        console.print(f'{config}: image of {height} × {width}' + (', ' + ' and '.join(heads) if heads else ''))
+        print(f'{config}: image of {height} × {width_of_image}' + (', ' + ' and '.join(heads) if heads else ''))
         if entry['not_run']:
-            console.print(f'  not run, so without multiply-adds: {", ".join(entry["not_run"])}')
+            print(f'  not run, so without multiply-adds: {", ".join(entry["not_run"])}')
     if by_layer:
         for config, entry in entries.items():
-            rows = {f'{layer["name"]} ({layer["type"]})': figures(layer) for layer in entry['layers']}
-            console.print(make_table(config, rows, LAYER_COLUMNS, 'layer'))
+            layers = {f'{layer["name"]} ({layer["type"]})': figures(layer) for layer in entry['layers']}
+            print(f'\n{config}\n{table(layers, LAYER_COLUMNS, width)}')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A kernel for each sample, into which the attentions are folded, so that the features need no pass of their own.
+"""A kernel for each sample with the attentions multiplied into it, so that the input itself need not be scaled.
 
 Kernels are made for a few samples at a time, and anew in the backward pass, so that no more are kept.
 """

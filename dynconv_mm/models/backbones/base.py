@@ -115,7 +115,7 @@ class StagedBackbone(BaseModule):
             if '://' not in path and not Path(path).is_file():
                 raise FileNotFoundError(
                     f'{type(self).__name__} is to start from {path!r}, which does not exist. Put a pre-trained '
-                    'checkpoint there (the README says how to get one), name another with `--cfg-options '
+                    'checkpoint there (docs/training.md says how to get one), name another with `--cfg-options '
                     'model.backbone.init_cfg.checkpoint=PATH`, or train from scratch with `--cfg-options '
                     'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False`.')
         super().init_weights()
