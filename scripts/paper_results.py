@@ -133,6 +133,7 @@ _KW = {
     'kw1d4x-resnet18_32xb128-300e': 72.73, 'kw1d2x-resnet18_32xb128-300e': 73.33, 'kw1x-resnet18_32xb128-300e': 74.77,
     'kw2x-resnet18_32xb128-300e': 75.19, 'kw4x-resnet18_32xb128-300e': 76.05, 'kw1d2x-resnet50_32xb128-300e': 79.30,
     'kw1x-resnet50_32xb128-300e': 80.38, 'kw4x-resnet50_32xb128-300e': 81.05,
+    'kw1x-convnext-tiny_32xb128-300e': 82.51,
     'kw1d2x-mobilenet-v2-w100_8xb32': 72.59, 'kw1x-mobilenet-v2-w100_8xb32': 74.68,
     'kw4x-mobilenet-v2-w100_8xb32': 75.92, 'kw1d2x-mobilenet-v2-w050_8xb32': 65.20,
     'kw1x-mobilenet-v2-w050_8xb32': 68.29, 'kw4x-mobilenet-v2-w050_8xb32': 70.26,

@@ -183,7 +183,7 @@ class WarehouseLayer(TemperatureMixin):
         share = self.share
         return share.warehouse.weights[share.index]
 
-    def take_cells(self, share: Cells, mixtures: int, cells: int) -> None:
+    def _take_cells(self, share: Cells, mixtures: int, cells: int) -> None:
         """Mix the kernel from a warehouse from now on; for :class:`KernelWarehouse`."""
         self._share = share
         in_channels, hidden_channels, norm_cfg = self._attention_arguments
@@ -240,7 +240,7 @@ class WarehouseLayer(TemperatureMixin):
         parts = parts.to(cells) / self.neutralize_attention()
         cells[list(self.attention.targets)] = parts.view(-1, *cells.shape[1:])
 
-    def warehouse_repr(self) -> str:
+    def _warehouse_repr(self) -> str:
         """The warehouse's name, and the ratios that are not 1."""
         ratios = [f', {name}={getattr(self, name):g}' for name in (*RATIOS, 'nonlocal_basis_ratio')
                   if getattr(self, name) != 1]
@@ -291,8 +291,12 @@ class KernelWarehouse(nn.Module):
             for layer, count in zip(group, mixtures):
                 # what rounding leaves over is the last layer's
                 stop = n if layer is group[-1] else min(start + int(layer.cell_num_ratio * count), n)
-                layer.take_cells(Cells(self, index, start, stop), count, n)
+                layer._take_cells(Cells(self, index, start, stop), count, n)
                 start = stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What it gets: in a ``Sequential`` it stands behind the layers."""
+        return x
 
     def _apply(self, fn, *args, **kwargs):
         return super()._apply(by_kernel(fn), *args, **kwargs)
@@ -357,11 +361,8 @@ def build_warehouses(model: nn.Module) -> KernelWarehouse:
     Example:
         >>> from dynconv_mm import KWConv2d
         >>> model = nn.Sequential(*(KWConv2d(8, 8, 3, padding=1, warehouse='all') for _ in range(2)))
-        >>> build_warehouses(model)
-        KernelWarehouse(
-          all: [18, 8, 8, 1, 1]
-          (weights): ParameterList(  (0): Parameter containing: [torch.float32 of size 18x8x8x1x1])
-        )
+        >>> [tuple(cells.shape) for cells in build_warehouses(model).weights]
+        [(18, 8, 8, 1, 1)]
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, WarehouseLayer)}
     modules = set(model.modules())

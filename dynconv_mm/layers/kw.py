@@ -94,7 +94,7 @@ class KWConv2d(ConvArguments, WarehouseLayer):
                            padding=padding, dilation=self.dilation, groups=self.groups)
 
     def extra_repr(self) -> str:
-        return f'{super().extra_repr()}, {self.warehouse_repr()}'
+        return f'{super().extra_repr()}, {self._warehouse_repr()}'
 
 
 class KWLinear(WarehouseLayer):
@@ -147,4 +147,4 @@ class KWLinear(WarehouseLayer):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
-        return f'{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.warehouse_repr()}'
+        return f'{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self._warehouse_repr()}'

@@ -58,7 +58,7 @@ def test_network_with_folded_norms():
 def test_kernel_warehouse():
     """How much of each cell is in a mixture, whatever its sign."""
     torch.manual_seed(0)
-    model = nn.Sequential(KWConv2d(3, 4, 3), nn.ReLU(), KWConv2d(4, 2, 1)).double().eval()
+    model = nn.Sequential(KWConv2d(3, 4, 3), nn.ReLU(), KWConv2d(4, 2, 3)).double().eval()
     images = torch.randn(5, 3, 6, 7, dtype=torch.float64)
     statistics = run(model, images, 2)
     with torch.no_grad():

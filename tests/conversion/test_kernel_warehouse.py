@@ -185,13 +185,14 @@ def test_in_a_config():
     model.init_weights()
     last = model.conv2.conv
     assert isinstance(last, KWConv2d) and model.state_dict()['warehouse_manager.weights.0'].any()
-    assert model.eval()(torch.randn(1, 3, 32, 32))[0].shape == (1, 1280, 1, 1)
+    model.eval()
+    assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 1280, 1, 1)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(op=dict(KW, cell_num_ratio=1 / 2)), 'op has cell_num_ratio=0.5'),
     (dict(op=dict(KW, temperature=2.)), 'KWConv2d does not fit: temperature'),
-    (dict(op=dict(KW, warehouse='all', cell_out_ratio=1 / 2)), "layers of warehouse 'all' have no cell in common")])
+    (dict(op=dict(KW, warehouse='all', cell_out_ratio=2.)), "layers of warehouse 'all' have no cell in common")])
 def test_bad_arguments(arguments, message):
     model = Network()
     before = list(model.state_dict())

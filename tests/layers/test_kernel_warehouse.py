@@ -28,6 +28,7 @@ def test_layers_share_by_name():
     assert [(layer.share.start, layer.share.stop) for layer in (model[0], model[2][0])] == [(0, 9), (9, 27)]
     names = [name for name, _ in model.named_parameters() if 'warehouse' in name]
     assert names == ['2.1.warehouse_manager.weights.0', 'warehouse_manager.weights.0', 'warehouse_manager.weights.1']
+    assert model(torch.randn(2, 8, 5, 5)).shape == (2, 8, 5, 5)
     assert repr(warehouses).startswith('KernelWarehouse(\n  all: [27, 8, 8, 1, 1], b: [9, 16, 8, 1, 1]')
 
 

@@ -5,14 +5,17 @@ import copy
 import io
 import logging
 import pickle
+import re
 from functools import partial
 
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
+from shipped_configs import load
 from torch import nn
 
+from dynconv_mm.analysis.complexity import build_on_meta
 from dynconv_mm.conversion.mobilenet_names import mobilenet_modules, rename
 from dynconv_mm.layers import KWConv2d
 from dynconv_mm.layers.kernel_warehouse import WarehouseLayer
@@ -82,6 +85,18 @@ def test_names_and_shapes_of_the_released_models(name, released_shapes):
                 for key, shape in released_shapes(name).items()}
     assert {released_name(key): list(tensor.shape) for key, tensor in model.state_dict().items()
             if not key.endswith('.temperature')} == released
+
+
+def test_convnext(released_shapes):
+    """mmpretrain's, whose convolutions became dynamic: parameters, names and shapes."""
+    pytest.importorskip('mmpretrain.models')
+    model = build_on_meta(load('kw/kw1x-convnext-tiny_32xb128-300e_in1k.py'))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 39370674
+    released = {re.sub(r'^norm\.', 'norm3.', name).replace('dwconv', 'depthwise_conv').replace(
+        'pwconv', 'pointwise_conv').replace('head.', 'head.fc.'): [value for value in shape if value > 1] if
+        name.endswith('gamma') else shape for name, shape in released_shapes('kw1x_convnext_tiny').items()}
+    assert {name.removeprefix('backbone.'): list(tensor.shape) for name, tensor in model.state_dict().items()
+            if not name.endswith('.temperature')} == released
 
 
 def test_which_convolutions_are_static():
