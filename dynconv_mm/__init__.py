@@ -22,8 +22,10 @@ from .layers import (  # noqa: E402
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -46,6 +48,8 @@ from .models import (  # noqa: E402
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
+    FDConvMobileNetV2,
+    FDConvResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
@@ -64,10 +68,11 @@ __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
     'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet', 'DwCondConvResNet',
     'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook',
-    'Involution2d', 'LRNet', 'LoadCocoPanopticAnnotations', 'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
-    'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d',
-    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'FDConv2d', 'FDConvMobileNetV2', 'FDConvResNet', 'Involution2d', 'LRNet', 'LSConv2d', 'LoadCocoPanopticAnnotations',
+    'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PairwiseSelfAttention2d',
+    'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer', 'StandAloneSelfAttention2d',
+    'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook',
+    '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
 ]
 
 

@@ -38,6 +38,8 @@ METHODS = {
                       URL='https://arxiv.org/abs/2007.11823'),
     'we': dict(Name='WE', Title='Weight Excitation: Built-in Attention Mechanisms in Convolutional Neural Networks',
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
+    'fdconv': dict(Name='FDConv', Title='Frequency Dynamic Convolution for Dense Image Prediction',
+                   URL='https://arxiv.org/abs/2503.18783'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code

@@ -31,6 +31,8 @@ from ..models import (
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
@@ -41,9 +43,10 @@ from .timing import time_in_turns
 
 MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
-NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
+OTHERS = {'dcd': (DCDResNet, DCDMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2)}
+NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd|fdconv)-|(dcdc)-(?=resnet))?'
                      r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(\dx\d|last-\d+-blocks))?)|rednet(\d+)')
-DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|dyconv|condconv|dcdc?|involution)-')  # of a detector's name
+DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|dyconv|condconv|dcdc?|involution|fdconv)-')  # of a detector's name
 RUNTIMES = ('pytorch', 'compile', *EXPORTED)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -106,8 +109,8 @@ def build_network(name: str) -> nn.Module:
 
     Args:
         name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
-            'dcdc-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a ``placement`` alone. A
-            detector's ends in '_coco'.
+            'dcdc-resnet50', 'fdconv-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a
+            ``placement`` alone. A detector's ends in '_coco'.
 
     Raises:
         ValueError: there is no such network.
@@ -116,13 +119,13 @@ def build_network(name: str) -> nn.Module:
     if is_detector(name):
         return get_model(name)
     match = _parse(name)
-    mixture, kernel_num, dcd, dcdc, depth, width, placement, rednet_depth = match.groups()
+    mixture, kernel_num, other, dcdc, depth, width, placement, rednet_depth = match.groups()
     if rednet_depth is not None:
         return RedNet(depth=int(rednet_depth))
     kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
     if placement is not None:
         kwargs['placement'] = placement.replace('-', '_')
-    resnet, mobilenet = MIXTURES[mixture] if mixture else (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
+    resnet, mobilenet = {**MIXTURES, **OTHERS}.get(mixture or other, (ResNet, MobileNetV2))
     if depth is None:
         return mobilenet(widen_factor=int(width) / 100, **kwargs)
     return (DCDCResNet if dcdc else resnet)(depth=int(depth), **kwargs)

@@ -13,6 +13,8 @@ from .backbones import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
@@ -26,8 +28,9 @@ from .plugins import CBAM, ECALayer, SELayer
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'LRNet',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
+    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
+    'FDConvMobileNetV2', 'FDConvResNet', 'LRNet', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet',
+    'SELayer', 'WEResNet', 'WeightNetResNet'
 ]
 
 

@@ -19,6 +19,8 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
@@ -47,6 +49,7 @@ METHODS = {
     'LR-Net': partial(LRNet, kernel_size=3, **BOTTLENECKS),
     'SASA': partial(SAResNet, kernel_size=3, heads=4, **BOTTLENECKS),
     'WE': partial(WEResNet, **RESNET),
+    'FDConv': partial(FDConvResNet, kernel_num=4, static_channels=4, **RESNET),
 }
 #: all registered backbones, but for SAN, whose stages are others
 BACKBONES = {
@@ -68,6 +71,8 @@ BACKBONES = {
     'LRNet': METHODS['LR-Net'],
     'SAResNet': METHODS['SASA'],
     'WEResNet': METHODS['WE'],
+    'FDConvResNet': METHODS['FDConv'],
+    'FDConvMobileNetV2': partial(FDConvMobileNetV2, kernel_num=4, static_channels=4, **MOBILENET),
 }
 
 
