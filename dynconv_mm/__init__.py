@@ -22,9 +22,11 @@ from .layers import (  # noqa: E402
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -48,6 +50,8 @@ from .models import (  # noqa: E402
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
+    FDConvMobileNetV2,
+    FDConvResNet,
     KWMobileNetV2,
     KWResNet,
     LRNet,
@@ -69,11 +73,12 @@ __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
     'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet', 'DwCondConvResNet',
     'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook',
-    'Involution2d', 'KWConv2d', 'KWMobileNetV2', 'KWResNet', 'LRNet', 'LoadCocoPanopticAnnotations', 'LocalRelation2d',
-    'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet',
-    'SAN', 'SAResNet', 'SELayer', 'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet',
-    'Warehoused', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'build_warehouses',
-    'dynamicize', 'get_model', 'list_models', 'registry'
+    'FDConv2d', 'FDConvMobileNetV2', 'FDConvResNet', 'Involution2d', 'KWConv2d', 'KWMobileNetV2', 'KWResNet', 'LRNet',
+    'LSConv2d', 'LoadCocoPanopticAnnotations', 'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet',
+    'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
+    'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'Warehoused', 'WeightNetConv2d',
+    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'build_warehouses', 'dynamicize', 'get_model',
+    'list_models', 'registry'
 ]
 
 

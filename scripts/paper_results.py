@@ -27,6 +27,8 @@ DCDC = columns(CLASSIFICATION, 'DCDC paper', 'Top 1 Accuracy')
 ODCONV_BOX = columns(DETECTION, 'ODConv paper', *(f'box AP{size}' for size in ('', '50', '75', 'S', 'M', 'L')))
 DCDC_BOX = columns(DETECTION, 'DCDC paper', *(f'box AP{size}' for size in ('', 'S', 'M', 'L')))
 DCDC_MASK = columns(INSTANCES, 'DCDC paper', *(f'mask AP{size}' for size in ('', 'S', 'M', 'L')))
+FDCONV_BOX = columns(DETECTION, 'FDConv paper', 'box AP')
+FDCONV_MASK = columns(INSTANCES, 'FDConv paper', 'mask AP')
 DCDC_PQ = columns(PANOPTIC, 'DCDC paper', *(f'{measure}{part}' for measure in ('PQ', 'SQ', 'RQ')
                                             for part in ('', ' of things', ' of stuff')))
 KW = columns(CLASSIFICATION, 'KernelWarehouse paper', 'Top 1 Accuracy')
@@ -34,7 +36,7 @@ KW_BOX = columns(DETECTION, 'KernelWarehouse paper', 'box AP')
 KW_MASK = columns(INSTANCES, 'KernelWarehouse paper', 'mask AP')
 #: those that the tables of the READMEs show, in their order; the metafiles hold all
 METRICS = tuple(table[0] for table in (DCD, ODCONV, DCDC, KW, ODCONV_BOX, DCDC_BOX, DCDC_MASK, KW_BOX, KW_MASK,
-                                       DCDC_PQ))
+                                       DCDC_PQ, FDCONV_BOX, FDCONV_MASK))
 
 # ODConv (ICLR 2022), Tables 1 to 3, 5, 6, 9, 10, 14 and 15, and 3.1: Top-1 and Top-5, by the name of the config
 # without its end
@@ -236,6 +238,9 @@ def _results() -> dict[str, dict[Metric, float]]:
     for table, rows in ((DCDC_BOX, _BOXES), (DCDC_MASK, _MASKS), (DCDC_PQ, _PANOPTIC)):
         for name, values in rows.items():
             add(f'{name}_coco', table, values)
+    # FDConv (CVPR 2025), its detectors with ResNet50: AP of boxes, and of masks
+    add('faster-rcnn_fdconv-r50_fpn_1x_coco', FDCONV_BOX, [39.4])
+    add('mask-rcnn_fdconv-r50_fpn_1x_coco', (*FDCONV_BOX, *FDCONV_MASK), [42.4, 38.6])
     return results
 
 

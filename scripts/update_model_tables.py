@@ -43,6 +43,8 @@ METHODS = {
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
     'kw': dict(Name='KernelWarehouse', Title='KernelWarehouse: Rethinking the Design of Dynamic Convolution',
                URL='https://arxiv.org/abs/2406.07879'),
+    'fdconv': dict(Name='FDConv', Title='Frequency Dynamic Convolution for Dense Image Prediction',
+                   URL='https://arxiv.org/abs/2503.18783'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code

@@ -8,14 +8,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..models import DCDMobileNetV2, DCDResNet, KWMobileNetV2, KWResNet, ODConvMobileNetV2, ODConvResNet, RedNet
+from ..models import (
+    DCDMobileNetV2,
+    DCDResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
+    KWMobileNetV2,
+    KWResNet,
+    ODConvMobileNetV2,
+    ODConvResNet,
+    RedNet,
+)
 from ..models.backbones import MobileNetV2, ResNet
 from ..models.backbones.mobilenet_v2 import make_divisible
 from ..models.backbones.resnet import basic_convs
 from .checkpoint_file import CheckpointError
 
 BACKBONES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dcd': (DCDResNet, DCDMobileNetV2), 'rednet': (RedNet, None),
-             'kw': (KWResNet, KWMobileNetV2), 'static': (None, MobileNetV2)}  # ResNet, MobileNetV2
+             'kw': (KWResNet, KWMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2),
+             'static': (None, MobileNetV2)}  # ResNet, MobileNetV2
 METHODS = tuple(BACKBONES)
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4)
 #: of KernelWarehouse, by how many times the static parameters there are
@@ -60,7 +71,7 @@ class Architecture:
     @property
     def backbone_arguments(self) -> dict:
         """What the backbone is built with."""
-        sizes = dict(depth=self.depth, widen_factor=self.widen_factor, kernel_num=self.kernel_num, **self.extra)
+        sizes = {**dict(depth=self.depth, widen_factor=self.widen_factor, kernel_num=self.kernel_num), **self.extra}
         return {name: value for name, value in sizes.items() if value is not None}
 
     @property
@@ -68,7 +79,8 @@ class Architecture:
         """As configs and checkpoints are named, such as ``odconv4x-resnet50`` or ``dcd-mobilenet-v2-w100``."""
         if self.method == 'rednet':
             return f'rednet{self.depth}'
-        prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', kw=f'kw{self.ratio}x-', static='')[self.method]
+        prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', kw=f'kw{self.ratio}x-', fdconv='fdconv-',
+                      static='')[self.method]
         return prefix + (f'mobilenet-v2-w{round(100 * self.widen_factor):03d}' if self.depth is None
                          else f'resnet{self.depth}')
 
@@ -130,9 +142,11 @@ def _method(weights: Mapping[str, Tensor]) -> str:
     is_mixture = any(value.dim() == 5 for value in weights.values())
     if is_mixture and any(re.search(r'attention\.(channel|filter|spatial|kernel)_fc\.', name) for name in weights):
         return 'odconv'
+    if any(name.endswith('.dft_weight') for name in weights):
+        return 'fdconv'
     if is_mixture or any('.lsa.' in name for name in weights):
-        raise CheckpointError('the weights are of a dynamic network, but of none of ODConv, DCD, RedNet and '
-                              'KernelWarehouse, of which there are official releases')
+        raise CheckpointError('the weights are of a dynamic network, but of none of ODConv, DCD, RedNet, '
+                              'KernelWarehouse and FDConv, of which there are official releases')
     if any('.fc_phi.' in name for name in weights):
         return 'dcd'
     if any(re.fullmatch(r'layer\d\.\d+\.conv2\.conv1\.conv\.weight', name) for name in weights):
@@ -191,11 +205,14 @@ def _widen_factor(weights: Mapping[str, Tensor]) -> float:
 
 
 def _extra(weights: Mapping[str, Tensor], method: str, is_resnet: bool) -> dict:
-    """ODConv's reduction and the squeeze ratio of DCD's MobileNetV2, which the released code takes as options."""
-    if method == 'odconv':
+    """ODConv's and FDConv's reduction, FDConv's n and the squeeze ratio of DCD's MobileNetV2, which the released code
+    takes as options."""
+    if method in ('odconv', 'fdconv'):
+        kernel_nums = {len(value) for name, value in weights.items() if name.endswith('.attention.kernel_fc.bias')}
+        own = {} if method == 'odconv' or kernel_nums <= {64} else dict(kernel_num=min(kernel_nums))
         fcs = [value for name, value in weights.items() if name.endswith('.attention.fc.weight') and value.dim() == 4]
         hidden, channels = max((value.shape[:2] for value in fcs), key=lambda shape: shape[1], default=(16, 16))
-        return {} if hidden == max(channels // 16, 16) else dict(reduction=hidden / channels)
+        return own if hidden == max(channels // 16, 16) else dict(own, reduction=hidden / channels)
     if method == 'dcd' and not is_resnet:
         fc, phi = (weights.get(f'layer7.0.conv.0.conv.{name}.weight') for name in ('fc.0', 'fc_phi'))
         if fc is not None and phi is not None and fc.dim() == phi.dim() == 2:

@@ -25,9 +25,11 @@ from ..layers import (
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -43,9 +45,10 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 # without a static kernel, and but for pairwise self-attention C to C
-SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d)
+SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d,
+                LSConv2d)
 OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, *SIZE_KEEPING, CGConv2d, WeightNetConv2d,
-                                  WEConv2d, KWConv2d)}
+                                  WEConv2d, FDConv2d, KWConv2d)}
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
 PLAIN_FORWARDS = (nn.Conv2d.forward, MMCVConv2d.forward)
@@ -165,8 +168,8 @@ def dynamicize(model: nn.Module,
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
         keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
             loads the static one's weights too. Else the layers start anew, and ``Involution2d``, ``DCDC2d``,
-            ``DDFConv2d``, ``LocalRelation2d`` and ``StandAloneSelfAttention2d``, which map C to C channels, take the
-            place of those that do. Default: True.
+            ``DDFConv2d``, ``LSConv2d``, ``LocalRelation2d`` and ``StandAloneSelfAttention2d``, which map C to C
+            channels, take the place of those that do. Default: True.
         noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
             processes of a distributed training. Default: 0.1.
 
@@ -340,8 +343,12 @@ def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d
                              f'{plain.padding} at {plain.kernel_size}')
         geometry['padding'] = None
     with torch.device(plain.weight.device):
-        return kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=plain.bias is not None,
-                    dtype=plain.weight.dtype)
+        dynamic = kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=plain.bias is not None,
+                       dtype=plain.weight.dtype)
+    if kind is FDConv2d and not dynamic.attention_modules():
+        raise ValueError(f'one of {plain.in_channels} to {plain.out_channels} channels and {plain.kernel_size} is an '
+                         'ordinary convolution')
+    return dynamic
 
 
 def _take_over(static: nn.Conv2d, dynamic: ConvArguments, name: str, keep_function: bool, noise: float) -> None:

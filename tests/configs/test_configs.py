@@ -64,6 +64,7 @@ ATTENTION = {f'{name}_in1k.py' for name in [
     *(f'lrnet/lrnet{depth}_8xb32-130e' for depth in (26, 50, 101)),
     *(f'sasa/sa-resnet{depth}_8xb32-130e' for depth in (26, 38, 50)),
 ]}
+FDCONV = {f'fdconv/{detector}-rcnn_fdconv-r50_fpn_1x_coco.py' for detector in ('faster', 'mask')}
 STATIC = {f'static/{name}.py' for name in [
     *(f'{plugin}-resnet{depth}_8xb32_in1k' for plugin in ('se', 'cbam', 'eca') for depth in (18, 50, 101)),
     *(f'resnet{depth}_8xb32_in1k' for depth in (10, 18, 50, 101)),
@@ -120,7 +121,7 @@ def classification_batch() -> dict:
 
 
 def test_all_of_design_are_there():
-    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | KW | ATTENTION | STATIC
+    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | KW | ATTENTION | FDCONV | STATIC
 
 
 def make_thin(config: Config) -> None:
@@ -221,7 +222,9 @@ def test_no_annealing_downstream(name):
     if '_1x_coco' in name:
         assert config.train_cfg.max_epochs == 12
         assert config.param_scheduler[1].milestones == [8, 11]
-        assert config.optim_wrapper.optimizer.lr == (0.01 if 'retinanet' in name else 0.02)
+        adamw = name == 'fdconv/mask-rcnn_fdconv-r50_fpn_1x_coco.py'  # as released
+        assert config.optim_wrapper.optimizer.type == ('AdamW' if adamw else 'SGD')
+        assert config.optim_wrapper.optimizer.lr == (1e-4 if adamw else 0.01 if 'retinanet' in name else 0.02)
     if '_20e_coco' in name:
         assert config.train_cfg.max_epochs == 20
         assert config.param_scheduler[1].milestones == [16, 19]

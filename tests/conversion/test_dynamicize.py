@@ -332,7 +332,7 @@ def test_report():
     (dict(op=dict(type='DCDC2d')), 'op DCDC2d cannot compute.*keep_function=False'),
     (dict(op=dict(type='DDFConv2d')), 'op DDFConv2d cannot compute.*keep_function=False'),
     *((dict(op=dict(type=name)), f'op {name} cannot compute.*keep_function=False')
-      for name in ('PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d')),
+      for name in ('PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d', 'LSConv2d')),
     (dict(include='block'), "include has 'block', which matches no convolution; close names are blocks"),
     (dict(exclude=['head', 'hea']), "exclude has 'hea', which matches no convolution; close names are head"),
     (dict(include=re.compile('xyz')), "include has 'xyz', which .*convolutions are stem, blocks.0.conv1.conv, "),

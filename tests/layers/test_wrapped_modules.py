@@ -14,7 +14,7 @@ from dynconv_mm.layers.static_conv import StaticConv2d
 
 CONVS = [*LAYERS, 'StaticConv2d']
 NO_WEIGHT = ('DCDConv2d', 'KWConv2d', 'KWConv2d bases', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add',
-             'PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d')
+             'PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d', 'FDConv2d', 'LSConv2d')
 #: what a layer computes its attentions or kernels by, and that it calls
 PARTS = {
     'ODConv2d 1x': ['attention', 'attention.fc', 'attention.bn', 'attention.channel_fc', 'attention.filter_fc',
@@ -34,6 +34,10 @@ PARTS = {
     'PairwiseSelfAttention2d': ['conv1', 'conv2', 'conv3', 'conv_p', 'conv_w', 'conv_w.2', 'conv_w.5'],
     'LocalRelation2d': ['query', 'key', 'geometry_prior.layers', 'proj'],
     'StandAloneSelfAttention2d': ['query', 'key', 'value', 'embedding', 'pool'],
+    'FDConv2d': ['attention', 'attention.fc', 'attention.bn', 'attention.relu', 'attention.channel_fc',
+                 'attention.filter_fc', 'attention.spatial_fc', 'attention.kernel_fc', 'local_attention',
+                 'local_attention.norm', 'local_attention.conv', 'band_conv'],
+    'LSConv2d': ['conv1', 'conv1.conv', 'conv1.bn', 'conv2', 'conv3', 'kernel_norm', 'norm'],
 }
 PARTS['DDFConv2d add'] = PARTS['DDFConv2d']
 PARTS['ODConv2d 4x'] = PARTS['ODConv2d 4x, own attentions'] = [*PARTS['ODConv2d 1x'], 'attention.kernel_fc']

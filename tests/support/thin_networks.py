@@ -19,6 +19,8 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     KWMobileNetV2,
     KWResNet,
     LRNet,
@@ -50,6 +52,7 @@ METHODS = {
     'SASA': partial(SAResNet, kernel_size=3, heads=4, **BOTTLENECKS),
     'WE': partial(WEResNet, **RESNET),
     'KW': partial(KWResNet, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, **RESNET),
+    'FDConv': partial(FDConvResNet, kernel_num=4, static_channels=4, **RESNET),
 }
 #: all registered backbones, but for SAN, whose stages are others
 BACKBONES = {
@@ -73,6 +76,8 @@ BACKBONES = {
     'WEResNet': METHODS['WE'],
     'KWResNet': METHODS['KW'],
     'KWMobileNetV2': partial(KWMobileNetV2, **MOBILENET),
+    'FDConvResNet': METHODS['FDConv'],
+    'FDConvMobileNetV2': partial(FDConvMobileNetV2, kernel_num=4, static_channels=4, **MOBILENET),
 }
 
 
