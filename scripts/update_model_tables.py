@@ -41,6 +41,8 @@ METHODS = {
                       URL='https://arxiv.org/abs/2007.11823'),
     'we': dict(Name='WE', Title='Weight Excitation: Built-in Attention Mechanisms in Convolutional Neural Networks',
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
+    'kw': dict(Name='KernelWarehouse', Title='KernelWarehouse: Rethinking the Design of Dynamic Convolution',
+               URL='https://arxiv.org/abs/2406.07879'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code

@@ -15,10 +15,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load
-from mmengine.registry import MODELS
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 import dynconv_mm  # noqa: F401  registers the backbones
+from dynconv_mm.conversion import write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
@@ -54,6 +57,9 @@ def commands_of(code: str) -> list[str]:
 
 
 COMMANDS = sorted({command for block in BLOCKS if block.language == 'bash' for command in commands_of(block.code)})
+
+
+CONFIGS = sum(block.page == 'README.md' and '_base_ =' in block.code for block in BLOCKS)
 
 
 def test_blocks_are_found():
@@ -100,6 +106,39 @@ def test_configs_of_the_readme(tmp_path):
         config = Config.fromfile(tmp_path / 'config.py')
         assert MODELS.get(config.model.backbone.type).__module__.startswith('dynconv_mm.')
         assert config.custom_imports['imports'] == ['dynconv_mm']
+
+
+@pytest.mark.parametrize('index', range(CONFIGS))
+def test_what_a_config_of_the_readme_trains(index, tmp_path, monkeypatch, caplog):
+    """All of it, but for what its pre-trained weights are kept of; the log does not warn."""
+    pytest.importorskip('mmdet')
+    from mmdet.testing import demo_mm_inputs
+    code = [block.code for block in BLOCKS if block.page == 'README.md' and '_base_ =' in block.code][index]
+    (tmp_path / 'config.py').write_text(code, encoding='utf-8')
+    config = Config.fromfile(tmp_path / 'config.py')
+    monkeypatch.chdir(tmp_path)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    kept = set()
+    for pretrained in model.backbone.initial_checkpoints():
+        write_checkpoint(tmp_path / pretrained, dict(state_dict={
+            f'backbone.{name}': value + 1 for name, value in model.backbone.state_dict().items()}))
+        kept = {name for name, _ in model.backbone.named_modules(prefix='backbone')}
+    model.init_weights()
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'handlers', [caplog.handler])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    optimizer.zero_grad = lambda: None  # the gradients are looked at
+    model.train()
+    num_classes = config.model.roi_head.bbox_head.num_classes
+    model.train_step(demo_mm_inputs(2, [(3, 64, 96), (3, 80, 64)], [4, 4], num_classes=num_classes),
+                     OptimWrapper(optimizer))
+    assert [record.message for record in caplog.records if record.levelname == 'WARNING'] == []
+    for name, module in model.named_modules():
+        if name not in kept:
+            assert all(parameter.grad is not None for parameter in module.parameters(recurse=False)), name
+            assert getattr(module, 'num_batches_tracked', None) in (None, 1), name
+    assert model.backbone.conv1.weight.requires_grad == (not kept)
 
 
 CONFIG = next(block.code for block in BLOCKS if block.page == 'README.md' and 'data_root' in block.code)

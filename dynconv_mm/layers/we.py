@@ -53,7 +53,7 @@ def calm_magnitudes(weight: Tensor) -> Tensor:
 
 
 def _largest(weight: Tensor) -> Tensor:
-    return weight.detach().abs().amax().clamp(min=torch.finfo(weight.dtype).tiny)  # of no weights but 0, too
+    return weight.detach().abs().max().clamp(min=torch.finfo(weight.dtype).tiny)  # of no weights but 0, too
 
 
 @MODELS.register_module()

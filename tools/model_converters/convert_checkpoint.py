@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert an official checkpoint of ODConv, DCD or RedNet to one of this package, or back.
+"""Convert an official checkpoint of ODConv, DCD, RedNet or KernelWarehouse to one of this package, or back.
 
 What is in the file is recognised by its names and shapes. Nothing is written unless every weight has its place in the
 network, by name and shape, and every place its weight.
@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = dict(odconv='ODConv', dcd='DCD', rednet='RedNet', static='static')
+METHODS = dict(odconv='ODConv', dcd='DCD', rednet='RedNet', kw='KernelWarehouse', static='static')
 
 
 def parser() -> argparse.ArgumentParser:
