@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # what must have docstrings
-DOCUMENTED = dynconv_mm dynconv_mm_scope tools docs setup.py
+DOCUMENTED = dynconv_mm dynconv_mm_scope tools scripts docs setup.py
 
 # of each demo: what it trains, its config, its folder, and the file that says how many epochs it trains
 demo: DEMO_MODEL = small ODConv Faster R-CNN
@@ -27,30 +27,33 @@ DEMO_ENV = PATH="$(abspath $(BIN)):$$PATH" MALLOC_MMAP_THRESHOLD_=1000000000 MAL
 	MALLOC_TOP_PAD_=100000000
 
 define run-demo
-$(BIN)/python tools/make_digits_coco.py $(DEMO_DATA)
+$(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 @test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) mim train $(MMDET) $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
 @test -d $(DEMO_DIR)/test || { $(DEMO_ENV) mim test $(MMDET) $(DEMO_CONFIG) --checkpoint $(DEMO_CHECKPOINT) \
 	--work-dir $(DEMO_DIR)/test.partial && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
-@$(DEMO_ENV) python tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) --test-dir $(DEMO_DIR)/test \
-	--out $(DEMO_DIR)/report
+@$(DEMO_ENV) python tools/analysis_tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
+	--test-dir $(DEMO_DIR)/test --out $(DEMO_DIR)/report
 @echo "make $@: a $(DEMO_MODEL) was trained and tested on handwritten digits: $$(cat $(DEMO_DIR)/report/summary.txt);" \
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install demo demo-panoptic test coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 	@echo 'STACK=official (default), onedl or classic picks the set of packages; PYTHON names a Python 3.11'
 
-install:  ## a virtual environment with one tested set of packages and this package
-	@$(PYTHON) tools/install_stack.py --stack $(STACK) --venv $(VENV)
+install:  ## a virtual environment with one tested set of packages, those for tests and lint too, and this package
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV) --development
 
-demo: install  ## make data, train and test an ODConv detector, draw its detections
+environment:  ## the same without what tests, lint and documentation need
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV)
+
+demo: environment  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)
 
-demo-panoptic: install  ## the same with a DCDC panoptic segmentor
+demo-panoptic: environment  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
 
 test: install lint  ## the whole test suite

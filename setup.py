@@ -10,6 +10,10 @@ from distutils.command.install_data import install_data  # isort: skip; setuptoo
 
 ROOT = Path(__file__).resolve().parent
 MIM = ('configs', 'tools', 'model-index.yml')
+# --- the owner's to set ---
+REPOSITORY = None  # its address on the web; links of the README lead there from a package index, which has no files
+LICENCE = None  # its SPDX expression, such as 'Apache-2.0', when there is a file LICENSE
+# --------------------------
 
 
 class BuildWithMim(build_py):
@@ -31,9 +35,15 @@ class BuildWithMim(build_py):
             put(ROOT / name, folder / name)
 
     @staticmethod
+    def _left_out(folder, names):
+        """Compiled files, and old names of tools: mim finds a tool by its name in whatever folder it is."""
+        moved = {path.name for path in Path(folder).glob('*/*.py')} if Path(folder) == ROOT / 'tools' else set()
+        return {'__pycache__', *moved}.intersection(names)
+
+    @staticmethod
     def _copy(source, target):
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(source, target, ignore=BuildWithMim._left_out)
         else:
             shutil.copyfile(source, target)
 
@@ -61,19 +71,39 @@ def requirements(name):
     return [line for line in lines if line and not line.startswith('#')]
 
 
+def long_description():
+    """The README as a package index can show it: links and pictures lead to the repository, or are left out."""
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    relative = r'\((?!\w+:|#)([^)\s]+)\)'
+    if REPOSITORY is not None:
+        text = re.sub(r'!\[([^]]*)\]' + relative, rf'![\1]({REPOSITORY}/raw/main/\2)', text)
+        return re.sub(r'(?<!!)\[([^]]*)\]' + relative, rf'[\1]({REPOSITORY}/blob/main/\2)', text)
+    text = re.sub(r'!\[[^]]*\]' + relative, '', text)
+    return re.sub(r'\[([^]]*)\]' + relative, r'\1', text)
+
+
 setup(
     name='dynconv-mm',
     version=re.search(r"__version__ = '(.*)'", (ROOT / 'dynconv_mm' / 'version.py').read_text())[1],
     description='Dynamic convolution (ODConv, DCD, DCDC and their baselines) for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description=long_description(),
     long_description_content_type='text/markdown',
-    keywords='dynamic convolution, ODConv, object detection, OpenMMLab',
+    keywords='dynamic convolution, ODConv, CondConv, involution, object detection, OpenMMLab, PyTorch',
+    **({} if LICENCE is None else dict(license=LICENCE)),
+    project_urls={} if REPOSITORY is None else {
+        'Source': REPOSITORY, 'Changelog': f'{REPOSITORY}/blob/main/CHANGELOG.md', 'Issues': f'{REPOSITORY}/issues'},
     classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
     ],
     packages=find_packages(include=('dynconv_mm', 'dynconv_mm.*', 'dynconv_mm_scope')),
-    package_data={'dynconv_mm.functional': ['costs_cpu.json', 'costs_gpu.json']},
+    package_data={'dynconv_mm': ['py.typed'], 'dynconv_mm.functional': ['costs_cpu.json', 'costs_gpu.json']},
     data_files=[('', ['dynconv_mm_scope.pth'])],
     python_requires='>=3.9',
     # mmengine, mmcv, mmdet and mmpretrain exist under two distribution names each (the releases and the onedl

@@ -23,12 +23,14 @@ from .layers import (  # noqa: E402
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     LocalRelation2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
+    build_warehouses,
 )
 from .model_zoo import get_model, list_models  # noqa: E402
 from .models import (  # noqa: E402
@@ -46,12 +48,15 @@ from .models import (  # noqa: E402
     DyConvMobileNetV2,
     DyConvResNet,
     ECALayer,
+    KWMobileNetV2,
+    KWResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
     SAResNet,
     SELayer,
+    Warehoused,
     WeightNetResNet,
     WEResNet,
 )
@@ -64,10 +69,11 @@ __all__ = [
     'AtomicCheckpointHook', 'CBAM', 'CGCResNet', 'CGConv2d', 'CondConv2d', 'CondConvMobileNetV2', 'CondConvResNet',
     'DCDC2d', 'DCDCResNet', 'DCDConv2d', 'DCDMobileNetV2', 'DCDResNet', 'DDFConv2d', 'DDFResNet', 'DwCondConvResNet',
     'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook',
-    'Involution2d', 'LRNet', 'LoadCocoPanopticAnnotations', 'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2',
-    'ODConvResNet', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
-    'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'WeightNetConv2d',
-    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'dynamicize', 'get_model', 'list_models', 'registry'
+    'Involution2d', 'KWConv2d', 'KWMobileNetV2', 'KWResNet', 'LRNet', 'LoadCocoPanopticAnnotations', 'LocalRelation2d',
+    'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet',
+    'SAN', 'SAResNet', 'SELayer', 'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet',
+    'Warehoused', 'WeightNetConv2d', 'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'build_warehouses',
+    'dynamicize', 'get_model', 'list_models', 'registry'
 ]
 
 

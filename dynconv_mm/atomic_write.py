@@ -29,6 +29,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what calls of :func:`atomic_write` that were killed have left in a folder; none may be running there."""
     for partial in Path(folder).glob('.*.*'):

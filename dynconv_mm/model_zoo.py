@@ -94,7 +94,7 @@ def get_model(model: str | PathLike | Config, pretrained: bool | str | PathLike 
     """
     if pretrained is True:
         raise ValueError('pretrained=True needs published weights, and this package has none: train the network, or '
-                         'convert a released checkpoint (README, "Pre-trained weights"), and name the file, '
+                         'convert a released checkpoint (docs/training.md, "Pre-trained weights"), and name the file, '
                          'pretrained="checkpoints/….pth"')
     config = _load_config(model)
     if kwargs:

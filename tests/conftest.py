@@ -74,14 +74,15 @@ def released_shapes():
 
 @pytest.fixture(scope='session')
 def load_tool():
-    """Import a module of tools/, which is no package; as when it is run, it finds its neighbours there."""
+    """Import a module of tools/ or scripts/, which are no packages; as when it is run, it finds its neighbours."""
 
     def load(name: str):
-        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+        file, = (*ROOT.glob(f'tools/*/{name}.py'), *ROOT.glob(f'scripts/{name}.py')) or (ROOT / f'tools/{name}.py', )
+        spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(ROOT / 'tools')
+            patch.syspath_prepend(file.parent)
             spec.loader.exec_module(module)
         return module
 

@@ -1,4 +1,4 @@
-"""Imports run one way: functional ← layers ← models ← engine, datasets, evaluation, conversion, analysis ← tools."""
+"""Imports run one way: functional ← layers ← models ← engine, datasets, evaluation, … ← tools, scripts."""
 from __future__ import annotations
 
 import importlib
@@ -84,9 +84,10 @@ def test_a_name_that_there_is_not(package):
 
 
 def test_nothing_imports_tools_but_tools():
-    tools = {path.stem for path in (ROOT / 'tools').glob('*.py')}
+    tools = {path.stem for folder in ('tools', 'scripts') for path in (ROOT / folder).rglob('*.py')}
     for file in FILES:
-        assert not {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file))} & {'tools', *tools}
+        assert not {name.partition('.')[0] for name in imports(PACKAGE / file, module_name(file))} & {
+            'tools', 'scripts', *tools}
 
 
 def test_import_leaves_the_process_as_it_was(run):

@@ -47,7 +47,8 @@ def test_index(root):
     assert len(metrics) > 60 and all(' paper' in name for name in metrics)
     without = {entry['Name'] for entry in entries if 'Results' not in entry}
     assert without == {'rednet152_8xb32_in1k', 'htc_dcdc-r50_dcdc-fpn_1x_coco',
-                       'dcd-mobilenet-v2-w075_8xb32_in1k', 'dcdc-resnet101_8xb32_in1k'}
+                       'dcd-mobilenet-v2-w075_8xb32_in1k', 'dcdc-resnet101_8xb32_in1k',
+                       'faster-rcnn_kw1x-r50_fpn_1x_coco', 'faster-rcnn_kw4x-r50_fpn_1x_coco'}
     for entry in entries:
         costs = entry['Metadata']
         assert costs['Parameters'] > 1e6 and costs.get('FLOPs', costs.get('Backbone FLOPs')) > 5e7

@@ -1,6 +1,8 @@
 """The built wheel: what it carries, and that its configs resolve before the package is imported."""
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,24 +15,46 @@ pytestmark = pytest.mark.xdist_group('packaging')  # one worker: the wheel is sh
 
 
 @pytest.fixture(scope='module')
-def wheel(root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('wheel')
+def sdist(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sdist')
     source = folder / 'source'
     # a copy, so that no build folder is left in, or taken from, the project's
     subprocess.run(['git', 'clone', '-q', str(root), str(source)], check=True)
+    code = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+    subprocess.run([sys.executable, '-c', code, str(folder)], cwd=source, check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob('*.tar.gz'))
+
+
+@pytest.fixture(scope='module')
+def wheel(sdist, tmp_path_factory):
+    """Built from the source distribution, as `python -m build` does."""
+    folder = tmp_path_factory.mktemp('wheel')
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder),
-                    str(source)], check=True)
+                    str(sdist)], check=True)
     return next(folder.glob('*.whl'))
+
+
+def test_sdist(sdist):
+    """What building needs, and no more of the repository."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
+    assert names >= {'setup.py', 'pyproject.toml', 'README.md', 'requirements/runtime.txt', 'dynconv_mm_scope.pth',
+                     'model-index.yml', 'tools/train.py', 'configs/odconv/metafile.yml', 'dynconv_mm/py.typed'}
+    assert not [name for name in names if name.startswith(('tests/', 'docs/', 'scripts/', 'dynconv_mm/.mim'))]
 
 
 def test_content(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert wheel.name.startswith(f'dynconv_mm-{dynconv_mm.__version__}-')
-    assert names >= {'dynconv_mm/__init__.py', 'dynconv_mm/functional/costs_cpu.json', 'dynconv_mm_scope.pth',
-                     'dynconv_mm/.mim/model-index.yml', 'dynconv_mm/.mim/tools/make_digits_coco.py',
+    assert names >= {'dynconv_mm/__init__.py', 'dynconv_mm/py.typed', 'dynconv_mm/functional/costs_cpu.json',
+                     'dynconv_mm_scope.pth', 'dynconv_mm/.mim/model-index.yml',
+                     'dynconv_mm/.mim/tools/dataset_converters/make_digits_coco.py',
                      'dynconv_mm/.mim/configs/odconv/metafile.yml',
                      'dynconv_mm/.mim/configs/odconv/odconv4x-resnet50_8xb32_in1k.py'}
-    assert not [name for name in names if name.startswith('tests/') or name.endswith('.pyc')]
+    assert not [name for name in names if name.startswith(('tests/', 'scripts/')) or name.endswith('.pyc')]
+    tools = [Path(name).name for name in names if name.startswith('dynconv_mm/.mim/tools/')]
+    assert {'train.py', 'test.py', 'dist_train.sh', 'complexity.py'} <= {*tools}
+    assert len(tools) == len({*tools}), 'mim could not tell two tools of the same name apart'
 
 
 def test_requires_no_openmmlab_package_by_name(wheel):
@@ -41,6 +65,14 @@ def test_requires_no_openmmlab_package_by_name(wheel):
     assert not [name for name in required if name.startswith(('mm', 'onedl'))]
     assert {'mim', 'mmdet', 'mmpretrain'} <= {line.split()[1] for line in metadata.splitlines()
                                               if line.startswith('Provides-Extra:')}
+
+
+def test_description_for_a_package_index(wheel):
+    """It has no files beside it: nothing in it may be relative to the repository."""
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(next(name for name in archive.namelist() if name.endswith('METADATA'))).decode()
+    assert 'Description-Content-Type: text/markdown' in metadata and '# dynconv_mm' in metadata
+    assert not re.findall(r'\]\((?!https?:|#)[^)]*\)', re.sub(r'^```.*?^```', '', metadata, flags=re.M | re.S))
 
 
 def test_configs_resolve_without_an_import(wheel, tmp_path, run):

@@ -1,8 +1,8 @@
 """What README.md, CONTRIBUTING.md and docs/*.md say is true: code runs, commands name what exists, tables are current.
 
-The Python blocks of a page run one after the other, as one program, in a folder from which ``configs``, ``tools`` and
-``docs`` can be read. A block behind a line ``<!-- not run: WHY -->``, which readers do not see, needs what is not
-there: it has to compile. Commands are not run: their options and files have to exist.
+The Python blocks of a page run one after the other, as one program, in a folder from which ``configs``, ``docs``,
+``scripts`` and ``tools`` can be read. A block behind a line ``<!-- not run: WHY -->``, which readers do not see,
+needs what is not there: it has to compile. Commands are not run: their options and files have to exist.
 """
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.fileio import load
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 
 import dynconv_mm  # noqa: F401  registers the backbones
+from dynconv_mm.conversion import write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
          for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))}
-TEXT = PAGES['README.md']
 LANGUAGES = {'python', 'bash', 'text', 'bibtex', 'json', 'yaml', 'html', 'diff'}
 PROGRAMS = {'export', 'make', 'mim', 'pip', 'pre-commit', 'python'}
 FENCE = re.compile(r'^(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>.*)\n(?P<code>(?:.*\n)*?)```$', re.MULTILINE)
@@ -54,6 +59,9 @@ def commands_of(code: str) -> list[str]:
 COMMANDS = sorted({command for block in BLOCKS if block.language == 'bash' for command in commands_of(block.code)})
 
 
+CONFIGS = sum(block.page == 'README.md' and '_base_ =' in block.code for block in BLOCKS)
+
+
 def test_blocks_are_found():
     text = ('a\n```python\nx = 1\ny = 2\n```\n\n<!-- not run: needs COCO -->\n```python\nz\n```\n'
             '```bash\nFOO=1 make a && mim b \\\n  c  # d\n\n```\n')
@@ -73,7 +81,7 @@ def test_every_block_has_a_language(page):
 
 @pytest.mark.parametrize('page', sorted({block.page for block in BLOCKS if block.language == 'python'}))
 def test_python(page, root, tmp_path, monkeypatch):
-    for name in ('configs', 'docs', 'tools'):
+    for name in ('configs', 'docs', 'scripts', 'tools'):
         (tmp_path / name).symlink_to(root / name)
     monkeypatch.chdir(tmp_path)
     program = {'__name__': '__main__'}
@@ -100,6 +108,90 @@ def test_configs_of_the_readme(tmp_path):
         assert config.custom_imports['imports'] == ['dynconv_mm']
 
 
+@pytest.mark.parametrize('index', range(CONFIGS))
+def test_what_a_config_of_the_readme_trains(index, tmp_path, monkeypatch, caplog):
+    """All of it, but for what its pre-trained weights are kept of; the log does not warn."""
+    pytest.importorskip('mmdet')
+    from mmdet.testing import demo_mm_inputs
+    code = [block.code for block in BLOCKS if block.page == 'README.md' and '_base_ =' in block.code][index]
+    (tmp_path / 'config.py').write_text(code, encoding='utf-8')
+    config = Config.fromfile(tmp_path / 'config.py')
+    monkeypatch.chdir(tmp_path)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    kept = set()
+    for pretrained in model.backbone.initial_checkpoints():
+        write_checkpoint(tmp_path / pretrained, dict(state_dict={
+            f'backbone.{name}': value + 1 for name, value in model.backbone.state_dict().items()}))
+        kept = {name for name, _ in model.backbone.named_modules(prefix='backbone')}
+    model.init_weights()
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'handlers', [caplog.handler])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    optimizer.zero_grad = lambda: None  # the gradients are looked at
+    model.train()
+    num_classes = config.model.roi_head.bbox_head.num_classes
+    model.train_step(demo_mm_inputs(2, [(3, 64, 96), (3, 80, 64)], [4, 4], num_classes=num_classes),
+                     OptimWrapper(optimizer))
+    assert [record.message for record in caplog.records if record.levelname == 'WARNING'] == []
+    for name, module in model.named_modules():
+        if name not in kept:
+            assert all(parameter.grad is not None for parameter in module.parameters(recurse=False)), name
+            assert getattr(module, 'num_batches_tracked', None) in (None, 1), name
+    assert model.backbone.conv1.weight.requires_grad == (not kept)
+
+
+CONFIG = next(block.code for block in BLOCKS if block.page == 'README.md' and 'data_root' in block.code)
+
+
+def test_the_tour_has_the_same_config():
+    assert CONFIG in [block.code for block in BLOCKS if block.page == 'docs/index.md']
+
+
+def test_a_config_for_ones_own_data(digits, tmp_path):
+    """The README's, with the first two lines changed as it says, trains on other data: all of the backbone learns."""
+    pytest.importorskip('mmdet')
+    names = ('zero', 'one', 'two')
+    first, second, *rest = CONFIG.splitlines()
+    assert first.startswith('classes = ') and second.startswith('data_root = ')
+    file = tmp_path / 'my_detector.py'
+    file.write_text('\n'.join([f'classes = {names}', f"data_root = '{digits}/'", *rest]), encoding='utf-8')
+    config = Config.fromfile(file)
+    config.merge_from_dict(dict(  # one iteration of a smaller network on small images
+        work_dir=str(tmp_path), model=dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])),
+        train_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(indices=2)),
+        val_dataloader=dict(num_workers=0, persistent_workers=False), train_cfg=dict(max_epochs=1, val_interval=2)))
+    config.train_dataloader.dataset.pipeline[2].scale = (160, 128)
+    runner = Runner.from_cfg(config)
+    before = {name: value.clone() for name, value in runner.model.backbone.state_dict().items()}
+    runner.train()
+    assert runner.iter == 1
+    for loader in (runner.train_dataloader, runner.val_dataloader):
+        assert loader.dataset.metainfo['classes'] == names
+    assert runner.model.roi_head.bbox_head.num_classes == 3
+    still = [name for name, value in runner.model.backbone.state_dict().items()
+             if value.equal(before[name]) and not name.endswith('temperature')]
+    assert not still
+
+
+def test_figures_of_the_readme(root):
+    """Accuracies are the model index's, times the ones that were measured, as ratios."""
+    rows = {line.split(' | ')[0].removeprefix('| '): [float(cell.strip(' %|')) for cell in line.split(' | ')[1:]]
+            for line in PAGES['README.md'].splitlines() if re.match(r'\| (ImageNet|COCO|time|the same)', line)}
+    models = {entry['Name']: {name: value for result in entry.get('Results', ()) for name, value in
+                              result['Metrics'].items()}
+              for file in root.glob('configs/*/metafile.yml') for entry in load(file)['Models']}
+    top1, ap, ours, theirs = rows.values()
+    assert top1 == [models[name]['Top 1 Accuracy (ODConv paper)'] for name in (
+        'resnet50_8xb32_in1k', 'odconv1x-resnet50_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k')]
+    assert ap == [models[f'faster-rcnn_{name}_fpn_1x_coco']['box AP (ODConv paper)'] for name in (
+        'r50', 'odconv1x-r50', 'odconv4x-r50')]
+    for plan, row in (('auto', ours), ('grouped', theirs)):
+        ratios = {result['network']: result['ratio'] for result in load(root / 'docs/performance.json')['results']
+                  if result['plan'] == plan and not result['setting']['training'] and result['setting']['batch'] == 1}
+        assert row == [1, *(round(ratios[f'odconv{n}x-resnet50'], 2) for n in (1, 4))]
+
+
 def test_there_are_commands():
     assert {'make demo', 'make test'} <= set(COMMANDS)
 
@@ -123,19 +215,21 @@ def help_of(run):
 def test_command(command, root, run, help_of):
     words = [word for word in shlex.split(command) if not re.fullmatch(r'[A-Z_]+=\S*', word)]
     program, *arguments = words
-    assert program in PROGRAMS
+    assert program in PROGRAMS or (root / program).suffix == '.sh' and (root / program).exists()
     options = {argument.partition('=')[0] for argument in arguments if argument.startswith('--')}
     if program == 'make':
         done = run('make', '--dry-run', *shlex.split(command)[1:], PYTHON='true')
         assert done.returncode == 0, done.stdout
     for argument in arguments:
-        if re.match(r'(configs|docs|requirements|tests|tools)/', argument) and '*' not in argument:
+        if re.match(r'(configs|docs|requirements|scripts|tests|tools)/', argument) and '*' not in argument:
             assert (root / argument.partition('::')[0]).exists(), argument
     if program == 'mim':
         known = help_of('mim', arguments[0]) + '--cfg-options --work-dir --resume'
-    elif program == 'python' and arguments[0].startswith('tools/'):
+    elif program == 'python' and arguments[0].startswith(('scripts/', 'tools/')):
         known = help_of('python', arguments[0])
         assert 'usage: ' in known
+    elif program.endswith('.sh'):
+        known = help_of(program) + help_of('python', re.sub(r'\w+_(\w+)\.sh$', r'\1.py', program))
     else:
         return
     for option in options:
@@ -149,7 +243,8 @@ def test_link(page, target, root):
 
 
 @pytest.mark.parametrize('page, name', [(page, name) for page, text in PAGES.items()
-                                        for name in re.findall(r'`((?:configs|tools|requirements)/[^`*<…{]+)`', text)])
+                                        for name in re.findall(
+                                            r'`((?:configs|scripts|tools|requirements)/[^`*<…{]+)`', text)])
 def test_file(page, name, root):
     assert (root / name.split()[0]).exists()
 
@@ -173,7 +268,7 @@ def test_stacks(root):
     """The versions in the table are those that are pinned."""
     for stack in ('official', 'onedl', 'classic'):
         pins = dict(line.split('==') for line in (root / f'requirements/constraints-{stack}.txt').read_text().split())
-        row, = (line for line in TEXT.splitlines() if line.startswith(f'| `{stack}`'))
+        row, = (line for line in PAGES['docs/installation.md'].splitlines() if line.startswith(f'| `{stack}`'))
         versions = re.findall(r'(mm\w+) ([\d.]+)', row) + re.findall(r'\| (\d[\d.]+) ()\|', row)
         for name, version in versions:
             if version:

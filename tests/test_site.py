@@ -1,7 +1,8 @@
-"""The site that `make docs` builds: strictly, with the README, every page of docs/ and all public names."""
+"""The site that `make docs` builds: strictly, with every page of docs/ and of the configs, and all public names."""
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -41,12 +42,32 @@ def test_pages(site, root):
         assert (site / f'{page.stem}.html').exists()
     for page in (root / 'configs').glob('*/README.md'):
         assert (site / 'configs' / page.parent.name / 'index.html').exists()
-    index, installation, quick_start = ((site / f'{name}.html').read_text(encoding='utf-8')
-                                        for name in ('index', 'installation', 'quick_start'))
-    assert '<h1 id="dynconv_mm">' in index
-    assert 'MMCV_WITH_OPS' in installation and 'MMCV_WITH_OPS' not in index + quick_start
-    assert 'demo-panoptic' in quick_start
+    index = (site / 'index.html').read_text(encoding='utf-8')
+    assert '1. Install' in index and '5. Deploy it' in index  # the tour, not the README
+    headings = re.findall(r'nav-link dropdown-toggle"[^>]*>([^<]+)<', index)
+    assert headings == ['Start', 'Methods', 'Guide', 'Configs', 'API', 'Project']
     assert not list(site.rglob('*.pyc')) and not (site / '_site').exists()
+
+
+def test_dark_mode(site):
+    index = (site / 'index.html').read_text(encoding='utf-8')
+    assert 'theme-menu' in index and 'data-bs-theme' in (site / 'js' / 'darkmode.js').read_text(encoding='utf-8')
+    code = (site / 'css' / 'code.css').read_text(encoding='utf-8')
+    assert code.count('[data-bs-theme=light] .highlight') > 20 and code.count('[data-bs-theme=dark] .highlight') > 20
+
+
+def test_formulas(site, root):
+    """An equation for each layer of the README's table, as MathML."""
+    page = (site / 'methods.html').read_text(encoding='utf-8')
+    layers = re.findall(r'^\| \[.*?\) \| `(\w+)`', (root / 'README.md').read_text(encoding='utf-8'), re.MULTILINE)
+    assert len(layers) == 13 and all(f'<code>{layer}</code>' in page for layer in layers)
+    assert page.count('display="block"') == len(layers) and '$' not in re.sub('<[^>]*>', '', page)
+
+
+def test_what_is_no_formula(root):
+    text = load(root, 'pages').with_formulas('`$PATH` costs $5, and $x^2$:\n\n$$a = b$$\n')
+    assert text.startswith('`$PATH` costs $5, and <span><math')
+    assert text.count('<math') == 2 and 'display="block"' in text
 
 
 def test_links_lead_from_the_repository_to_the_site(site, root):
@@ -96,21 +117,12 @@ def test_a_broken_link_fails(root, tmp_path):
     assert 'gone.py' in done.stdout and 'nowhere' in done.stdout
 
 
-def test_readme_without_its_sections(root, tmp_path, monkeypatch):
-    pages = load(root, 'pages')
-    monkeypatch.setattr(pages, 'ROOT', tmp_path)
-    (tmp_path / 'README.md').write_text('# dynconv_mm\n\nText.\n\n## Two commands\n\n`make demo`\n')
-    with pytest.raises(pages.PluginError, match='no section for installation.md'):
-        pages.readme_pages()
-
-
-@pytest.mark.parametrize('path, anchor, place', [
-    ('README.md', None, 'index.md'), ('README.md', '#configs', 'index.md'),
-    ('README.md', '#two-commands', 'quick_start.md'), ('docs/performance.md', None, 'performance.md'),
-    ('configs/odconv/README.md', None, 'configs/odconv/README.md'),
+@pytest.mark.parametrize('path, place', [
+    ('README.md', 'index.md'), ('docs/performance.md', 'performance.md'),
+    ('configs/odconv/README.md', 'configs/odconv/README.md'),
 ])
-def test_place_in_the_site(root, path, anchor, place):
-    assert load(root, 'pages').site_path(path, anchor) == place
+def test_place_in_the_site(root, path, place):
+    assert load(root, 'pages').site_path(path) == place
 
 
 def test_docstring_as_markdown(root):
@@ -119,7 +131,7 @@ def test_docstring_as_markdown(root):
     text = extension.markdown('A :class:`~dynconv_mm.layers.ODConv2d` of :math:`x^2`, no :class:`~torch.nn.Conv2d`.\n\n'
                               '    .. math:: y =\n        W x\n\n    Args:\n        a, b,\n            c: as in.\n'
                               '        d: other.\n\n    Example:\n        >>> 1\n')
-    assert text.startswith('A [`ODConv2d`][dynconv_mm.layers.ODConv2d] of <math')
+    assert text.startswith('A [`ODConv2d`][dynconv_mm.layers.ODConv2d] of <span><math')
     assert 'no `Conv2d`.' in text
     assert text.count('<math') == 2 and '.. math' not in text and 'display="block"' in text
     assert '        a, b, c: as in.\n        d: other.\n' in text

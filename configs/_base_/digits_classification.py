@@ -1,4 +1,5 @@
-# The pictures that tools/make_digits_folders.py writes, and a schedule to learn them in a minute or two on one core.
+# The pictures that tools/dataset_converters/make_digits_folders.py writes, and a schedule to learn them in a minute or
+# two on one core.
 _base_ = ['mmpretrain::_base_/default_runtime.py', './dynconv_mm.py']
 
 dataset_type = 'CustomDataset'

@@ -1,7 +1,7 @@
-# The handwritten digits that tools/make_digits_coco.py makes, and a schedule to learn them from scratch in
-# minutes on two CPU cores. It is also the pattern for your own data in COCO format: name your classes, point
-# to your files, and change what your data needs. The first group is all that an ordinary fine-tuning on
-# your own data needs; in your config it comes after the `_base_` that you inherit.
+# The handwritten digits that tools/dataset_converters/make_digits_coco.py makes, and a schedule to learn them from
+# scratch in minutes on two CPU cores. It is also the pattern for your own data in COCO format: name your classes, point
+# to your files, and change what your data needs. The first group is all that an ordinary fine-tuning on your own data
+# needs; in your config it comes after the `_base_` that you inherit.
 _base_ = [
     'mmdet::_base_/datasets/coco_detection.py',
     'mmdet::_base_/schedules/schedule_1x.py',

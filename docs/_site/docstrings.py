@@ -45,7 +45,7 @@ class Markdown(griffe.Extension):
         """A docstring's text."""
         text = MATH_BLOCK.sub(lambda match: indented(convert(dedent(match[2]).replace('\n', ' ').strip(),
                                                              display='block'), match[1]), text)
-        text = MATH_ROLE.sub(lambda match: convert(match[1]), text)
+        text = MATH_ROLE.sub(lambda match: f'<span>{convert(match[1])}</span>', text)
         text = ROLE.sub(self.link, text)
         text = ARGUMENTS.sub(r'\1\2 ', text)  # names on two lines
         return EXAMPLE.sub(r'\1Examples:', text)

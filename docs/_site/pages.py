@@ -1,7 +1,8 @@
-"""The pages of the site that are not in ``docs/``: README, installation, quick start, configs, API (a hook of mkdocs).
+"""The pages of the site that are not in ``docs/``: configs, contributing, changelog, API; formulas (a hook of mkdocs).
 
 The site has the repository's layout, with the content of ``docs/`` at the top; a link from one file to another is
-followed there, whether it is a page of the site or, as a config, a file to look at. So no page is kept twice.
+followed there, whether it is a page of the site or, as a config, a file to look at. So no page is kept twice. The
+README is not on it: its place is taken by ``docs/index.md``.
 """
 from __future__ import annotations
 
@@ -10,52 +11,77 @@ import posixpath
 import re
 from pathlib import Path
 
-from markdown.extensions.toc import slugify
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECTIONS = {'Two commands': 'quick_start.md', 'Installation into your own environment': 'installation.md'}
-"""Sections of the README that have a page of their own."""
-FIRST = ('index.md', *SECTIONS.values())
-LAST = ('CONTRIBUTING.md', 'CHANGELOG.md')
+#: the pages of docs/ in their order, by heading; those that no heading names follow under the last one
+NAVIGATION = {
+    'Start': ['installation.md', 'training.md', 'troubleshooting.md'],
+    'Methods': ['methods.md', 'gallery.md'],
+    'Guide': ['warm_start.md', 'conversion.md', 'dynamicize.md', 'visualization.md', 'evaluation.md', 'complexity.md',
+              'export.md', 'performance.md'],
+    'Configs': [],
+    'API': [],
+    'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'performance_goals.md', 'stress.md'],
+}
+STYLES = {'light': 'default', 'dark': 'github-dark'}  # of code, by the mode of the page
 LINK = re.compile(r'(?<=\]\()(?!\w+:)([^)#\s]*)(#[^)\s]*)?(?=[)\s])')
-FENCE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
+CODE = re.compile(r'^```.*?^```|`[^`\n]+`', re.MULTILINE | re.DOTALL)
+FORMULA = re.compile(r'\$\$(.+?)\$\$|(?<![\w$])\$(\S(?:[^$\n]*\S)?)\$(?![\w$])', re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages, the files that they link to, and the navigation."""
+    """Add the pages, the files that they link to, the style of code, and the navigation."""
     sources = {file.src_uri: f'docs/{file.src_uri}' for file in files.documentation_pages()}
-    texts = {**readme_pages(), **{name: (ROOT / name).read_text(encoding='utf-8') for name in (
-        *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob('configs/*/README.md'))), *LAST)}}
-    sources.update({name: 'README.md' if name in FIRST else name for name in texts})
+    texts = {name: (ROOT / name).read_text(encoding='utf-8') for name in (
+        *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob('configs/*/README.md'))), 'CONTRIBUTING.md',
+        'CHANGELOG.md')}
+    sources.update({name: name for name in texts})
     for name, text in {**texts, **api_pages()}.items():
         files.append(File.generated(config, name, content=text))
     config.extra['sources'] = sources
     for name, source in sources.items():
         text = texts[name] if name in texts else (ROOT / source).read_text(encoding='utf-8')
-        for match in LINK.finditer(FENCE.sub('', text)):
+        for match in LINK.finditer(CODE.sub('', text)):
             target = repository_path(match[1], source)
             if (ROOT / target).is_file() and site_path(target) not in files.src_uris:
                 files.append(File.generated(config, site_path(target), abs_src_path=str(ROOT / target)))
+    css = '\n'.join(HtmlFormatter(style=style).get_style_defs(f'[data-bs-theme={mode}] .highlight')
+                    for mode, style in STYLES.items())
+    files.append(File.generated(config, 'css/code.css', content=css))
     config.nav = navigation(files)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of a file of the repository into those of the site."""
+    """Turn the links of a file of the repository into those of the site, and LaTeX formulas into MathML."""
     name = page.file.src_uri
     if name not in config.extra['sources']:
         return markdown
 
-    def replace(match: re.Match) -> str:
-        target = site_path(repository_path(match[1], config.extra['sources'][name]), match[2])
+    def follow(match: re.Match) -> str:
+        target = site_path(repository_path(match[1], config.extra['sources'][name]))
         return ('' if target == name else posixpath.relpath(target, posixpath.dirname(name) or '.')) + (match[2] or '')
 
-    parts = re.split(f'({FENCE.pattern})', markdown, flags=FENCE.flags)
-    return ''.join(part if part.startswith('```') else LINK.sub(replace, part) for part in parts)
+    parts = re.split(r'(^```.*?^```)', markdown, flags=re.MULTILINE | re.DOTALL)
+    return ''.join(part if part.startswith('```') else LINK.sub(follow, with_formulas(part)) for part in parts)
+
+
+def with_formulas(text: str) -> str:
+    """Markdown whose ``$…$`` and ``$$…$$`` are MathML; code is left as it is."""
+    return ''.join(part if part.startswith('`') else FORMULA.sub(formula, part)
+                   for part in re.split(r'(`[^`]+`)', text))
+
+
+def formula(match: re.Match) -> str:
+    """A formula as MathML: a paragraph of its own for ``$$``."""
+    if match[1] is not None:
+        return convert(' '.join(match[1].split()), display='block')
+    return f'<span>{convert(match[2])}</span>'  # alone at the beginning of a line, <math> would be a paragraph
 
 
 def repository_path(link: str, source: str) -> str:
@@ -63,29 +89,9 @@ def repository_path(link: str, source: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), link)) if link else source
 
 
-def site_path(path: str, anchor: str | None = None) -> str:
-    """Where a file of the repository, or a section of the README, stands in the site."""
-    if path == 'README.md':
-        return next((page for title, page in SECTIONS.items() if anchor == f'#{slugify(title, "-")}'), 'index.md')
-    return path.removeprefix('docs/')
-
-
-def readme_pages() -> dict[str, str]:
-    """The README as the site's first page, but for the sections that have a page of their own."""
-    start, *parts = re.split(r'^(?=## )', (ROOT / 'README.md').read_text(encoding='utf-8'), flags=re.MULTILINE)
-    pages, index = {}, [start]
-    for part in parts:
-        title, _, body = part.partition('\n')
-        name = SECTIONS.get(title.removeprefix('## '))
-        if name is None:
-            index.append(part)
-        else:
-            pages[name] = f'# {title.removeprefix("## ")}\n{body}'
-    missing = set(SECTIONS.values()) - set(pages)
-    if missing:
-        raise PluginError(f'docs/_site/pages.py: the README has no section for {", ".join(sorted(missing))}; '
-                          f'it looks for {", ".join(SECTIONS)}')
-    return {'index.md': ''.join(index), **pages}
+def site_path(path: str) -> str:
+    """Where a file of the repository stands in the site."""
+    return 'index.md' if path == 'README.md' else path.removeprefix('docs/')
 
 
 def api_pages() -> dict[str, str]:
@@ -114,11 +120,12 @@ def public_names(init: Path) -> list[str]:
 
 
 def navigation(files: Files) -> list:
-    """First the README, then the pages of ``docs/`` by name, those of the configs and of the API."""
+    """The tour, then :data:`NAVIGATION` with the pages of the configs and of the API."""
     names = [file.src_uri for file in files.documentation_pages()]
-    own = sorted(name for name in names if '/' not in name and name not in (*FIRST, *LAST))
-    configs = sorted(name for name in names if name.startswith('configs/'))
-    api = sorted(name for name in names if name.startswith('api/'))
-    return [{'dynconv_mm': 'index.md'}, {'Installation': 'installation.md'}, {'Quick start': 'quick_start.md'},
-            {'Guide': own}, {'Configs': configs},
-            {'API': [{name.removeprefix('api/').removesuffix('.md'): name} for name in api]}, {'Project': list(LAST)}]
+    found = {heading: [name for name in pages if name in names] for heading, pages in NAVIGATION.items()}
+    found['Configs'] = sorted(name for name in names if name.startswith('configs/'))
+    found['API'] = [{name.removeprefix('api/').removesuffix('.md'): name}
+                    for name in sorted(names) if name.startswith('api/')]
+    named = {'index.md', *(name for pages in NAVIGATION.values() for name in pages)}
+    found['Project'] += sorted(name for name in names if '/' not in name and name not in named)
+    return [{'Tour': 'index.md'}, *({heading: pages} for heading, pages in found.items() if pages)]

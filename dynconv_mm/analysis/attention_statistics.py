@@ -8,13 +8,14 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..layers.condconv import CondConv2d, CondConvRouting
+from ..layers.kernel_warehouse import WarehouseLayer
 from ..layers.mixture_conv import MixtureConv2d
 from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
 
 class AttentionStatistics:
-    """Collects the attentions of ODConv and DyConv layers and the routing weights of CondConv.
+    """Collects the attentions of ODConv, DyConv and KernelWarehouse layers and the routing weights of CondConv.
 
     CondConv's are collected where they are computed, once for all convolutions that share them.
 
@@ -24,7 +25,8 @@ class AttentionStatistics:
 
     Attributes:
         layers (dict[str, dict[str, RunningStatistics]]): by layer and attention ('spatial', 'channel', 'filter',
-            'kernel'); an entry is an element of the attention. Filled within :meth:`collect`.
+            'kernel'); an entry is an element of the attention. Of a KernelWarehouse 'cell': how much of each cell,
+            added or subtracted, is in a mixture, on average over the layer's. Filled within :meth:`collect`.
 
     Example:
         >>> from dynconv_mm import ODConv2d
@@ -40,12 +42,13 @@ class AttentionStatistics:
         self.bins = bins
         self.layers: dict[str, dict[str, RunningStatistics]] = {}
         self._routings = find_layers(model, CondConvRouting)
+        self._cells = {name: layer.attention for name, layer in find_layers(model, WarehouseLayer).items()}
         self._mixtures = {name: layer for name, layer in find_layers(model, MixtureConv2d).items()
                           if not isinstance(layer, CondConv2d)}
 
     def __bool__(self) -> bool:
         """Whether the model has anything to collect."""
-        return bool(self._routings or self._mixtures)
+        return bool(self._routings or self._mixtures or self._cells)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -53,12 +56,17 @@ class AttentionStatistics:
         with ExitStack() as stack:
             for name, routing in self._routings.items():
                 stack.enter_context(routing.register_forward_hook(partial(self._add_routing, name)))
+            for name, attention in self._cells.items():
+                stack.enter_context(attention.register_forward_hook(partial(self._add_cells, name)))
             for name, layer in self._mixtures.items():
                 stack.enter_context(layer.register_attention_hook(partial(self._add, name)))
             yield
 
     def _add_routing(self, name: str, routing: nn.Module, args: tuple, weights: Tensor) -> None:
         self._add(name, routing, dict(kernel=weights))
+
+    def _add_cells(self, name: str, attention: nn.Module, args: tuple, mixtures: Tensor) -> None:
+        self._add(name, attention, dict(cell=mixtures.abs().mean(1)))
 
     def _add(self, name: str, module: nn.Module, attentions: dict[str, Tensor]) -> None:
         layer = self.layers.setdefault(name, {})

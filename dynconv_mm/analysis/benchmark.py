@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..conversion.architecture import kw_arguments
 from ..conversion.export import RUNTIMES as EXPORTED
 from ..conversion.export import export, import_runtime, load_onnx
 from ..conversion.settle_norms import random_images
@@ -31,6 +32,8 @@ from ..models import (
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    KWMobileNetV2,
+    KWResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
@@ -41,9 +44,9 @@ from .timing import time_in_turns
 
 MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
-NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet))?'
-                     r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(\dx\d|last-\d+-blocks))?)|rednet(\d+)')
-DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|dyconv|condconv|dcdc?|involution)-')  # of a detector's name
+NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet)|kw(1d4|1d2|[124])x-)?'
+                     r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(?P<placement>\dx\d|last-\d+-blocks))?)|rednet(\d+)')
+DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|kw[14]x|dyconv|condconv|dcdc?|involution)-')  # of a detector's name
 RUNTIMES = ('pytorch', 'compile', *EXPORTED)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -106,8 +109,8 @@ def build_network(name: str) -> nn.Module:
 
     Args:
         name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
-            'dcdc-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a ``placement`` alone. A
-            detector's ends in '_coco'.
+            'dcdc-resnet50', 'kw1d2x-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a
+            ``placement`` alone. A detector's ends in '_coco'.
 
     Raises:
         ValueError: there is no such network.
@@ -116,13 +119,16 @@ def build_network(name: str) -> nn.Module:
     if is_detector(name):
         return get_model(name)
     match = _parse(name)
-    mixture, kernel_num, dcd, dcdc, depth, width, placement, rednet_depth = match.groups()
+    mixture, kernel_num, dcd, dcdc, kw, depth, width, placement, rednet_depth = match.groups()
     if rednet_depth is not None:
         return RedNet(depth=int(rednet_depth))
     kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
     if placement is not None:
         kwargs['placement'] = placement.replace('-', '_')
-    resnet, mobilenet = MIXTURES[mixture] if mixture else (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
+    if kw:
+        kwargs = kw_arguments(kw, depth and int(depth))
+    resnet, mobilenet = (KWResNet, KWMobileNetV2) if kw else MIXTURES[mixture] if mixture else \
+        (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
     if depth is None:
         return mobilenet(widen_factor=int(width) / 100, **kwargs)
     return (DCDCResNet if dcdc else resnet)(depth=int(depth), **kwargs)
@@ -130,9 +136,10 @@ def build_network(name: str) -> nn.Module:
 
 def _parse(name: str) -> re.Match:
     match = NETWORK.fullmatch(name)
-    if match is None or match[7] is not None and match[1] != 'odconv':
+    if match is None or match['placement'] is not None and match[1] != 'odconv':
         raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', 'dcd-resnet18', "
-                         f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50' or 'rednet50', but is {name!r}")
+                         f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50', 'kw1d2x-resnet50' or 'rednet50', but is "
+                         f'{name!r}')
     return match
 
 
@@ -154,7 +161,7 @@ def static_network(name: str) -> str:
                 raise ValueError(f'network {name!r} must be a config, and have a static one beside it, but there is no '
                                  f'{detector!r} in configs/')
         return static
-    placement = _parse(name)[7]
+    placement = _parse(name)['placement']
     if placement is not None:
         name = name.removesuffix(f'-{placement}')
     if name.startswith('rednet'):

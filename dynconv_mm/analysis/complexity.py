@@ -6,6 +6,7 @@ what counts nothing, need not be executed, and some of it cannot be there: a sha
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd import DCDConv2d
 from ..layers.involution import SizeKeepingConv
+from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
 from ..layers.mixture_conv import MixtureConv2d
 from .multiply_adds import KINDS, count_by_layer, counted_layers
 
@@ -161,7 +163,8 @@ def dynamic_params(model: nn.Module) -> int:
     kernels, and of further kernels.
 
     For convolutions that mix or correct kernels that is what the model has more than its static counterpart. An
-    involution or DCDC has no static kernel: all of it counts.
+    involution or DCDC has no static kernel: all of it counts. A KernelWarehouse may have fewer, and the number is
+    negative.
     """
     total = 0
     for _, layer, _ in counted_layers(model):
@@ -173,8 +176,10 @@ def dynamic_params(model: nn.Module) -> int:
 
 def _static_params(layer: nn.Module) -> int | None:
     """Parameters of the static layer in a dynamic one; None if it is not dynamic."""
-    if isinstance(layer, (SizeKeepingConv, CondConvRouting)):
+    if isinstance(layer, (SizeKeepingConv, CondConvRouting, KernelWarehouse)):
         return 0
+    if isinstance(layer, WarehouseLayer):
+        return math.prod(layer.kernel_sizes()) + (0 if layer.bias is None else layer.bias.numel())
     if isinstance(layer, (MixtureConv2d, DCDConv2d)):
         kernel_height, kernel_width = layer.kernel_size
         kernel = layer.out_channels * (layer.in_channels // layer.groups) * kernel_height * kernel_width

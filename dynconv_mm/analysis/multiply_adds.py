@@ -129,7 +129,7 @@ def linear(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
 
 
 def no_product(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
-    """An embedding: rows are looked up."""
+    """An embedding, whose rows are looked up, and cells, which the layers that take them count."""
     return Counter()
 
 
@@ -348,6 +348,30 @@ def weightnet2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
                    attention=pooling + _matrices(module) - module.weight.numel())
 
 
+def kw_conv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """KernelWarehouse: average pooling and FCs, the mixtures of cells, one convolution."""
+    return Counter(dynamic_conv=_convolution(module, y), attention=_area(x) * module.in_channels + _cell_logits(module),
+                   mixing=_mixtures(module))
+
+
+def kw_linear(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """The same of a fully connected layer."""
+    return Counter(dynamic_conv=module.in_features * module.out_features, attention=_cell_logits(module),
+                   mixing=_mixtures(module))
+
+
+def _cell_logits(module: nn.Module) -> int:
+    """FCs of an attention over cells; that which combines bases runs for each mixture."""
+    attention = module.attention
+    fcs = attention.fc1.weight.numel() + attention.fc2.weight.numel()
+    return fcs + (len(attention.targets) * attention.fc3.weight.numel() if attention.bases else 0)
+
+
+def _mixtures(module: nn.Module) -> int:
+    """Each of m mixtures of all cells."""
+    return len(module.attention.targets) * module.cells.numel()
+
+
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """SE: average pooling, two FCs, and the scaling of the features."""
     return Counter(attention=2 * x.numel() + _matrices(module))
@@ -392,6 +416,9 @@ HANDLERS: dict[str, Handler] = {
     'CGConv2d': cgc2d,
     'WeightNetConv2d': weightnet2d,
     'WeightNetReduction': routing,
+    'KWConv2d': kw_conv2d,
+    'KWLinear': kw_linear,
+    'KernelWarehouse': no_product,
     'SELayer': squeeze_excitation,
     'CBAM': cbam,
     'ECALayer': eca,

@@ -78,9 +78,14 @@ def _numeric_scalar(dtype: np.dtype, value: bytes) -> np.generic:
     return multiarray.scalar(dtype, value)
 
 
+class _Arguments:
+    """In place of ``argparse.Namespace``, in which released trainings keep their options: attributes, of plain data."""
+
+
 ALLOWED = {  # by the names under which a file asks for them
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     'builtins.getattr': _history_buffer_method,
+    'argparse.Namespace': _Arguments,
     'builtins.bytes': bytes,  # the data of an empty array
     'numpy.ndarray': _PlainArray,
     'numpy.dtype': _numeric_dtype,
@@ -157,7 +162,8 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         state, instance = self.stack.pop(), self.stack[-1]
-        if type(instance) is OrderedDict and isinstance(state, dict):  # the versions of a state dict's modules
+        # the versions of a state dict's modules, and the options of a training
+        if type(instance) in (OrderedDict, _Arguments) and isinstance(state, dict):
             vars(instance).update(state)
         elif type(instance) in (HistoryBuffer, *[kind for name, kind in ALLOWED.items() if '.' not in name]):
             instance.__setstate__(state)

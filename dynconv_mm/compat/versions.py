@@ -38,7 +38,7 @@ def check_versions() -> None:
             raise IncompatibleEnvironmentError(
                 f'dynconv_mm needs {wanted}, but {name} {package.__version__} is installed: '
                 f'`pip install "{wanted}"`'
-                + (' (mmcv 1 belongs to mmdet 2 and mmcls; see the README for a tested set)' if name == 'mmcv'
+                + (' (mmcv 1 belongs to mmdet 2 and mmcls; docs/installation.md has tested sets)' if name == 'mmcv'
                    else ''))
     if 'mmdet' in sys.modules and find_spec('mmcv._ext') is None:
         raise IncompatibleEnvironmentError(MISSING_OPS.format(user='mmdet'))

@@ -5,18 +5,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from ..models import DCDMobileNetV2, DCDResNet, ODConvMobileNetV2, ODConvResNet, RedNet
+from ..models import DCDMobileNetV2, DCDResNet, KWMobileNetV2, KWResNet, ODConvMobileNetV2, ODConvResNet, RedNet
 from ..models.backbones import MobileNetV2, ResNet
 from ..models.backbones.mobilenet_v2 import make_divisible
 from ..models.backbones.resnet import basic_convs
 from .checkpoint_file import CheckpointError
 
 BACKBONES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dcd': (DCDResNet, DCDMobileNetV2), 'rednet': (RedNet, None),
-             'static': (None, MobileNetV2)}  # ResNet, MobileNetV2
+             'kw': (KWResNet, KWMobileNetV2), 'static': (None, MobileNetV2)}  # ResNet, MobileNetV2
 METHODS = tuple(BACKBONES)
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4)
+#: of KernelWarehouse, by how many times the static parameters there are
+KW_RATIOS = {'1d4': dict(cell_num_ratio=1 / 4, cell_in_ratio=1 / 2, cell_out_ratio=1 / 2),
+             '1d2': dict(cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, cell_out_ratio=1 / 2),
+             '1': {}, '2': dict(cell_num_ratio=2.), '4': dict(cell_num_ratio=4.)}
+#: what its classifier is built with where it is made of cells too, and the name of that in the release
+KW_CLASSIFIER = dict(cell_num_ratio=1 / 2, cell_in_ratio=1 / 40, reduction=1 / 32)
+KW_CLASSIFIER_NAME = 'classifier.1.conv'
 NUM_CLASSES = {True: 80, False: 1000}  # of the detectors' configs, of the classifiers'
 
 
@@ -29,6 +37,7 @@ class Architecture:
         depth (int, optional): of a ResNet or RedNet.
         widen_factor (float, optional): of a MobileNetV2.
         kernel_num (int, optional): n of ODConv.
+        ratio (str, optional): of KernelWarehouse, a key of :data:`KW_RATIOS`.
         extra (dict): the backbone's other arguments that are not its defaults.
         detector (str, optional): 'faster-rcnn' or 'mask-rcnn'.
         num_classes (int, optional): of the classifier or the detector; None for a backbone alone.
@@ -38,6 +47,7 @@ class Architecture:
     depth: int | None = None
     widen_factor: float | None = None
     kernel_num: int | None = None
+    ratio: str | None = None
     extra: dict = field(default_factory=dict)
     detector: str | None = None
     num_classes: int | None = None
@@ -58,7 +68,7 @@ class Architecture:
         """As configs and checkpoints are named, such as ``odconv4x-resnet50`` or ``dcd-mobilenet-v2-w100``."""
         if self.method == 'rednet':
             return f'rednet{self.depth}'
-        prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', static='')[self.method]
+        prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', kw=f'kw{self.ratio}x-', static='')[self.method]
         return prefix + (f'mobilenet-v2-w{round(100 * self.widen_factor):03d}' if self.depth is None
                          else f'resnet{self.depth}')
 
@@ -70,12 +80,13 @@ class Architecture:
             return f'{self.method}/{self.detector}_{short}_fpn_1x_coco.py'
         if self.method == 'static':
             return 'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
-        return f'{self.method}/{self.name}_8xb32_in1k.py'
+        recipe = '32xb128-300e' if self.method == 'kw' and self.depth is not None else '8xb32'
+        return f'{self.method}/{self.name}_{recipe}_in1k.py'
 
     @property
     def options(self) -> dict:
         """What the config needs as ``--cfg-options`` besides."""
-        options = {f'model.backbone.{name}': value for name, value in self.extra.items()}
+        options = {} if self.method == 'kw' else {f'model.backbone.{name}': value for name, value in self.extra.items()}
         if self.method == 'static' and self.widen_factor != 1:
             options['model.backbone.widen_factor'] = self.widen_factor
         if self.num_classes not in (None, NUM_CLASSES[self.detector is not None]):
@@ -107,21 +118,52 @@ def recognise(weights: Mapping[str, Tensor]) -> Architecture:
                               'load such files as they are; docs/warm_start.md starts dynamic networks from them')
     if method == 'odconv':
         size['kernel_num'] = next(value.shape[0] for value in weights.values() if value.dim() == 5)
+    if method == 'kw':
+        ratio, extra = _ratio(weights, size)
+        return Architecture(method, **size, ratio=ratio, extra=extra)
     return Architecture(method, **size, extra=_extra(weights, method, 'depth' in size))
 
 
 def _method(weights: Mapping[str, Tensor]) -> str:
+    if any(name.startswith('warehouse_manager.') for name in weights):
+        return 'kw'
     is_mixture = any(value.dim() == 5 for value in weights.values())
     if is_mixture and any(re.search(r'attention\.(channel|filter|spatial|kernel)_fc\.', name) for name in weights):
         return 'odconv'
     if is_mixture or any('.lsa.' in name for name in weights):
-        raise CheckpointError('the weights are of a dynamic network, but of neither ODConv, DCD nor RedNet, of which '
-                              'there are official releases')
+        raise CheckpointError('the weights are of a dynamic network, but of none of ODConv, DCD, RedNet and '
+                              'KernelWarehouse, of which there are official releases')
     if any('.fc_phi.' in name for name in weights):
         return 'dcd'
     if any(re.fullmatch(r'layer\d\.\d+\.conv2\.conv1\.conv\.weight', name) for name in weights):
         return 'rednet'
     return 'static'
+
+
+def kw_arguments(ratio: str, depth: int | None) -> dict:
+    """What a KernelWarehouse of a release is built with, beside its size.
+
+    Args:
+        ratio (str): a key of :data:`KW_RATIOS`.
+        depth (int, optional): of a ResNet; of a MobileNetV2 None.
+    """
+    others = {('1d2', 50): dict(nonlocal_basis_ratio=1 / 16), ('4', None): dict(share_pointwise=False),
+              ('1d2', None): dict(reduction=1 / 32, share_pointwise=False, static_pointwise=5)}
+    return {**KW_RATIOS[ratio], **others.get((ratio, depth), {})}
+
+
+def _ratio(weights: Mapping[str, Tensor], size: dict) -> tuple[str, dict]:
+    """Of a KernelWarehouse the ratio whose cells these are, and the backbone's arguments."""
+    cells = {name: value.shape for name, value in weights.items() if name.startswith('warehouse_manager.')}
+    for ratio in KW_RATIOS:
+        arguments = kw_arguments(ratio, size.get('depth'))
+        with torch.device('meta'):
+            network = BACKBONES['kw']['depth' not in size](**size, **arguments)
+        if cells == {name: value.shape for name, value in network.state_dict().items() if name in cells}:
+            return ratio, arguments
+    shown = ', '.join(str(list(shape)) for shape in cells.values())
+    raise CheckpointError(f'the weights are of a KernelWarehouse whose cells are of none of the released ratios '
+                          f'({", ".join(KW_RATIOS)}): they are {shown}')
 
 
 def _depth(weights: Mapping[str, Tensor], method: str) -> int:

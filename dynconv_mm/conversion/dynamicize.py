@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Union
@@ -25,6 +26,7 @@ from ..layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     LocalRelation2d,
     ODConv2d,
     PairwiseSelfAttention2d,
@@ -33,6 +35,7 @@ from ..layers import (
     WeightNetConv2d,
 )
 from ..layers.conv_arguments import ConvArguments, check_bool
+from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
 from ..models.placement import Placement, parse_placement
 from .init_from_static import init_from_static
 
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 # without a static kernel, and but for pairwise self-attention C to C
 SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d)
 OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, *SIZE_KEEPING, CGConv2d, WeightNetConv2d,
-                                  WEConv2d)}
+                                  WEConv2d, KWConv2d)}
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
 PLAIN_FORWARDS = (nn.Conv2d.forward, MMCVConv2d.forward)
@@ -75,12 +78,15 @@ class DynamicizeReport:
         replaced (tuple[Replacement, ...]): the convolutions that are dynamic now, in the model's order.
         kept (dict[str, str]): names of the others, with the reason.
         params_before, params_after (int): parameters of the whole model.
+        warehouses (dict[str, tuple[int, ...]]): of a ``KWConv2d``, by name the shape of the cells that layers share:
+            their number, output and input channels, 1, 1. They are counted in the whole model alone.
     """
 
     replaced: tuple[Replacement, ...]
     kept: dict[str, str]
     params_before: int
     params_after: int
+    warehouses: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -100,9 +106,16 @@ class DynamicizeReport:
             kept.add_column(column, overflow='fold')
         for reason, names in _by_reason(self.kept).items():
             kept.add_row(Text(reason), Text(', '.join(names)))
+        warehouses = Table(title=f'{len(self.warehouses)} warehouses', title_justify='left')
+        warehouses.add_column('warehouse', overflow='fold')
+        for column in ('cells', 'size of a cell', 'Params'):
+            warehouses.add_column(column, justify='right')
+        for name, (number, *size) in self.warehouses.items():
+            warehouses.add_row(Text(name), f'{number:,}', f'{size[0]} × {size[1]}',
+                               f'{number * math.prod(size):,}')
         total = Text(f'Params of the model: {self.params_before:,} before, {self.params_after:,} after '
                      f'({self.params_after / self.params_before:.2f} times)')
-        return Group(replaced, *([kept] if self.kept else []), total)
+        return Group(replaced, *([warehouses] if self.warehouses else []), *([kept] if self.kept else []), total)
 
     def __str__(self) -> str:
         from io import StringIO
@@ -183,11 +196,13 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
     check_bool('keep_function', keep_function)
     kind, arguments = _check_op(op, keep_function)
     bounds = parse_placement(placement)
+    if kind is KWConv2d and hasattr(model, 'warehouse_manager'):
+        raise ValueError(f'model, a {type(model).__name__}, has warehouses already')
     convs = _find_convs(model)
     names = [name for _, places in convs for name in places]
     if '' in names:
-        raise ValueError('model is a convolution itself, whose place only its owner can give away: put it into a '
-                         'torch.nn.Sequential')
+        raise ValueError('model is itself a convolution, which cannot be replaced in place: put it into a '
+                         'torch.nn.Sequential first')
     if not names:
         raise ValueError(f'model, a {type(model).__name__}, has no convolution')
     included = [_selected('include', pattern, names) for pattern in _patterns('include', include)]
@@ -199,7 +214,7 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
     readers = _weight_readers(model)
     holders = _holders(model)
 
-    kept, swaps = {}, []
+    kept, swaps, groups = {}, [], {}
     for conv, places in convs:
         dynamic = None
         why = (_unselected(conv, places, set().union(*included) if included else None, excluded, stems - wanted_stems,
@@ -207,13 +222,23 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
                or _refusal(conv, places, readers, holders))
         if why is None:
             try:
-                dynamic = _build_dynamic(kind, arguments, conv, places[0], keep_function, noise)
+                own = {} if kind is not KWConv2d or arguments.get('warehouse') is not None else \
+                    dict(warehouse=_warehouse_name(model, places[0], _as_plain(conv), groups))
+                dynamic = _build_dynamic(kind, {**arguments, **own}, conv)
+                if kind is not KWConv2d:
+                    _take_over(conv, dynamic, places[0], keep_function, noise)
             except ValueError as error:
                 why = f'{kind.__name__} does not fit: {error}'
         if dynamic is None:
             kept.update((name, why) for name in places)
         else:
             swaps.append(Swap(tuple(places), conv, dynamic))
+    if kind is KWConv2d and swaps:
+        KernelWarehouse([swap.dynamic for swap in swaps])
+        for swap in swaps:
+            _take_over(swap.static, swap.dynamic, swap.names[0], keep_function, noise)
+        for cells in {id(swap.dynamic.cells): swap.dynamic.cells for swap in swaps}.values():
+            cells.requires_grad = any(swap.static.weight.requires_grad for swap in swaps if swap.dynamic.cells is cells)
     if not swaps:
         reasons = ''.join(f'\n  {why}: {", ".join(places)}' for why, places in _by_reason(kept).items())
         raise ValueError(f'no convolution of the {type(model).__name__} can be replaced by op={op!r}:{reasons}')
@@ -229,10 +254,15 @@ def apply_swaps(model: nn.Module, swaps: list[Swap], kept: dict[str, str]) -> Dy
             parent = model.get_submodule(name.rpartition('.')[0])
             if getattr(parent, 'efficient_conv_bn_eval_forward', None) is not None:
                 parent.turn_on_efficient_conv_bn_eval(False)  # mmcv's ConvModule would read the weight
+    warehouses = {}
+    if isinstance(swaps[0].dynamic, WarehouseLayer):
+        model.warehouse_manager = manager = swaps[0].dynamic.share.warehouse
+        manager._register_load_state_dict_pre_hook(_keep_carried_cells, with_module=True)
+        warehouses = {name: tuple(cells.shape) for name, cells in zip(manager.names, manager.weights)}
     replaced = tuple(Replacement(names, f'{type(static).__name__}({static.extra_repr()})',
                                  f'{type(dynamic).__name__}({dynamic.extra_repr()})', _count(static), _count(dynamic))
                      for names, static, dynamic in swaps)
-    return DynamicizeReport(replaced, kept, before, _count(model))
+    return DynamicizeReport(replaced, kept, before, _count(model), warehouses)
 
 
 def place(model: nn.Module, names: Sequence[str], layer: nn.Module) -> None:
@@ -272,13 +302,17 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
                          + (f'; do you mean {close[0]!r}?' if close else ''))
     taken = [name for name in arguments if name in STATIC_ARGUMENTS]
     if taken or 'kernel_size' in arguments and kind not in SIZE_KEEPING:
-        raise ValueError(f'op may not have {", ".join(taken or ["kernel_size"])}: that is as of the convolution which '
-                         'it takes the place of')
+        raise ValueError(f'op may not have {", ".join(taken or ["kernel_size"])}: this is taken from the '
+                         'convolution that is replaced')
     known = inspect.signature(kind).parameters
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise ValueError(f'op has {", ".join(unknown)}, which {kind.__name__} does not take; it takes '
                          f'{", ".join(name for name in known if name not in (*STATIC_ARGUMENTS, "kernel_size"))}')
+    if kind is KWConv2d and keep_function and arguments.get('cell_num_ratio', 1) < 1:
+        raise ValueError(f'op has cell_num_ratio={arguments["cell_num_ratio"]!r}: with fewer cells than parts of a '
+                         'kernel KWConv2d cannot compute what a convolution does: use keep_function=False and train '
+                         'from scratch, or a ratio of at least 1')
     if kind in SIZE_KEEPING and keep_function:
         raise ValueError(f'op {kind.__name__} cannot compute what a convolution does, as it has no static kernel: use '
                          'keep_function=False and train from scratch, or another op')
@@ -289,9 +323,8 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
     return kind, arguments
 
 
-def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d, name: str, keep_function: bool,
-                   noise: float) -> ConvArguments:
-    """The layer that is to take a convolution's place.
+def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d) -> ConvArguments:
+    """The layer that is to take a convolution's place, with weights of its own.
 
     Raises:
         ValueError: it does not fit there, or an argument of the op is wrong.
@@ -306,10 +339,19 @@ def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d
             raise ValueError(f'padding must be dilation · (kernel_size − 1) / 2, but the convolution has '
                              f'{plain.padding} at {plain.kernel_size}')
         geometry['padding'] = None
-    weight, bias = plain.weight, plain.bias
-    with torch.device(weight.device):
-        dynamic = kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=bias is not None,
-                       dtype=weight.dtype)
+    with torch.device(plain.weight.device):
+        return kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=plain.bias is not None,
+                    dtype=plain.weight.dtype)
+
+
+def _take_over(static: nn.Conv2d, dynamic: ConvArguments, name: str, keep_function: bool, noise: float) -> None:
+    """Give a layer what is to stay of the convolution whose place it takes: the function, if asked, memory format, mode
+    and what is frozen.
+
+    Raises:
+        ValueError: as of :func:`init_from_static`.
+    """
+    weight, bias = static.weight, static.bias
     if keep_function:
         seeded_init_from_static(static, dynamic, noise, name)
         dynamic._register_load_state_dict_pre_hook(partial(_take_static_weights, noise=noise), with_module=True)
@@ -319,7 +361,40 @@ def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d
     dynamic.requires_grad_(weight.requires_grad)
     if bias is not None:
         dynamic.bias.requires_grad_(bias.requires_grad)
-    return dynamic
+
+
+def _warehouse_name(model: nn.Module, name: str, conv: nn.Conv2d, groups: dict[str, list[tuple[int, int]]]) -> str:
+    """The warehouse of a convolution: by stage, the innermost of the first containers around it, and by kind.
+
+    Convolutions of a stage whose channels are no multiples of each other have several.
+
+    Args:
+        model (Module): the model.
+        name (str): the convolution's name in it.
+        conv (Conv2d): the convolution.
+        groups (dict[str, list[tuple[int, int]]]): by stage and kind the channels that a cell of each warehouse maps,
+            in and out; what it adds or makes smaller is for the next convolutions.
+    """
+    parents = name.split('.')[:-1]
+    stage = None
+    for length in range(1, len(parents) + 1):
+        is_container = isinstance(model.get_submodule('.'.join(parents[:length])), (nn.Sequential, nn.ModuleList))
+        if stage is not None and not is_container:
+            break
+        stage = '.'.join(parents[:length]) if is_container else stage
+    stage = '.'.join(parents) if stage is None else stage
+    kind = '' if conv.groups == 1 else 'depthwise' if conv.groups == conv.in_channels else f'{conv.groups} groups'
+    sizes = conv.in_channels // conv.groups, conv.out_channels
+    key = ' '.join(filter(None, (stage or 'model', kind)))
+    found = groups.setdefault(key, [])
+    for index, cell in enumerate(found):
+        if all(max(pair) % min(pair) == 0 for pair in zip(cell, sizes)):
+            found[index] = tuple(map(min, cell, sizes))
+            break
+    else:
+        found.append(sizes)
+        index = len(found) - 1
+    return f'{key} ({index + 1})' if index else key
 
 
 def _as_plain(conv: nn.Conv2d) -> nn.Conv2d:
@@ -361,8 +436,17 @@ def _take_static_weights(dynamic: ConvArguments, state_dict: dict[str, Tensor], 
                            dynamic.padding, dynamic.dilation, dynamic.groups, bias is not None, dynamic.padding_mode)
     static.weight, static.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
     seeded_init_from_static(static, dynamic, noise, prefix[:-1])
+    if isinstance(dynamic, WarehouseLayer):
+        dynamic.share.warehouse.is_carried = True
     del state_dict[prefix + 'weight']
     state_dict.update((prefix + name, value) for name, value in dynamic.state_dict().items())
+
+
+def _keep_carried_cells(warehouses: KernelWarehouse, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    """Before a state dict is loaded, and behind the layers: the cells that static weights of it were put into stay."""
+    if vars(warehouses).pop('is_carried', False):
+        for index, cells in enumerate(warehouses.weights):
+            state_dict.setdefault(f'{prefix}weights.{index}', cells.detach())
 
 
 # Which convolutions.

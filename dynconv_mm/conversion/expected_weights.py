@@ -7,9 +7,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..compat.optional import import_optional
+from ..layers import KWLinear
 from ..models import heads
 from ..models.backbones.mobilenet_v2 import MobileNetV2, make_divisible
-from .architecture import Architecture
+from .architecture import KW_CLASSIFIER, Architecture
 
 MOBILENET_MAPS = (1, 2, 4, 7)  # stages that feed FPN; the last one is the last 1×1 convolution
 
@@ -27,15 +28,18 @@ def expected_weights(architecture: Architecture) -> dict[str, Tensor]:
         backbone = architecture.backbone_class(**architecture.backbone_arguments)
         expected = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
         if architecture.num_classes is not None:
-            head = _classifier(architecture.method, backbone.feat_dim, architecture.num_classes)
+            head = _classifier(architecture, backbone.feat_dim)
             expected.update((f'head.{name}', value) for name, value in head.items())
     return expected
 
 
-def _classifier(method: str, features: int, num_classes: int) -> dict[str, Tensor]:
-    if method == 'dcd':
+def _classifier(architecture: Architecture, features: int) -> dict[str, Tensor]:
+    num_classes = architecture.num_classes
+    if architecture.method == 'dcd':
         return heads.DCDLinearClsHead(num_classes=num_classes, in_channels=features).state_dict()
-    return {f'fc.{name}': value for name, value in torch.nn.Linear(features, num_classes).state_dict().items()}
+    linear = KWLinear(features, num_classes, **KW_CLASSIFIER) if 'static_pointwise' in architecture.extra else \
+        torch.nn.Linear(features, num_classes)
+    return {f'fc.{name}': value for name, value in linear.state_dict().items()}
 
 
 def _detector(architecture: Architecture) -> dict[str, Tensor]:

@@ -224,8 +224,8 @@ def _compare(network: nn.Module, run: Callable[[Tensor], list[Tensor]], batches:
     spreads = [_difference(first[:1], second[:1]) for first, second in zip(*expected[:2])]
     constant = [name for name, spread in zip(names, spreads) if spread < LEAST_SPREAD]
     if constant:
-        raise ExportError(f'the outputs {", ".join(constant)} are the same for different images, so that to compare '
-                          'them says nothing; use trained weights, or settle=True where it has learned nothing')
+        raise ExportError(f'the outputs {", ".join(constant)} are the same for different images, so comparing '
+                          'them would prove nothing; use trained weights, or settle=True where it has learned nothing')
     actual = [run(images) for images in batches]
     difference = largest_difference(actual, expected)
     if difference <= TOLERANCE:

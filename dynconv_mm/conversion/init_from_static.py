@@ -11,6 +11,8 @@ from ..layers import DCDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
 from ..layers.involution import SizeKeepingConv
+from ..layers.kernel_warehouse import WarehouseLayer
+from ..layers.kw import KWConv2d, KWLinear
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.sample_kernel import SampleKernelConv2d
 from ..layers.static_conv import StaticConv2d
@@ -30,6 +32,8 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``CGConv2d``, ``WeightNetConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static
       one, and of n learned ones each 2/n of it.
     - ``WEConv2d``: W is what its excitation makes the static kernel of.
+    - ``KWConv2d`` of at least as many cells as its kernel has parts: the parts stand in cells of the layer's own, and
+      the attention picks these. Exactly so at the layer's temperature; at another one a part differs by 0.1% at most.
 
     A ``CondConv2d`` without a routing of its own takes it that the :class:`CondConvRouting` that serves it is
     neutral: call its ``neutralize_attention()`` too.
@@ -40,14 +44,14 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     Args:
         static (Conv2d | Linear): the static layer; of DCD's classifier head, its FC.
         dynamic (Module): the layer to set: one of the above, or a static convolution, which gets a plain copy; for a
-            ``Linear``, a ``CondConvLinear``, the ``DCDLinearClsHead`` or another ``Linear``.
+            ``Linear``, a ``CondConvLinear``, a ``KWLinear``, the ``DCDLinearClsHead`` or another ``Linear``.
         noise (float): standard deviation of Gaussian differences between the n kernels, relative to the root mean
             square of the static kernel; they add up to 0. Default: 0.
 
     Raises:
         ValueError: no parameters of ``dynamic`` can compute the same (``Involution2d``, ``DCDC2d``, ``DDFConv2d``,
-            local attentions), the two differ in shape, stride, padding, dilation or groups, or an argument is not one
-            of the above.
+            local attentions, a ``KWConv2d`` of fewer cells), the two differ in shape, stride, padding, dilation or
+            groups, or an argument is not one of the above.
 
     Example:
         >>> static, dynamic = nn.Conv2d(8, 6, 3), ODConv2d(8, 6, 3, kernel_num=2)
@@ -75,7 +79,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
         dynamic.neutralize_attention()
         dynamic.static_matrix().weight.copy_(weight)
         holder = dynamic if isinstance(dynamic, DCDConv2d) else dynamic.static_matrix()
-    elif isinstance(dynamic, WEConv2d):
+    elif isinstance(dynamic, (WEConv2d, WarehouseLayer)):
         dynamic.set_kernel(weight)
         holder = dynamic
     else:
@@ -101,7 +105,8 @@ def _check_conv(static: nn.Module, dynamic: nn.Module) -> None:
     if not _is_plain_conv(static):
         raise ValueError(f'static must be a plain Conv2d, whose output is that of its kernel and bias alone, but is a '
                          f'{type(static).__name__}')
-    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d)) or _is_plain_conv(dynamic)):
+    if not (isinstance(dynamic, (MixtureConv2d, DCDConv2d, SampleKernelConv2d, WEConv2d, KWConv2d)) \
+            or _is_plain_conv(dynamic)):
         raise ValueError(f'dynamic must be a convolution of this package or a Conv2d, but is a '
                          f'{type(dynamic).__name__}')
     for name in GEOMETRY:
@@ -136,12 +141,12 @@ def _padding(conv: nn.Module) -> tuple[int, int] | str:
 def _check_linear(static: nn.Linear, dynamic: nn.Module) -> None:
     if isinstance(dynamic, DCDBase) and not isinstance(dynamic, DCDConv2d):
         target = dynamic.static_matrix()
-    elif isinstance(dynamic, (CondConvLinear, nn.Linear)):
+    elif isinstance(dynamic, (CondConvLinear, KWLinear, nn.Linear)):
         target = dynamic
     else:
-        raise ValueError(f'dynamic must be a CondConvLinear, a DCDLinearClsHead or a Linear where static is a Linear, '
-                         f'but is a {type(dynamic).__name__}')
-    shape = tuple(target.weight.shape[-2:])
+        raise ValueError('dynamic must be a CondConvLinear, a KWLinear, a DCDLinearClsHead or a Linear where static '
+                         f'is a Linear, but is a {type(dynamic).__name__}')
+    shape = dynamic.kernel_sizes()[:2] if isinstance(dynamic, KWLinear) else tuple(target.weight.shape[-2:])
     if tuple(static.weight.shape) != shape:
         raise ValueError('out_features and in_features must be the same, but are '
                          f'{tuple(static.weight.shape)} in the static layer and {shape} in the dynamic one')

@@ -1,7 +1,9 @@
-"""Checkpoints of the official releases of ODConv, DCD and RedNet to checkpoints of this package, and back.
+"""Checkpoints of the official releases of ODConv, DCD, RedNet and KernelWarehouse to checkpoints of this package, and
+back.
 
 The releases are of https://github.com/OSVAI/ODConv (classifiers and mmdet 2.x detectors),
-https://github.com/liyunsheng13/dcd and https://github.com/d-li14/involution (MMClassification 0.x).
+https://github.com/liyunsheng13/dcd, https://github.com/d-li14/involution (MMClassification 0.x) and
+https://github.com/OSVAI/KernelWarehouse (classifiers, whose files hold an ``argparse.Namespace`` too).
 """
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .architecture import METHODS, Architecture, recognise
+from .architecture import KW_CLASSIFIER_NAME, METHODS, Architecture, recognise
 from .checkpoint_file import WRAPPERS, CheckpointError, check_fit, unwrap
 from .expected_weights import expected_weights
 from .mobilenet_names import mobilenet_modules, rename
@@ -47,9 +49,9 @@ class Parts(NamedTuple):
 def from_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool = False) -> Conversion:
     """An official checkpoint as one of this package, which mmengine loads strictly.
 
-    Names are those of mmpretrain's ``ImageClassifier`` or of mmdet's detector; ODConv's temperatures are 1, as in the
-    original evaluation. The optimizer's state is left out; what else the file held beside the weights stays under
-    ``meta``.
+    Names are those of mmpretrain's ``ImageClassifier`` or of mmdet's detector; ODConv's temperatures are 1, and those
+    of KernelWarehouse 0, as in the original evaluation. The optimizer's state is left out; what else the file held
+    beside the weights stays under ``meta``.
 
     Args:
         checkpoint (Mapping): what :func:`read_checkpoint` gives: the weights, or a dict of them and more.
@@ -88,7 +90,8 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
     """
     weights, remarks = _weights(checkpoint)
     architecture, ours = _checked(_split(weights)[0], method, backbone_only)
-    temperatures = {float(value) for name, value in ours.items() if name.endswith('.temperature')} - {1.}
+    trained = _trained_temperature(architecture)
+    temperatures = {float(value) for name, value in ours.items() if name.endswith('.temperature')} - {trained}
     if temperatures:
         values = ', '.join(f'{value:.4g}' for value in sorted(temperatures))
         remarks.append(f'the temperature is {values}, which official files do not hold: set it in the original code by '
@@ -106,6 +109,11 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
                   for name, value in parts.classifier.items()}
     state_dict = {f'module.{name}': value for name, value in (*backbone.items(), *classifier.items())}
     fields = origin.get('fields') or dict(epoch=meta.get('epoch', 0), acc=0., best_acc=0.)
+    if architecture.method == 'kw':
+        state_dict = {**_as_released_cells(backbone, classifier), **{
+            name: value for name, value in classifier.items() if 'warehouse_manager' not in name}}
+        return Conversion(dict(origin.get('fields') or dict(epoch=meta.get('epoch', 0)), model=state_dict),
+                          architecture, tuple(remarks))
     parameters = sum(not name.endswith(STATISTICS) for name in state_dict)
     # without momenta, but such that the official code, which restores the optimizer even to evaluate, takes it
     optimizer = dict(state={}, param_groups=[dict(params=list(range(parameters)))])
@@ -115,7 +123,8 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
 def _weights(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
     weights = unwrap(checkpoint)
     averages = [name for name in weights if re.fullmatch('ema_[^.]*', name)]  # mmcv 1.x kept both in one model
-    remarks = [f'{name} was left out' for name in ('optimizer', 'ema_state_dict') if name in checkpoint]
+    remarks = [f'{name} was left out' for name in ('optimizer', 'ema_state_dict', 'model_ema', 'scaler', 'args')
+               if name in checkpoint]
     if averages:
         remarks.append(f'the buffers of EMAHook were left out ({len(averages)} tensors)')
     return {name: value for name, value in weights.items() if name not in averages}, remarks
@@ -133,15 +142,38 @@ def _split(weights: Mapping[str, Tensor]) -> tuple[Parts, str | None]:
             parts.classifier[rest] = value
         else:
             inner = rest if has_prefix else name
-            match = re.fullmatch(r'(fc|classifier\.\d+)\.(.+)', inner)
+            match = re.fullmatch(r'(fc|classifier(?:\.\d+)?)\.(.+)', inner)
             if match is None:
                 parts.backbone[inner] = value
             else:
                 classifier_name, parameter = match.groups()
+                cells, _, of_cells = parameter.partition('conv.')  # of KernelWarehouse
+                if not cells and of_cells:
+                    parameter = f'fc.{of_cells}'
                 parts.classifier[f'fc.{parameter}' if parameter in ('weight', 'bias') else parameter] = value
+    if any('.attention.' in name for name in parts.classifier):
+        # the release has one manager, whose last warehouse is the classifier's
+        for name in [name for name, value in parts.backbone.items() if _is_cells(name) and value.dim() == 4]:
+            parts.classifier['fc.warehouse_manager.weights.0'] = parts.backbone.pop(name)
     if sum(map(len, parts)) < len(weights):
         raise CheckpointError('the weights have two classifiers')
     return parts, classifier_name
+
+
+def _is_cells(name: str) -> bool:
+    return name.startswith('warehouse_manager.weights.')
+
+
+def _as_released_cells(backbone: Mapping[str, Tensor], classifier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's weights, and the cells of the classifier behind its own, as the release has one manager."""
+    own = sum(map(_is_cells, backbone))
+    cells = [value for name, value in classifier.items() if 'warehouse_manager' in name]
+    return {**backbone, **{f'warehouse_manager.weights.{own + index}': value for index, value in enumerate(cells)}}
+
+
+def _trained_temperature(architecture: Architecture) -> float:
+    """That of an official checkpoint, which does not hold it."""
+    return 0. if architecture.method == 'kw' else 1.
 
 
 def _released_classifier_name(name: str, architecture: Architecture, module: str | None) -> str:
@@ -149,6 +181,9 @@ def _released_classifier_name(name: str, architecture: Architecture, module: str
 
     ``module`` is what the official file called the classifier: that of DCD is ``classifier.1`` behind a dropout.
     """
+    if architecture.method == 'kw' and architecture.depth is None:
+        name = name.partition('.')[2]
+        return f'{KW_CLASSIFIER_NAME if "static_pointwise" in architecture.extra else "classifier"}.{name}'
     if architecture.method == 'dcd':
         return f'{module or "classifier.0"}.{name}'
     return f'{"classifier.1" if architecture.depth is None else "fc"}.{name.partition(".")[2]}'
@@ -185,7 +220,7 @@ def _checked(parts: Parts, method: str, backbone_only: bool) -> tuple[Architectu
     expected = expected_weights(architecture)
     for name in expected:
         if name.endswith('.temperature'):
-            ours.setdefault(name, torch.tensor(1.))
+            ours.setdefault(name, torch.tensor(_trained_temperature(architecture)))
     check_fit(ours, expected, architecture.name)
     return architecture, {name: ours[name] for name in expected}
 

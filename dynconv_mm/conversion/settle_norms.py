@@ -5,6 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..layers import Involution2d
+from ..layers.dcdc import GSI
+
 # How far attentions are from those that are the same for all inputs, of where they were. Fresh ones answer to small
 # differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
 CALM = .01
@@ -55,13 +58,15 @@ def settle_norms(network: nn.Module, images: Tensor) -> int:
 
 @torch.no_grad()
 def calm_attentions(network: nn.Module) -> None:
-    """Bring the attentions of a fresh network near to those that are the same for all inputs, see :data:`CALM`: they
-    depend on the image then, but not on its last digits.
+    """Bring the attentions of a fresh network near to those that are the same for all inputs, see :data:`CALM`, and
+    the kernels of RedNet and DCDC near to random ones that are the same for all: they depend on the image then, but
+    not on its last digits.
 
     Args:
         network (Module): changed in place.
     """
     calmed: set[nn.Module] = set()
+    generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if hasattr(module, 'neutralize_attention') and module not in calmed:
             calmed.update(module.modules())
@@ -69,3 +74,8 @@ def calm_attentions(network: nn.Module) -> None:
             module.neutralize_attention()
             for name, parameter in module.named_parameters():
                 parameter.lerp_(before[name], CALM)
+        elif isinstance(module, (Involution2d, GSI)) and module.attention_modules():
+            last = module.attention_modules()[-1]  # which puts out kernels, without a norm
+            last = getattr(last, 'conv', last)
+            last.bias += last.weight.flatten(1).norm(dim=1) * torch.randn(len(last.bias), generator=generator)
+            last.weight *= CALM

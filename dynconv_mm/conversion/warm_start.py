@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..eval_mode import eval_mode
 from ..layers import TemperatureMixin
 from ..layers.condconv import CondConvRouting
+from ..layers.kernel_warehouse import WarehouseLayer
+from ..models.backbones.base import StagedBackbone
 from .checkpoint_file import CheckpointError, check_fit
 from .init_from_static import init_from_static
 from .static_counterpart import dynamic_layers, layers_without_static, static_counterpart
@@ -36,7 +38,8 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
     The backbone must fit in every name and shape. A part behind it (neck, heads) is carried if the checkpoint has one
     of the same name, which must fit too; only a classifier of another number of classes is left out.
 
-    A model with ``Involution2d`` or ``DCDC2d`` cannot start as a static one: it gets what has the same name and shape,
+    A model with ``Involution2d`` or ``DCDC2d``, or ``KWConv2d`` of a ``cell_num_ratio`` below 1, cannot start as a
+    static one: it gets what has the same name and shape,
     and everything else stays as it is.
 
     Args:
@@ -88,6 +91,8 @@ def warm_start(model: nn.Module, state_dict: Mapping[str, Tensor], parts: Sequen
         for module in getattr(model, part).modules():
             if isinstance(module, CondConvRouting):
                 module.neutralize_attention()
+            elif isinstance(module, StagedBackbone):
+                module.expects_weights = False
     return WarmStart(naming, static, carried, left, [name for name in weights if name not in values], impossible,
                      [name for part in carried for name in _within(expected, part) if name not in values])
 
@@ -148,7 +153,7 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
         static, dynamic (Module): two models with a ``backbone``.
         image (Tensor[batch, channels, height, width]): their input.
         with_head (bool): whether to compare the logits too, of classifiers.
-        temperatures (Iterable[float]): of the dynamic model. Default: 1 and 30.
+        temperatures (Iterable[float]): of the dynamic model, but for KernelWarehouse's. Default: 1 and 30.
     """
     differences = []
     with eval_mode(static, dynamic), _own_temperatures(dynamic) as tempered:
@@ -163,9 +168,10 @@ def max_difference(static: nn.Module, dynamic: nn.Module, image: Tensor, with_he
 
 @contextmanager
 def _own_temperatures(model: nn.Module) -> Iterator[list[TemperatureMixin]]:
-    """The layers that have a temperature, which within the block may be set, and afterwards is what it was."""
+    """The layers that have a temperature by which logits are divided, which within the block may be set, and afterwards
+    is what it was; KernelWarehouse's is another quantity."""
     temperatures = {module: module.temperature.clone() for module in model.modules()
-                    if isinstance(module, TemperatureMixin)}
+                    if isinstance(module, TemperatureMixin) and not isinstance(module, WarehouseLayer)}
     try:
         yield list(temperatures)
     finally:

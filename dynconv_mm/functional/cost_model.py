@@ -1,8 +1,8 @@
 """What a backend costs for a mixture of kernels, estimated from the sizes of what it computes and moves.
 
-The time is a sum over :data:`QUANTITIES`, each times a coefficient of the backend; ``tools/benchmark.py --calibrate``
-measures layers and fits the coefficients. They come from the device's record in the user's cache, or else from the
-files ``costs_….json`` beside this one. No clock enters, so a run that is repeated takes the same backends.
+The time is a sum over :data:`QUANTITIES`, each times a coefficient of the backend; ``tools/analysis_tools/benchmark.py
+--calibrate`` measures layers and fits the coefficients. They come from the device's record in the user's cache, or else
+from the files ``costs_….json`` beside this one. No clock enters, so a run that is repeated takes the same backends.
 """
 from __future__ import annotations
 

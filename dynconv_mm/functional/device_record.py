@@ -1,7 +1,7 @@
 """What was checked and measured on the device at hand: a file in the user's cache.
 
-``python tools/benchmark.py --calibrate`` writes it, for this device, these versions of torch and Triton and these
-operators as they are.
+``python tools/analysis_tools/benchmark.py --calibrate`` writes it, for this device, these versions of torch
+and Triton and these operators as they are.
 """
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def read(device: torch.device) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f'{file} holds no record of this device, which goes unused: {error!r}. Delete it, or write it '
-                      'anew by `python tools/benchmark.py --calibrate`.', stacklevel=2)
+        warnings.warn(f'{file} is no valid record of this device and is ignored: {error!r}. Delete it, or write it '
+                      'anew by `python tools/analysis_tools/benchmark.py --calibrate`.', stacklevel=2)
         return None
 
 

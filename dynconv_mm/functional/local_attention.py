@@ -76,7 +76,8 @@ def normalised_positions(x: Tensor) -> Tensor:
     Returns:
         Tensor[1, 2, height, width]
     """
-    rows, columns = (torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in x.shape[2:])
+    rows, columns = (torch.linspace(-1, 1, max(size, 2), dtype=x.dtype, device=x.device)[:size]  # ONNX's of 1 is NaN
+                     for size in x.shape[2:])
     by_row, by_column = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack([by_column, by_row])[None]
 

@@ -1,6 +1,8 @@
 """The arguments of ``torch.nn.Conv2d``, checked and kept under its attribute names."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -19,16 +21,23 @@ def check_positive_int(name: str, value: int) -> None:
         raise ValueError(f'{name} must be a positive int, but is {value!r}')
 
 
+def check_divisor(name: str, value: int, of: str, channels: int) -> None:
+    """Raise a ValueError that names the argument unless it is a positive int that divides another's ``channels``."""
+    check_positive_int(name, value)
+    if channels % value:
+        raise ValueError(f'{name} must divide {of}={channels}, but is {value}')
+
+
 def check_bool(name: str, value: bool) -> None:
     """Raise a ValueError that names the argument unless it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f'{name} must be True or False, but is {value!r}')
 
 
-def check_reduction(reduction: float, example: str) -> None:
+def check_reduction(reduction: float, example: str, name: str = 'reduction') -> None:
     """Raise a ValueError that names the argument unless it is a number in (0, 1]."""
     if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
-        raise ValueError(f'reduction must be in (0, 1], e.g. {example}, but is {reduction!r}')
+        raise ValueError(f'{name} must be in (0, 1], e.g. {example}, but is {reduction!r}')
 
 
 def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool = False) -> None:
@@ -62,6 +71,13 @@ def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: tuple[int,
                          f'but got {x.shape[1]} channels instead')
 
 
+def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A conversion of parameters that takes a stack of kernels as one kernel of four dimensions, as which it has a
+    memory format."""
+    return lambda tensor: convert(tensor) if tensor.dim() != 5 else \
+        convert(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+
+
 class ConvArguments(nn.Module):
     """Base of the convolution layers: what ``ConvModule`` and others read of a ``Conv2d``.
 
@@ -71,6 +87,7 @@ class ConvArguments(nn.Module):
 
     transposed = False
     output_padding = (0, 0)
+    takes_shared = False  # a second argument, what the convolutions of a block share
 
     def _init_conv_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                              stride: int | tuple[int, int], padding: int | str | tuple[int, int],
@@ -142,6 +159,11 @@ class ConvArguments(nn.Module):
         """The modules whose ``weight``, all of them scaled by output channels, scale the output but for the bias."""
         return [self] if hasattr(self, 'weight') else []
 
+    def _refuse_shared(self) -> None:
+        """Raise a ValueError: there is a second argument."""
+        raise ValueError(f'{type(self).__name__} takes features alone, but was called with a second argument, which is '
+                         "for layers that share their attention's input in a block, CondConv2d and WeightNetConv2d")
+
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Features padded where the convolution itself cannot, and the padding left for the convolution."""
         if self.padding == 'valid':
@@ -158,14 +180,7 @@ class ConvArguments(nn.Module):
         return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
 
     def _apply(self, fn, *args, **kwargs):
-        """Convert parameters; a stack of kernels as one kernel of four dimensions, as which it has a memory format."""
-
-        def convert(tensor: Tensor) -> Tensor:
-            if tensor.dim() != 5:
-                return fn(tensor)
-            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
-
-        return super()._apply(convert, *args, **kwargs)
+        return super()._apply(by_kernel(fn), *args, **kwargs)
 
     def extra_repr(self) -> str:
         """As of ``Conv2d``: what differs from the default."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..functional.involution import factored_involution2d, involution2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_input, check_positive_int, check_reduction
+from .conv_arguments import check_divisor, check_input, check_reduction
 from .fully_connected import FullyConnected
 from .involution import SizeKeepingConv
 from .static_conv import StaticConv2d
@@ -98,9 +98,7 @@ class DDFConv2d(SizeKeepingConv):
         if self.kernel_size == (1, 1):
             raise ValueError('kernel_size must have more than one element, over which kernels are standardised, but is '
                              f'{kernel_size!r}')
-        check_positive_int('heads', heads)
-        if in_channels % heads:
-            raise ValueError(f'heads must divide in_channels={in_channels}, but is {heads}')
+        check_divisor('heads', heads, 'in_channels', in_channels)
         if combine not in COMBINATIONS:
             raise ValueError(f'combine must be one of {COMBINATIONS}, but is {combine!r}')
         check_reduction(reduction, '0.2')

@@ -12,13 +12,19 @@ class FullyConnected(nn.Module):
 
     It is no ``Conv2d`` by class, so that ``init_cfg=dict(layer='Conv2d')`` of a parent leaves it alone.
 
+    Args:
+        in_channels, out_channels (int): sizes.
+        pool_size (int, optional): p, the pooled size; None is 1, and the weight a matrix. Default: 1.
+        bias (bool): whether there is a bias. Default: True.
+
     Shape:
         input Tensor[batch, in_channels, p, p], output Tensor[batch, out_channels], p the pooled size
     """
 
-    def __init__(self, in_channels: int, out_channels: int, pool_size: int = 1, bias: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, pool_size: int | None = 1, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, pool_size, pool_size))
+        pooled = () if pool_size is None else (pool_size, pool_size)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pooled))
         self.register_parameter('bias', nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.init_weights()
 
@@ -31,6 +37,6 @@ class FullyConnected(nn.Module):
     forward = fully_connected
 
     def extra_repr(self) -> str:
-        out_channels, in_channels, pool_size, _ = self.weight.shape
-        pooled = f', pool_size={pool_size}' if pool_size > 1 else ''
+        out_channels, in_channels, *pooled = self.weight.shape
+        pooled = f', pool_size={pooled[0]}' if pooled and pooled[0] > 1 else ''
         return f'{in_channels}, {out_channels}{pooled}, bias={self.bias is not None}'

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.involution import involution2d
-from .conv_arguments import ConvArguments, check_input, check_module_cfg
+from .conv_arguments import ConvArguments, check_divisor, check_input, check_module_cfg
 from .conv_norm_act import ConvNormAct
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
@@ -130,10 +130,7 @@ class Involution2d(PositionKernelConv2d):
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                           padding_mode)
-        if isinstance(group_channels, bool) or not isinstance(group_channels, int) or group_channels < 1 \
-                or in_channels % group_channels:
-            raise ValueError(f'group_channels must be a positive int that divides in_channels={in_channels}, but is '
-                             f'{group_channels!r}')
+        check_divisor('group_channels', group_channels, 'in_channels', in_channels)
         if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction <= 1 \
                 or int(in_channels * reduction) < 1:
             raise ValueError(f'reduction must be in (0, 1] and leave a channel of in_channels={in_channels}, e.g. 1/4, '

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.local_attention import neighbours, relative_positions
-from .conv_arguments import check_positive_int
+from .conv_arguments import check_divisor
 from .involution import PositionKernelConv2d
 from .static_conv import StaticConv2d
 
@@ -39,7 +39,7 @@ class GeometryPrior(nn.Module):
 
 @MODELS.register_module()
 class LocalRelation2d(PositionKernelConv2d):
-    r"""Features added up by the similarity of a position to its neighbours (Local relation networks, Eq. 1 to 3).
+    r"""Features added up by the similarity of a position to its neighbours (Local relation networks).
 
     .. math:: y_i = W \sum_{j \in R(i)} \mathrm{softmax}_j(Φ(q_i, k_j) + g(j - i)) \, x_j
 
@@ -77,9 +77,7 @@ class LocalRelation2d(PositionKernelConv2d):
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                           padding_mode)
-        check_positive_int('group_channels', group_channels)
-        if in_channels % group_channels:
-            raise ValueError(f'group_channels must divide in_channels={in_channels}, but is {group_channels}')
+        check_divisor('group_channels', group_channels, 'in_channels', in_channels)
         if similarity not in SIMILARITIES:
             raise ValueError(f'similarity must be one of {SIMILARITIES}, but is {similarity!r}')
         self.group_channels = group_channels

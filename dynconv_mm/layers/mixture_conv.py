@@ -85,6 +85,8 @@ class MixtureConv2d(ConvArguments):
 
     def forward(self, x: Tensor, shared: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
         own = shared is None or is_left_out(shared)
+        if not own and not self.takes_shared:
+            self._refuse_shared()
         attentions = self.compute_attentions(x) if own else self.compute_attentions(x, shared)
         for hook in tuple(self._attention_hooks.values()):  # a hook may remove itself
             hook(self, attentions)

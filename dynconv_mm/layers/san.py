@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional.local_attention import neighbours, normalised_positions, pad_reflected
-from .conv_arguments import check_module_cfg, check_positive_int, check_reduction
+from .conv_arguments import check_divisor, check_module_cfg, check_reduction
 from .involution import PositionKernelConv2d
 from .static_conv import StaticConv2d
 
@@ -18,8 +18,8 @@ torch.fx.wrap('pad_reflected')
 
 @MODELS.register_module()
 class PairwiseSelfAttention2d(PositionKernelConv2d):
-    r"""Values added up by weights that pairs of positions predict: SAN's pairwise self-attention with the subtraction
-    of queries and keys (Exploring self-attention, Eq. 2 to 4).
+    r"""Values added up by weights that pairs of positions predict: SAN's pairwise self-attention by the differences of
+    queries and keys, as in its released code (Exploring self-attention).
 
     .. math:: y_i = \sum_{j \in R(i)} \mathrm{softmax}_j(γ([q_i - k_j; p_i - p_j])) ⊙ v_j
 
@@ -64,9 +64,7 @@ class PairwiseSelfAttention2d(PositionKernelConv2d):
         super().__init__()
         self._init_size_keeping_arguments(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                                           padding_mode)
-        check_positive_int('group_channels', group_channels)
-        if out_channels % group_channels:
-            raise ValueError(f'group_channels must divide out_channels={out_channels}, but is {group_channels}')
+        check_divisor('group_channels', group_channels, 'out_channels', out_channels)
         check_reduction(reduction, '1/16')
         relation = int(in_channels * reduction)
         if relation < 1:
@@ -84,7 +82,6 @@ class PairwiseSelfAttention2d(PositionKernelConv2d):
             StaticConv2d(relation + 2, relation, 1, bias=False),
             _norm(norm_cfg, relation), nn.ReLU(inplace=True),
             StaticConv2d(relation, out_channels // group_channels, 1))
-        self.init_weights()
         self.to(device=device, dtype=dtype)
 
     def compute_kernels(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..functional.involution import involution2d
 from ..functional.local_attention import neighbour_products
-from .conv_arguments import check_positive_int
+from .conv_arguments import check_divisor, check_positive_int
 from .involution import PositionKernelConv2d
 from .static_conv import StaticConv2d
 
@@ -51,10 +51,11 @@ class StandAloneSelfAttention2d(PositionKernelConv2d):
 
     .. math:: y_i = \sum_{j \in R(i)} \mathrm{softmax}_j(q_i^⊤ k_j + q_i^⊤ r_{j - i}) \, v_j
 
-    q, k, v are 1×1 convolutions without bias. Each head has a part of the channels. r has an embedding of the relative
-    row in the first half of a head's channels and one of the relative column in the others. Beyond the map's edge are
-    zeros. At stride s > 1, the result is averaged over s×s, as in the paper; those at the edge over the pixels that
-    there are.
+    q, k, v are 1×1 convolutions without bias, of all channels: the text has one for each head's part alone, but the
+    1.3M that k has by the paper's Table 6 are those of all. Each head has a part of the channels. r has an embedding of
+    the relative row in the first half of a head's channels and one of the relative column in the others. Beyond the
+    map's edge are zeros. At stride s > 1, the result is averaged over s×s, as in the paper; those at the edge over the
+    pixels that there are.
 
     Args:
         in_channels, out_channels (int): C, both the same; a multiple of 2 · ``heads``.
@@ -137,7 +138,7 @@ class StandAloneSelfAttention2d(PositionKernelConv2d):
 
 class AttentionStem(nn.Module):
     r"""Self-attention within blocks of the image, with values that know where they stand (Stand-alone self-attention,
-    Section 3.3 and its Eq. 4), in place of ResNet's first convolution.
+    Section 3.2 and Eq. 8 and 9), in place of ResNet's first convolution.
 
     .. math:: v_j = \sum_m \mathrm{softmax}_m((r_{row(j)} + c_{col(j)})^⊤ ν_m) \, W_m x_j
 
@@ -148,8 +149,8 @@ class AttentionStem(nn.Module):
         in_channels (int): channels of the image.
         out_channels (int): a multiple of ``heads``.
         block_size (int): height and width of the blocks. Default: 4.
-        heads (int): groups of channels with an attention of their own. Default: 8.
-        mixtures (int): m, matrices of the values. Default: 4.
+        heads (int): groups of channels with an attention of their own; all share the mixture. Default: 4 (A.1).
+        mixtures (int): m, matrices of the values, on whose number the paper is silent. Default: 4.
 
     Shape:
         input Tensor[batch, in_channels, height, width], output Tensor[batch, out_channels, height, width], both sizes
@@ -159,14 +160,13 @@ class AttentionStem(nn.Module):
         ValueError: an argument is not one of the above.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, block_size: int = 4, heads: int = 8,
+    def __init__(self, in_channels: int, out_channels: int, block_size: int = 4, heads: int = 4,
                  mixtures: int = 4) -> None:
         super().__init__()
         for name, value in (('in_channels', in_channels), ('out_channels', out_channels), ('block_size', block_size),
-                            ('heads', heads), ('mixtures', mixtures)):
+                            ('mixtures', mixtures)):
             check_positive_int(name, value)
-        if out_channels % heads:
-            raise ValueError(f'heads must divide out_channels={out_channels}, but is {heads}')
+        check_divisor('heads', heads, 'out_channels', out_channels)
         self.out_channels = out_channels
         self.block_size = block_size
         self.heads = heads

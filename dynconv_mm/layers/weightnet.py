@@ -84,6 +84,8 @@ class WeightNetConv2d(SampleKernelConv2d):
         torch.Size([2, 48, 9, 7])
     """
 
+    takes_shared = True
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                  stride: int | tuple[int, int] = 1, padding: int | str | tuple[int, int] = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',

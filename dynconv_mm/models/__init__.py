@@ -13,6 +13,8 @@ from .backbones import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    KWMobileNetV2,
+    KWResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
@@ -22,12 +24,14 @@ from .backbones import (
     WEResNet,
 )
 from .plugins import CBAM, ECALayer, SELayer
+from .warehoused import Warehoused
 
 # what ``import *`` gives without mmpretrain and mmdet
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
-    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer', 'LRNet',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'WeightNetResNet'
+    'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
+    'KWMobileNetV2', 'KWResNet', 'LRNet', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
+    'WEResNet', 'Warehoused', 'WeightNetResNet'
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 from model_state import model_state
 from torch import nn
 
-from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, ODConv2d, ODConvResNet
+from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, KWConv2d, ODConv2d, ODConvResNet
 from dynconv_mm.analysis.attention_statistics import AttentionStatistics
 
 
@@ -53,6 +53,18 @@ def test_network_with_folded_norms():
     statistics = run(model, torch.randn(3, 3, 32, 32), 2)
     assert list(statistics.layers) == [name for name, module in model.named_modules() if isinstance(module, ODConv2d)]
     assert {found.count for layer in statistics.layers.values() for found in layer.values()} == {3}
+
+
+def test_kernel_warehouse():
+    """How much of each cell is in a mixture, whatever its sign."""
+    torch.manual_seed(0)
+    model = nn.Sequential(KWConv2d(3, 4, 3), nn.ReLU(), KWConv2d(4, 2, 3)).double().eval()
+    images = torch.randn(5, 3, 6, 7, dtype=torch.float64)
+    statistics = run(model, images, 2)
+    with torch.no_grad():
+        alpha = model[2].compute_attentions(model[:2](images))
+    assert list(statistics.layers) == ['0', '2'] and (alpha < 0).any()
+    np.testing.assert_allclose(statistics.layers['2']['cell'].mean, alpha.abs().mean((0, 1)), rtol=1e-12)
 
 
 def test_dyconv_and_condconv():

@@ -17,7 +17,16 @@ from dynconv_mm.analysis.benchmark import (
     markdown,
     static_network,
 )
-from dynconv_mm.models import CondConvMobileNetV2, DCDCResNet, DCDResNet, DyConvResNet, ODConvMobileNetV2, RedNet
+from dynconv_mm.models import (
+    CondConvMobileNetV2,
+    DCDCResNet,
+    DCDResNet,
+    DyConvResNet,
+    KWMobileNetV2,
+    KWResNet,
+    ODConvMobileNetV2,
+    RedNet,
+)
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
 
 SMALL = Setting(False, 2, 1, size=32)
@@ -30,6 +39,9 @@ NAMES = {
     'dcd-resnet50': (DCDResNet, 'resnet50'),
     'dcdc-resnet26': (DCDCResNet, 'resnet26'),
     'rednet50': (RedNet, 'resnet50'),
+    'kw1d4x-resnet18': (KWResNet, 'resnet18'),
+    'kw1d2x-resnet50': (KWResNet, 'resnet50'),
+    'kw4x-mobilenet-v2-w050': (KWMobileNetV2, 'mobilenet-v2-w050'),
 }
 
 
@@ -54,6 +66,7 @@ def test_networks_by_name(name):
     ('panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco', 'panoptic-fpn_r50_fpn_1x_coco'),
     ('retinanet_rednet50_involution-fpn_1x_coco', 'retinanet_r50_fpn_1x_coco'),
     ('retinanet_r101_fpn_1x_coco', 'retinanet_r101_fpn_1x_coco'),
+    ('mask-rcnn_kw4x-r50_fpn_1x_coco', 'mask-rcnn_r50_fpn_1x_coco'),
 ])
 def test_detectors_by_name(name, static):
     assert static_network(name) == static

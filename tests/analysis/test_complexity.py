@@ -21,6 +21,7 @@ from dynconv_mm.models import (
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    KWResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
@@ -41,11 +42,17 @@ def params(model: nn.Module) -> int:
     (ODConvResNet, ResNet, dict(depth=18)), (DyConvResNet, ResNet, dict(depth=18)),
     (CondConvResNet, ResNet, dict(depth=50)), (DCDResNet, ResNet, dict(depth=18)),
     (ODConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)), (DyConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)),
+    (KWResNet, ResNet, dict(depth=18)),
     (CondConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)), (DCDMobileNetV2, MobileNetV2, dict(widen_factor=0.5)),
 ], ids=lambda value: getattr(value, '__name__', ''))
 def test_dynamic_parameters_are_those_beyond_the_static_network(dynamic, static, kwargs):
     model = on_meta(dynamic, **kwargs)
     assert dynamic_params(model) == params(model) - params(on_meta(static, **kwargs)) > 0
+
+
+def test_dynamic_parameters_of_few_cells_are_less_than_none():
+    model = on_meta(KWResNet, depth=18, cell_num_ratio=1 / 4, cell_in_ratio=1 / 2, cell_out_ratio=1 / 2)
+    assert dynamic_params(model) == params(model) - params(on_meta(ResNet, depth=18)) < 0
 
 
 def test_dynamic_parameters_of_involutions_are_all_of_theirs():

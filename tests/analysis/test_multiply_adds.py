@@ -17,6 +17,7 @@ from dynconv_mm import (
     DyConv2d,
     ECALayer,
     Involution2d,
+    KWConv2d,
     LocalRelation2d,
     ODConv2d,
     PairwiseSelfAttention2d,
@@ -24,6 +25,7 @@ from dynconv_mm import (
     StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
+    build_warehouses,
 )
 from dynconv_mm.analysis import count_madds
 from dynconv_mm.analysis.multiply_adds import KINDS, count_by_layer
@@ -224,6 +226,25 @@ def test_context_gating():
     context, per_channel, joined = 5 * K2 * C_IN, 5 * K2 * (C_IN + C_OUT), 5 * 6 * C_OUT
     attention = AREA * C_IN + context + per_channel + joined
     assert count(CGConv2d(**SHAPE, group_channels=6)) == CONV + attention + K2 * C_IN * C_OUT
+
+
+def test_kernel_warehouse():
+    """K² · 3 parts, and half as many cells; with bases each part combines them."""
+    parts, cells = 3 * K2, 3 * K2 // 2
+    own = AREA * C_IN + C_IN * 16
+    options = dict(SHAPE, cell_num_ratio=1 / 2, cell_in_ratio=1 / 3)
+    mixing = parts * cells * C_IN // 3 * C_OUT
+    assert count(KWConv2d(**options)) == CONV + own + 16 * parts * (cells + 1) + mixing
+    model = nn.Sequential(KWConv2d(**SHAPE, warehouse='a'), KWConv2d(C_OUT, C_OUT, 1, warehouse='a',
+                                                                     nonlocal_basis_ratio=1 / 2))
+    build_warehouses(model)
+    (n, cell_out, cell_in, *_), layer = model[0].cells.shape, model[1]
+    counted = count_by_layer(model, lambda: model(torch.zeros(1, C_IN, 10, 9)))
+    m, own = C_OUT // cell_out * (C_OUT // cell_in), layer.share.stop - layer.share.start
+    area = counted['1']['dynamic_conv'] // C_OUT**2
+    assert counted['1'] == dict(dynamic_conv=area * C_OUT**2, mixing=m * n * cell_out * cell_in,
+                                attention=area * C_OUT + 16 * C_OUT + 16 * m * (own + 17) + m * 16 * (n - own))
+    assert counted['warehouse_manager'] == {}
 
 
 def test_weightnet():

@@ -20,6 +20,7 @@ from dynconv_mm import (
     DCDConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     ODConv2d,
     WEConv2d,
     WeightNetConv2d,
@@ -37,6 +38,7 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    KWResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
@@ -65,6 +67,7 @@ BACKBONES = {
     'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
     'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
     'ddf-resnet': (DDFResNet, SMALL_BOTTLENECKS, 8),
+    'kw-resnet': (KWResNet, RESNET, 50),  # whose cells are of several layers
     'we-resnet': (WEResNet, RESNET, 0), 'cgc-resnet': (CGCResNet, dict(RESNET, group_channels=4), 0),
 }
 OPS = {
@@ -103,7 +106,8 @@ def settle(model: nn.Module, images: Tensor) -> nn.Module:
 def outer_norms(model: nn.Module) -> list[str]:
     """The names of the batch norms that are not within an attention or a dynamic branch."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)
-            and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d))
+            and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d,
+                                                                KWConv2d))
                         for parent in parents(name))]
 
 

@@ -52,6 +52,13 @@ DCDC = {f'dcdc/{name}.py' for name in [
 ]}
 WEIGHTS = {f'{name}/{name}-resnet{depth}_8xb32_in1k.py' for name in ('cgc', 'we', 'weightnet')
            for depth in (18, 50)} | {f'ddf/ddf-resnet{depth}_8xb128-timm_in1k.py' for depth in (50, 101)}
+KW = {f'kw/{name}.py' for name in [
+    *(f'kw{ratio}x-resnet18_32xb128-300e_in1k' for ratio in ('1d4', '1d2', 1, 2, 4)),
+    *(f'kw{ratio}x-resnet50_32xb128-300e_in1k' for ratio in ('1d2', 1, 4)),
+    'kw1x-convnext-tiny_32xb128-300e_in1k',
+    *(f'kw{ratio}x-mobilenet-v2-w{w}_8xb32_in1k' for ratio in ('1d2', 1, 4) for w in ('100', '050')),
+    *(f'{detector}-rcnn_kw{ratio}x-r50_fpn_1x_coco' for detector in ('faster', 'mask') for ratio in (1, 4)),
+]}
 ATTENTION = {f'{name}_in1k.py' for name in [
     *(f'san/san{depth}_8xb32' for depth in (10, 15, 19)),
     *(f'lrnet/lrnet{depth}_8xb32-130e' for depth in (26, 50, 101)),
@@ -113,7 +120,7 @@ def classification_batch() -> dict:
 
 
 def test_all_of_design_are_there():
-    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | ATTENTION | STATIC
+    assert set(NAMES) >= ODCONV | COMPARED | DCD | REDNET | DCDC | WEIGHTS | KW | ATTENTION | STATIC
 
 
 def make_thin(config: Config) -> None:
@@ -143,7 +150,7 @@ def test_mmdets_own(name):
 @pytest.mark.parametrize('name', [name for name in NAMES if name not in MMDETS])
 def test_forward_and_training_step(name):
     config = load(name)
-    if re.search(r'_8xb\d+-.*_in1k', name) or name.startswith('static/') and name in CLASSIFIERS:
+    if re.search(r'_8xb\d+-.*_in1k|kw/kw(?!1x-convnext)', name) or name.startswith('static/') and name in CLASSIFIERS:
         make_thin(config)
     torch.manual_seed(0)
     model = build_model(config)
@@ -210,7 +217,7 @@ def test_no_annealing_downstream(name):
     if not name.startswith('static/'):
         temperatures = [module.temperature.item() for module in build_model(config).modules()
                         if isinstance(module, TemperatureMixin)]
-        assert set(temperatures) <= {1.}
+        assert set(temperatures) <= ({0.} if name.startswith('kw/') else {1.})
     if '_1x_coco' in name:
         assert config.train_cfg.max_epochs == 12
         assert config.param_scheduler[1].milestones == [8, 11]

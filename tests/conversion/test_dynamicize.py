@@ -356,7 +356,7 @@ def test_bad_arguments_leave_the_model_untouched(arguments, words):
 
 @pytest.mark.parametrize(('model', 'words'), [
     (nn.Linear(3, 4), 'model, a Linear, has no convolution'),
-    (nn.Conv2d(4, 4, 1), 'model is a convolution itself.*torch.nn.Sequential'),
+    (nn.Conv2d(4, 4, 1), 'model is itself a convolution.*torch.nn.Sequential'),
     (dict(type='ResNet'), 'model must be a torch.nn.Module, but is a dict'),
 ], ids=['no convolution', 'convolution', 'dict'])
 def test_bad_model(model, words):

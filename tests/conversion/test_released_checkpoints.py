@@ -1,6 +1,7 @@
 """Official checkpoints fit this package's models strictly, compute the same, and come back under the same names."""
 from __future__ import annotations
 
+import argparse
 from functools import partial
 
 import pytest
@@ -9,13 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from dynconv_mm.conversion import CheckpointError, from_released, to_released
-from dynconv_mm.layers import DCDConv2d, ODConv2d
+from dynconv_mm.conversion import CheckpointError, from_released, read_checkpoint, to_released
+from dynconv_mm.layers import DCDConv2d, ODConv2d, TemperatureMixin
 from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
     DCDResNet,
     DyConvResNet,
+    KWResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
@@ -28,6 +30,9 @@ RELEASES = {  # of tests/data: the name that they have in configs/
     'odconv1x_mobilenetv2_050': 'odconv1x-mobilenet-v2-w050', 'odconv4x_mobilenetv2_100': 'odconv4x-mobilenet-v2-w100',
     'dcd_resnet18': 'dcd-resnet18', 'dcd_resnet50': 'dcd-resnet50', 'dcd_mobilenetv2_100': 'dcd-mobilenet-v2-w100',
     'rednet26': 'rednet26', 'rednet50': 'rednet50', 'static_mobilenetv2_100': 'mobilenet-v2-w100',
+    'kw1d4x_resnet18': 'kw1d4x-resnet18', 'kw1x_resnet18': 'kw1x-resnet18', 'kw1d2x_resnet50': 'kw1d2x-resnet50',
+    'kw4x_resnet50': 'kw4x-resnet50', 'kw1d2x_mobilenetv2_100': 'kw1d2x-mobilenet-v2-w100',
+    'kw1x_mobilenetv2_100': 'kw1x-mobilenet-v2-w100',
 }
 FIELDS = dict(epoch=100, acc=torch.tensor(70.25), best_acc=torch.tensor(70.5), arch='net')
 
@@ -42,6 +47,8 @@ def release(released_shapes):
             shapes = {f'backbone.{key}': shape for key, shape in shapes.items()}
             shapes.update({'head.fc.weight': [1000, 2048], 'head.fc.bias': [1000]})
             return dict(meta=dict(CLASSES=('cat', 'dog')), state_dict=on_meta(shapes), optimizer=dict(state={}))
+        if name.startswith('kw'):
+            return dict(epoch=299, model=on_meta(shapes), optimizer=dict(state={}, param_groups=[]))
         weights = {f'module.{key}': value for key, value in on_meta(shapes).items()}
         return dict(FIELDS, state_dict=weights, optimizer=dict(state={}, param_groups=[]))
 
@@ -84,24 +91,29 @@ def test_released_checkpoints(name, release, root):
     expected = {key: value.shape for key, value in model.state_dict().items()}
     assert {key: value.shape for key, value in converted['state_dict'].items()} == expected
     temperatures = [value for key, value in converted['state_dict'].items() if key.endswith('.temperature')]
-    assert len(temperatures) == sum(isinstance(module, ODConv2d) for module in model.modules())
-    assert all(value == 1 for value in temperatures)
+    assert len(temperatures) == sum(isinstance(module, TemperatureMixin) for module in model.modules())
+    assert all(value == (0 if name.startswith('kw') else 1) for value in temperatures)
 
     back = to_released(converted).checkpoint
-    given = official['state_dict']
-    assert back['state_dict'].keys() == given.keys()
-    assert all(back['state_dict'][key] is value for key, value in given.items())
+    wrapper = 'model' if name.startswith('kw') else 'state_dict'
+    given = official[wrapper]
+    assert back[wrapper].keys() == given.keys()
+    assert all(back[wrapper][key] is value for key, value in given.items())
     if name.startswith('rednet'):
         assert back['meta'] == official['meta']
+    elif name.startswith('kw'):
+        assert back.keys() == {'epoch', 'model'} and back['epoch'] == 299
     else:
         assert {field: back[field] for field in FIELDS} == FIELDS
 
     # without what the official file had beside its weights: as a checkpoint that was trained here
     trained = dict(meta=dict(epoch=3), state_dict=converted['state_dict'], message_hub={}, param_schedulers=[])
     back = to_released(trained).checkpoint
-    assert back['state_dict'].keys() == given.keys()
+    assert back[wrapper].keys() == given.keys()
     if name.startswith('rednet'):
         assert back == dict(meta=dict(epoch=3), state_dict=given)
+    elif name.startswith('kw'):
+        assert back.keys() == {'epoch', 'model'} and back['epoch'] == 3
     else:
         assert back.keys() == {'epoch', 'state_dict', 'acc', 'best_acc', 'optimizer'} and back['epoch'] == 3
 
@@ -367,3 +379,35 @@ def test_another_method(method):
 def test_an_unknown_method():
     with pytest.raises(ValueError, match="method must be 'auto' or one of .* but is 'dyconv'"):
         from_released(classifier(SMALL()), 'dyconv')
+
+
+# KernelWarehouse.
+
+
+def test_a_file_with_the_options_of_a_training(released_shapes, tmp_path):
+    """Its ``argparse.Namespace`` is read as data, whatever it is called with; code in it is refused."""
+    weights = {name: torch.zeros(shape) for name, shape in released_shapes('kw1d4x_resnet18').items()}
+    path = tmp_path / 'kw.pth'
+    torch.save(dict(model=weights, args=argparse.Namespace(lr=4e-3, model='kw1d4x_resnet18', betas=[0.9, 0.95]),
+                    epoch=299), path)
+    converted, architecture, remarks = from_released(read_checkpoint(path))
+    assert architecture.name == 'kw1d4x-resnet18' and remarks == ('args was left out', )
+    assert converted['meta']['official']['fields'] == dict(epoch=299)
+    torch.save(dict(model=weights, args=argparse.Namespace(run=print)), path)
+    with pytest.raises(CheckpointError, match='was refused'):
+        read_checkpoint(path)
+
+
+def test_a_kernel_warehouse_of_no_released_ratio():
+    weights = meta_weights(KWResNet, depth=18, cell_num_ratio=3.)
+    with pytest.raises(CheckpointError, match=r'none of the released ratios \(1d4, 1d2, 1, 2, 4\): they are \[168, 64'):
+        from_released(classifier(weights))
+
+
+def test_a_kernel_warehouse_in_mid_annealing():
+    weights = {f'backbone.{name}': value for name, value in meta_weights(KWResNet, depth=18).items()}
+    weights.update(on_meta({'head.fc.weight': [10, 512], 'head.fc.bias': [10]}))
+    weights.update({name: torch.tensor(.25) for name in weights if name.endswith('.temperature')})
+    converted, architecture, remarks = to_released(dict(state_dict=weights, meta=dict(epoch=5)))
+    assert architecture.options == {'model.head.num_classes': 10}
+    assert converted['model']['fc.weight'].shape == (10, 512) and 'the temperature is 0.25' in remarks[0]

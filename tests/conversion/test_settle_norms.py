@@ -1,8 +1,9 @@
 """Networks whose norms are settled put out what depends on the image, and stay as they are otherwise."""
+import pytest
 import torch
 from torch import nn
 
-from dynconv_mm import ODConvMobileNetV2
+from dynconv_mm import DCDCResNet, ODConvMobileNetV2, RedNet
 from dynconv_mm.conversion.settle_norms import calm_attentions, random_images, settle_norms
 
 
@@ -42,3 +43,17 @@ def test_attentions_are_calm():
     for name, neutral in dict(kernel=1 / 4, channel=1 / 2, filter=1 / 2).items():
         one, other = seen[0][name]
         assert not one.equal(other) and (one - neutral).abs().max() < .1
+
+
+@pytest.mark.parametrize('backbone', [RedNet, DCDCResNet])
+def test_kernels_of_positions_are_calm(backbone):
+    """Fresh deep ones square their input block by block; afterwards an unusual image leaves the maps finite."""
+    torch.manual_seed(0)
+    network = backbone(101).eval()
+    calm_attentions(network)
+    settle_norms(network, random_images(8, 3, 64, 64))
+    with torch.no_grad():
+        for seed in range(4):
+            first, second = network(random_images(2, 3, 96, 96, seed=seed))[0]
+            assert first.isfinite().all() and second.isfinite().all()
+            assert 0 < first.abs().max() < 1e4 and not first.allclose(second)

@@ -91,8 +91,8 @@ def test_train_and_test(trained, digits, tmp_path, run):
     config = tmp_path / 'small.py'
     config.write_text(f"_base_ = '{Path(DEMO).resolve()}'\n"
                       f"test_dataloader = dict(dataset=dict(data_root='{digits}/'))\n")
-    done = run(sys.executable, 'tools/report_detections.py', config, checkpoint, '--test-dir', tmp_path, '--out', out,
-               '--images', '2')
+    done = run(sys.executable, 'tools/analysis_tools/report_detections.py', config, checkpoint, '--test-dir',
+               tmp_path, '--out', out, '--images', '2')
     assert done.returncode == 0, done.stdout[-3000:]
     page = (out / 'index.html').read_text()
     pictures = sorted(out.glob('*.png'))
@@ -176,8 +176,8 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
         small.write_text(f"_base_ = '{Path(config).resolve()}'\n"
                          f"test_dataloader = dict(dataset=dict(data_root='{digits}/'))\n"
                          f"test_evaluator = dict(ann_file='{val}.json', seg_prefix='{val}/')\n")
-        done = run(sys.executable, 'tools/report_detections.py', small, checkpoint, '--test-dir', tmp_path / 'test',
-                   '--out', tmp_path / 'report', '--images', '2')
+        done = run(sys.executable, 'tools/analysis_tools/report_detections.py', small, checkpoint, '--test-dir',
+                   tmp_path / 'test', '--out', tmp_path / 'report', '--images', '2')
         assert done.returncode == 0, done.stdout[-3000:]
         page = (tmp_path / 'report' / 'index.html').read_text()
         assert page.count(' (PQ ') == 2 and '<td>foliage</td>' in page and '<th>SQ</th>' in page

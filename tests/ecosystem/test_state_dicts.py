@@ -82,27 +82,28 @@ def test_a_wrong_shape_is_reported_and_the_rest_loaded(layer):
 def test_a_load_of_other_things_keeps_the_temperature(name, prefix):
     layer = make_layer(name)
     model = nn.Sequential(layer, nn.Conv2d(8, 4, 1)) if prefix else layer
-    layer.set_temperature(30)
+    layer.set_temperature(.75)
     for state in ({}, {'1.bias': torch.ones(4)} if prefix else {}):
         result = model.load_state_dict(state, strict=False)
-        assert layer.temperature == 30 and result.unexpected_keys == []
+        assert layer.temperature == .75 and result.unexpected_keys == []
 
 
 @pytest.mark.parametrize('name', TEMPERED)
 @pytest.mark.parametrize('prefix', ['', '0.'], ids=['alone', 'in a model'])
-def test_a_reference_without_a_temperature_loads_as_one(name, prefix):
+def test_a_reference_without_a_temperature_loads_as_trained(name, prefix):
     layer = make_layer(name)
     model = nn.Sequential(layer) if prefix else layer
     state = {key: value for key, value in randomize(make_layer(name), 2).state_dict().items() if key != 'temperature'}
-    layer.set_temperature(30)
+    layer.set_temperature(.75)
     model.load_state_dict({prefix + key: value for key, value in state.items()}, strict=True)
-    assert layer.temperature == 1
-    assert_loaded(layer, {'temperature': torch.tensor(1.)}, state, {'temperature'})
+    trained = 0 if name.startswith('KW') else 1
+    assert layer.temperature == trained
+    assert_loaded(layer, {'temperature': torch.tensor(float(trained))}, state, {'temperature'})
 
 
 @pytest.mark.parametrize('name', TEMPERED)
 def test_a_saved_temperature_is_loaded(name):
     layer, other = make_layer(name), make_layer(name)
-    other.set_temperature(7)
+    other.set_temperature(.75)
     layer.load_state_dict(other.state_dict())
-    assert layer.temperature == 7
+    assert layer.temperature == .75

@@ -60,7 +60,7 @@ def test_a_relative_folder_is_none(monkeypatch, cache):
 def test_a_broken_file_is_left_out_of_account(content):
     file = write_record(CPU, record(fold=1.))
     file.write_text(content)
-    with pytest.warns(UserWarning, match='holds no record of this device'):
+    with pytest.warns(UserWarning, match='is no valid record of this device'):
         assert device_record.read(CPU) is None
 
 

@@ -19,6 +19,7 @@ from dynconv_mm.layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     LocalRelation2d,
     ODConv2d,
     PairwiseSelfAttention2d,
@@ -45,6 +46,7 @@ LAYERS = {
     'LocalRelation2d': lambda: LocalRelation2d(16, 16, 3),
     'StandAloneSelfAttention2d': lambda: StandAloneSelfAttention2d(16, 16, 3, heads=2),
     'WEConv2d': lambda: WEConv2d(16, 24, 3, stride=2),
+    'KWConv2d': lambda: KWConv2d(16, 24, 3, groups=2, cell_num_ratio=1 / 2),
 }
 SIZES = [(1, 7), (2, 14), (8, 9)]
 

@@ -1,19 +1,16 @@
 """CGConv2d is the release's layer, and the paper's equations for maps of any size."""
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dynconv_mm.layers import CGConv2d
+from dynconv_mm.layers import CGConv2d, ODConv2d
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 SMALL = dict(in_channels=12, out_channels=8, kernel_size=3, group_channels=3)
 OPTIONS = [
     dict(),
@@ -48,21 +45,10 @@ def make_input(channels: int = 12, batch: int = 3) -> Tensor:
 
 @pytest.mark.parametrize('name', ['cgc_0', 'cgc_1'])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    layer = CGConv2d(**json.loads(str(golden['meta']))['args']).double().eval()
-    layer.load_state_dict({key[3:]: value for key, value in golden.items() if key.startswith('sd/')}, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    torch.testing.assert_close(y, golden['y_eval'], rtol=0, atol=1e-9)
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    torch.testing.assert_close(x.grad, golden['dx'], rtol=0, atol=1e-9)
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    assert gradients.keys() == dict(layer.named_parameters()).keys()
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(layer.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
-    torch.testing.assert_close(layer.train()(x), golden['y_train'], rtol=0, atol=1e-9)
+    golden = Golden(name)
+    layer = CGConv2d(**golden.meta['args'])
+    golden.check(layer)
+    assert golden.state_dict.keys() >= dict(layer.named_parameters()).keys()
 
 
 def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -142,6 +128,13 @@ def test_structure():
     layer = CGConv2d(32, 64, 3, bias=False)
     assert sum(parameter.numel() for parameter in layer.parameters()) == 32 * 64 * 9 + 3 * 5 * 9 + 2 * 64 + 128 + 512
     assert layer.extra_repr() == '32, 64, kernel_size=(3, 3), stride=(1, 1), bias=False'
+
+
+@pytest.mark.parametrize('layer', [CGConv2d(32, 8, 3), ODConv2d(32, 8, 3)], ids=lambda layer: type(layer).__name__)
+def test_nothing_is_shared_with_it(layer):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=f'{name} takes features alone.*CondConv2d and WeightNetConv2d'):
+        layer(torch.randn(1, 32, 5, 5), torch.randn(1, 4))
 
 
 BAD = [('in_channels', (0, 8., True)), ('out_channels', (0, None)), ('groups', (0, 5)), ('kernel_size', (0, '3')),

@@ -29,10 +29,11 @@ LAYERS = {
     'LocalRelation2d': dict(type='LocalRelation2d', group_channels=1),
     'StandAloneSelfAttention2d': dict(type='StandAloneSelfAttention2d', heads=1),
     'WEConv2d': dict(type='WEConv2d'),
+    'KWConv2d': dict(type='KWConv2d'),
 }
 SAME_CHANNELS = ('Involution2d', 'DCDC2d', 'DDFConv2d', 'PairwiseSelfAttention2d', 'LocalRelation2d',
                  'StandAloneSelfAttention2d')
-NO_WEIGHT = ('DCDConv2d', *SAME_CHANNELS)  # to which a spectral norm belongs
+NO_WEIGHT = ('DCDConv2d', 'KWConv2d', *SAME_CHANNELS)  # to which a spectral norm belongs
 BN, SMALL = dict(type='BN'), dict(stem_channels=8, base_channels=8)
 
 

@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pickle
 import warnings
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule, build_conv_layer
@@ -23,7 +21,6 @@ from torch.nn import functional as F
 from dynconv_mm.layers import DCDConv2d
 from dynconv_mm.layers.dcd import FUSIONS, VARIANTS
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 RELEASED = [variant for variant in VARIANTS if variant != 'paper']
 SMALL = dict(in_channels=8, out_channels=6, kernel_size=3, squeeze_ratio=4)
 CONV = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode')
@@ -65,25 +62,8 @@ def golden_layer(op: str, args: list[int]) -> DCDConv2d:
 
 @pytest.mark.parametrize('name', [*(f'dcd_resnet_{i}' for i in range(3)), *(f'dcd_mbv2_{i}' for i in range(2))])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    meta = json.loads(str(golden['meta']))
-    layer = golden_layer(meta['op'], meta['args']).double().eval()
-    state_dict = {key[3:]: value for key, value in golden.items() if key.startswith('sd/')}
-    assert {key: value.shape for key, value in layer.state_dict().items()} == {
-        key: value.shape for key, value in state_dict.items()}
-    layer.load_state_dict(state_dict, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    assert_agree(y, golden['y_eval'])
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    assert_agree(x.grad, golden['dx'], 'dx')
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    for key, gradient in gradients.items():
-        assert_agree(layer.get_parameter(key).grad, gradient, key)
-    assert gradients
-    assert_agree(layer.train()(x), golden['y_train'], 'y_train')
+    golden = Golden(name)
+    golden.check(golden_layer(golden.meta['op'], golden.meta['args']))
 
 
 # The equations, literally.

@@ -1,20 +1,17 @@
 """DDFConv2d is the release's layer and the paper's equations."""
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynconv_mm.functional.involution import factored_involution2d
 from dynconv_mm.layers import DDFConv2d
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 SMALL = dict(in_channels=12, out_channels=12, kernel_size=3)
 RELEASED = dict(kernel_combine='combine', head='heads')  # argument names
 OPTIONS = [
@@ -43,22 +40,9 @@ def make_input(batch: int = 3) -> Tensor:
 
 @pytest.mark.parametrize('name', ['ddf_0', 'ddf_1', 'ddf_2'])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    arguments = {RELEASED.get(key, key): value for key, value in json.loads(str(golden['meta']))['args'].items()}
-    layer = DDFConv2d(out_channels=arguments['in_channels'], bias=False, **arguments).double().eval()
-    layer.load_state_dict({key[3:]: value for key, value in golden.items() if key.startswith('sd/')}, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    torch.testing.assert_close(y, golden['y_eval'], rtol=0, atol=1e-9)
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    torch.testing.assert_close(x.grad, golden['dx'], rtol=0, atol=1e-9)
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    assert gradients.keys() == dict(layer.named_parameters()).keys()
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(layer.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
-    torch.testing.assert_close(layer.train()(x), golden['y_train'], rtol=0, atol=1e-9)
+    golden = Golden(name)
+    arguments = {RELEASED.get(key, key): value for key, value in golden.meta['args'].items()}
+    golden.check(DDFConv2d(out_channels=arguments['in_channels'], bias=False, **arguments))
 
 
 def standardise(kernels: Tensor) -> Tensor:

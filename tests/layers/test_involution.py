@@ -2,14 +2,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule, build_conv_layer
@@ -18,7 +16,6 @@ from torch.nn import functional as F
 
 from dynconv_mm.layers import Involution2d
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 SMALL = dict(in_channels=12, out_channels=12, kernel_size=3, group_channels=4)
 
 
@@ -40,22 +37,9 @@ def make_input(batch: int = 3, height: int = 9, width: int = 6) -> Tensor:
 
 @pytest.mark.parametrize('name', ['involution_0', 'involution_1'])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    channels, kernel_size, stride = json.loads(str(golden['meta']))['args']
-    layer = Involution2d(channels, channels, kernel_size, stride, bias=False).double().eval()
-    layer.load_state_dict({key[3:]: value for key, value in golden.items() if key.startswith('sd/')}, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    torch.testing.assert_close(y, golden['y_eval'], rtol=0, atol=1e-9)
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    torch.testing.assert_close(x.grad, golden['dx'], rtol=0, atol=1e-9)
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    assert gradients
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(layer.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
-    torch.testing.assert_close(layer.train()(x), golden['y_train'], rtol=0, atol=1e-9)
+    golden = Golden(name)
+    channels, kernel_size, stride = golden.meta['args']
+    golden.check(Involution2d(channels, channels, kernel_size, stride, bias=False))
 
 
 def pool(x: Tensor, stride: tuple[int, int]) -> Tensor:

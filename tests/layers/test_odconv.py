@@ -2,16 +2,14 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pickle
 import warnings
 from itertools import combinations, product
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import initialize
@@ -23,7 +21,6 @@ from dynconv_mm.functional import PLANS
 from dynconv_mm.functional.operator import Backend
 from dynconv_mm.layers import ODConv2d
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 HEADS = ('spatial', 'channel', 'filter', 'kernel')
 SUBSETS = [subset for size in range(5) for subset in combinations(HEADS, size)]
 SMALL = dict(in_channels=6, out_channels=4, kernel_size=3, kernel_num=3, min_channels=4)
@@ -57,27 +54,14 @@ def assert_agree(actual: Tensor, expected: Tensor, what: str = 'output', toleran
 
 @pytest.mark.parametrize('name', [f'odconv_{i}' for i in range(5)])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    kwargs = json.loads(str(golden['meta']))['kwargs']
-    layer = ODConv2d(kwargs.pop('in_planes'), kwargs.pop('out_planes'), bias=False, **kwargs).double().eval()
+    golden = Golden(name)
+    kwargs = golden.meta['kwargs']
+    layer = ODConv2d(kwargs.pop('in_planes'), kwargs.pop('out_planes'), bias=False, **kwargs)
     layer.set_temperature(30)
-    layer.load_state_dict({key[3:]: value for key, value in golden.items() if key.startswith('sd/')}, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    assert_agree(y, golden['y_eval'])  # at a temperature of 1, which the reference does not save
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    assert_agree(x.grad, golden['dx'], 'dx')
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    for key, gradient in gradients.items():
-        assert_agree(layer.get_parameter(key).grad, gradient, key)
-    assert gradients
-
-    assert_agree(layer.train()(x), golden['y_train'], 'y_train')
-    layer.load_state_dict({key[3:]: value for key, value in golden.items() if key.startswith('sd/')})
+    x = golden.check(layer)  # at a temperature of 1, which the reference does not save
+    layer.load_state_dict(golden.state_dict)
     layer.set_temperature(30)
-    assert_agree(layer.eval()(x), golden['y_eval_T30'], 'y_eval_T30')
+    assert_agree(layer.eval()(x), golden.arrays['y_eval_T30'], 'y_eval_T30')
 
 
 # The layer's equations, literally.

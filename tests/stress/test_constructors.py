@@ -89,6 +89,9 @@ LAYERS = {
         in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([1, 3, 5]), stride=pairs,
         dilation=sizes, heads=sizes)),
     'WEConv2d': convolutions(reduction=st.floats(0.01, 1), location=st.booleans(), magnitude=st.booleans()),
+    'KWConv2d': convolutions(cell_num_ratio=st.sampled_from([.3, 1, 2.5]),
+                             nonlocal_basis_ratio=st.sampled_from([.5, 1]), reduction=st.floats(0.01, 1),
+                             temperature=st.floats(0, 1)),
     'SELayer': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes)),
     'CBAM': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes, kernel_size=odd)),
     'ECALayer': st.fixed_dictionaries(dict(in_channels=sizes, kernel_size=st.sampled_from([None, 1, 3]))),
@@ -129,6 +132,7 @@ HEAD = dict(num_classes=3, in_channels=8)
 VALID = {
     'ODConv2d': CONV, 'DyConv2d': CONV, 'CondConv2d': CONV, 'DCDConv2d': CONV, 'Involution2d': KEEPING,
     'DCDC2d': KEEPING, 'CGConv2d': CONV, 'WeightNetConv2d': CONV, 'DDFConv2d': CONV, 'WEConv2d': CONV,
+    'KWConv2d': CONV, 'KWLinearClsHead': HEAD,
     'PairwiseSelfAttention2d': dict(KEEPING, reduction=1 / 8), 'LocalRelation2d': KEEPING,
     'StandAloneSelfAttention2d': KEEPING, 'SAN': dict(depth=10),
     'SELayer': dict(in_channels=8), 'CBAM': dict(in_channels=8), 'ECALayer': dict(in_channels=8),

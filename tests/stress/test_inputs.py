@@ -12,12 +12,14 @@ from dynconv_mm.layers import (
     DCDConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     ODConv2d,
     WEConv2d,
     WeightNetConv2d,
 )
 
-LAYERS = (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d, WeightNetConv2d, WEConv2d)
+LAYERS = (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d, WeightNetConv2d, WEConv2d,
+          KWConv2d)
 SIZES = [(1, 1), (1, 2), (2000, 30), (30, 2000)]  # height, width
 
 

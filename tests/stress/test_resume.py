@@ -13,11 +13,13 @@ from thin_networks import METHODS, MOBILENET
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dynconv_mm.models import DyConvMobileNetV2, ODConvMobileNetV2
+from dynconv_mm.models import DyConvMobileNetV2, KWMobileNetV2, ODConvMobileNetV2
 
 ITERATIONS = 6  # of two epochs, over which the temperature falls
 NETWORKS = {'ODConv': lambda: ODConvMobileNetV2(kernel_num=2, out_indices=(2, ), **MOBILENET),
-            'DyConv': lambda: DyConvMobileNetV2(kernel_num=2, out_indices=(2, ), **MOBILENET)}
+            'DyConv': lambda: DyConvMobileNetV2(kernel_num=2, out_indices=(2, ), **MOBILENET),
+            'KW': lambda: KWMobileNetV2(out_indices=(2, ), **MOBILENET)}
+BETWEEN = {'KW': dict(start=1., end=0.)}  # which temperatures, if not the hook's default
 
 
 class Classifier(BaseModel):
@@ -59,7 +61,7 @@ def train(tmp_path_factory):
                 train_cfg=dict(by_epoch=False, max_iters=ITERATIONS),
                 optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)),
                 param_scheduler=dict(type='CosineAnnealingLR', by_epoch=False, T_max=ITERATIONS),
-                custom_hooks=[dict(type='TemperatureAnnealingHook', epochs=2),
+                custom_hooks=[dict(type='TemperatureAnnealingHook', epochs=2, **BETWEEN.get(network, {})),
                               dict(type='EMAHook', momentum=0.1, update_buffers=True),
                               *([Interrupt(stop)] if stop else [])],
                 default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(

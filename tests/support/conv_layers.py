@@ -14,6 +14,7 @@ from dynconv_mm.layers import (
     DDFConv2d,
     DyConv2d,
     Involution2d,
+    KWConv2d,
     LocalRelation2d,
     ODConv2d,
     PairwiseSelfAttention2d,
@@ -50,6 +51,8 @@ LAYERS = {
     'LocalRelation2d': partial(LocalRelation2d, group_channels=2),
     'StandAloneSelfAttention2d': partial(StandAloneSelfAttention2d, heads=2),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
+    'KWConv2d': partial(KWConv2d, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, temperature=.25),
+    'KWConv2d bases': partial(KWConv2d, nonlocal_basis_ratio=1 / 2, cell_num_ratio=2.),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]
 

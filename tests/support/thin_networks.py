@@ -19,6 +19,8 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    KWMobileNetV2,
+    KWResNet,
     LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
@@ -47,6 +49,7 @@ METHODS = {
     'LR-Net': partial(LRNet, kernel_size=3, **BOTTLENECKS),
     'SASA': partial(SAResNet, kernel_size=3, heads=4, **BOTTLENECKS),
     'WE': partial(WEResNet, **RESNET),
+    'KW': partial(KWResNet, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, **RESNET),
 }
 #: all registered backbones, but for SAN, whose stages are others
 BACKBONES = {
@@ -68,6 +71,8 @@ BACKBONES = {
     'LRNet': METHODS['LR-Net'],
     'SAResNet': METHODS['SASA'],
     'WEResNet': METHODS['WE'],
+    'KWResNet': METHODS['KW'],
+    'KWMobileNetV2': partial(KWMobileNetV2, **MOBILENET),
 }
 
 

@@ -1,4 +1,4 @@
-"""tools/benchmark.py compares networks and writes what it measured."""
+"""tools/analysis_tools/benchmark.py compares networks and writes what it measured."""
 from __future__ import annotations
 
 import json

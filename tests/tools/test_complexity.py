@@ -1,4 +1,4 @@
-"""tools/complexity.py: the table, the files, and what it says to bad input."""
+"""tools/analysis_tools/complexity.py: the table, the files, and what it says to bad input."""
 from __future__ import annotations
 
 import csv
@@ -51,6 +51,23 @@ def test_layers(tool, tmp_path, capsys):
     first = rows[0]
     assert (first['layer'], first['type'], first['conv']) == ('backbone.conv1.conv', 'Conv2d', str(32 * 48 * 27 * 16))
     assert 'head.fc (Linear)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('width', [40, 80, 132, 300])
+def test_numbers_are_never_cut(tool, monkeypatch, capsys, width):
+    """Whatever the terminal's width, and where the output is none: each stands whole, in its column, on one line."""
+    monkeypatch.setenv('COLUMNS', str(width))
+    names = ['configs/odconv/faster-rcnn_odconv4x-r50_fpn_1x_coco.py', 'short.py']
+    counts = {column: 123456789012 * (number + 1) for number, column in enumerate(tool.COLUMNS)}
+    rows = {name: {**counts, 'backbone': None} for name in names}
+    for columns in (tool.PARAMS, tool.LAYER_COLUMNS[1:], tool.LAYER_COLUMNS):
+        text = tool.table(rows, columns, width)
+        lines = text.splitlines()
+        cells = [tool.cell(column, rows['short.py'][column]) for column in columns]
+        assert [line.split()[-len(columns):] for line in lines if cells[-1] in line] == [cells] * len(names)
+        assert all(name in text for name in names) and all(tool.COLUMNS[column] in lines[0] for column in columns)
+        if width >= 80:
+            assert max(map(len, lines)) <= width
 
 
 def test_another_packages_config(tool, capsys):

@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py writes what configs load, says what it is, and refuses the rest."""
+"""tools/model_converters/convert_checkpoint.py writes what configs load, says what it is, and refuses the rest."""
 from __future__ import annotations
 
 import os
@@ -181,6 +181,6 @@ def test_options(tool, capsys):
 def test_as_a_command(official, run, root, tmp_path):
     source = official('odconv1x_mobilenetv2_050')
     source.write_bytes(source.read_bytes()[:1000])
-    done = run('python', root / 'tools' / 'convert_checkpoint.py', source, cwd=tmp_path)
+    done = run('python', root / 'tools' / 'model_converters' / 'convert_checkpoint.py', source, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith('convert_checkpoint.py: ') and 'Traceback' not in done.stdout

@@ -1,4 +1,4 @@
-"""tools/export.py writes a file and says what is in it, and turns errors into a line."""
+"""tools/model_converters/export.py writes a file and says what is in it, and turns errors into a line."""
 import pytest
 
 pytest.importorskip('onnx')

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'make_digits_coco.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'dataset_converters' / 'make_digits_coco.py'
 SMALL = ('--train', '12', '--val', '6')
 SPLITS = {'train': 12, 'val': 6}
 

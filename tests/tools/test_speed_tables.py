@@ -84,7 +84,7 @@ def test_logged(tool, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('{"results": [\n1,\n]}', r'speed\.json, line 3: expected is a JSON file of tools/benchmark\.py'),
+    ('{"results": [\n1,\n]}', r'speed\.json, line 3: expected is a JSON file of tools/analysis_tools/benchmark\.py'),
     ('{}', r'speed\.json: expected is .*, but it has none'), ('[]', 'it has none'), ('{"results": [1]}', 'it has none'),
     ('{"results": [{"network": "a", "plan": "auto", "setting": {"training": true, "batch": 1, "threads": 1}}]}',
      'but result 0 has no device, milliseconds'),
@@ -96,7 +96,7 @@ def test_another_format(tool, tmp_path, text, message):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ([], 'name files of tools/benchmark.py, or trainings by --run'), (['none.json'], r'none\.json'),
+    ([], 'name files of tools/analysis_tools/benchmark.py, or trainings by --run'), (['none.json'], r'none\.json'),
     (['--run', 'a'], '--run a names nothing'), (['--run', 'a', 'none'], "no log or folder 'none'"),
 ])
 def test_mistakes(tool, arguments, message):

@@ -34,17 +34,19 @@ class TemperatureAnnealingHook(Hook):
     ``temperature``, and warns at the start of a training that ends before the temperature does; in an iteration-based
     one it says which T ``epochs`` comes to.
 
-    For pre-training only; downstream the temperature stays at 1 (ODConv A.2).
+    For pre-training only; downstream the temperature stays at 1 (ODConv A.2). KernelWarehouse's τ is another quantity,
+    annealed from 1 to 0, and downstream it stays at 0.
 
     Args:
         start (float): temperature before the first iteration. Default: 30.
-        end (float): temperature from iteration T on. Default: 1.
+        end (float): temperature from iteration T on; 0 is for layers that take it. Default: 1.
         epochs (int | float, optional): epochs over which it falls. Default: 10, unless ``iters`` is given.
         iters (int, optional): iterations over which it falls, in place of ``epochs``.
 
     Raises:
-        ValueError: an argument is not positive, ``start`` is less than ``end``, or both ``epochs`` and ``iters`` are
-            given; at the start of training, the model has no layer with a temperature.
+        ValueError: an argument is not positive, but for ``end``, ``start`` is less than ``end``, or both ``epochs``
+            and ``iters`` are given; at the start of training, the model has no layer with a temperature, or one that
+            does not take these.
     """
 
     def __init__(self, start: float = 30., end: float = 1., epochs: float | None = None,
@@ -56,8 +58,9 @@ class TemperatureAnnealingHook(Hook):
             check_positive_int('iters', iters)
         elif epochs is None:
             epochs = 10
-        for name, value in (('start', start), ('end', end), *([('epochs', epochs)] if iters is None else [])):
+        for name, value in (('start', start), *([('epochs', epochs)] if iters is None else [])):
             check_temperature(value, name)
+        check_temperature(end, 'end', least=0)
         if start < end:
             raise ValueError(f'start must not be less than end, but start={start} and end={end}')
         self.start, self.end, self.epochs, self.iters = start, end, epochs, iters
@@ -85,6 +88,9 @@ class TemperatureAnnealingHook(Hook):
             raise ValueError(
                 f'TemperatureAnnealingHook: the model {type(model).__name__} has no layer with a temperature '
                 '(such as ODConv2d) to anneal. Remove the hook from custom_hooks, or use a dynamic backbone.')
+        for layer in self._layers:
+            for temperature in (self.start, self.end):
+                layer.check_temperature(temperature)
         self._epoch_length = iterations_per_epoch(runner.train_dataloader)
         self._current = None
         self._announce(runner)

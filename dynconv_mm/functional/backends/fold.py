@@ -1,4 +1,4 @@
-"""A kernel for each sample, into which the attentions are folded, so that the features need no pass of their own.
+"""A kernel for each sample with the attentions multiplied into it, so that the input itself need not be scaled.
 
 Kernels are made for a few samples at a time, and anew in the backward pass, so that no more are kept.
 """
@@ -12,13 +12,8 @@ from torch.nn import functional as F
 
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Backend, execute, scratch
-from ..sample_conv import convolve_samples, convolve_samples_backward, grouped_conv
+from ..sample_conv import convolve_samples, convolve_samples_backward, grouped_conv, samples_at_once
 from .shared import scaled_input, scaled_output, without_scalings
-
-# No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32); a GPU needs
-# many samples to be busy, and its allocator keeps memory.
-KERNEL_ELEMENTS = 2**22
-GPU_KERNEL_ELEMENTS = 2**28
 
 
 def fold(m: Mixture) -> Tensor:
@@ -119,8 +114,7 @@ def _kernels(m: Mixture) -> Tensor:
 
 
 def _samples_at_once(m: Mixture) -> int:
-    elements = KERNEL_ELEMENTS if m.input.is_cpu else GPU_KERNEL_ELEMENTS
-    return max(1, elements // math.prod(m.weight.shape[1:]))
+    return samples_at_once(m.input, math.prod(m.weight.shape[1:]))
 
 
 KERNELS = Backend(lambda m: convolve(m, _samples_at_once(m)),

@@ -6,6 +6,7 @@ from .dcdc import DCDCResNet
 from .ddf import DDFResNet
 from .depthwise import DwCondConvResNet, DwWeightNetResNet
 from .dyconv import DyConvMobileNetV2, DyConvResNet
+from .kw import KWMobileNetV2, KWResNet
 from .lrnet import LRNet
 from .mobilenet_v2 import MobileNetV2
 from .odconv import ODConvMobileNetV2, ODConvResNet
@@ -18,6 +19,7 @@ from .weightnet import WeightNetResNet
 
 __all__ = [
     'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DDFResNet',
-    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'LRNet', 'MobileNetV2',
-    'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'SAN', 'SAResNet', 'WEResNet', 'WeightNetResNet'
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'KWMobileNetV2', 'KWResNet', 'LRNet',
+    'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'SAN', 'SAResNet', 'WEResNet',
+    'WeightNetResNet'
 ]

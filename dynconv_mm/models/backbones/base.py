@@ -1,12 +1,14 @@
 """What the backbones share: where a convolution stands, frozen stages, norms in eval mode."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -32,6 +34,12 @@ class ConvPlace(NamedTuple):
         return self.role not in ('stem', 'downsample', 'last')
 
 
+def check_depth(depth: int, known: Iterable[int]) -> None:
+    """Raise a ValueError unless a network's depth is one of those that there are."""
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth not in known:
+        raise ValueError(f'depth must be one of {sorted(known)}, but is {depth!r}')
+
+
 def attention_modules(module: nn.Module) -> list[nn.Module]:
     """What the dynamic layers within compute their attentions by, as each layer says in a method of this name."""
     return [attention for layer in module.modules() if hasattr(layer, 'attention_modules')
@@ -52,6 +60,7 @@ class StagedBackbone(BaseModule):
     """
 
     stage_blocks: tuple[int, ...]  # number of blocks of each stage
+    expects_weights = True  # until all parameters were loaded, or a warning said that they were not
 
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, conv_cfg: dict | None, norm_cfg: dict,
                  norm_eval: bool, freeze_attention: bool, with_cp: bool, init_cfg: dict | list[dict] | None,
@@ -106,7 +115,7 @@ class StagedBackbone(BaseModule):
             if '://' not in path and not Path(path).is_file():
                 raise FileNotFoundError(
                     f'{type(self).__name__} is to start from {path!r}, which does not exist. Put a pre-trained '
-                    'checkpoint there (the README says how to get one), name another with `--cfg-options '
+                    'checkpoint there (docs/training.md says how to get one), name another with `--cfg-options '
                     'model.backbone.init_cfg.checkpoint=PATH`, or train from scratch with `--cfg-options '
                     'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False`.')
         super().init_weights()
@@ -117,20 +126,22 @@ class StagedBackbone(BaseModule):
 
         All modules have ``_params_init_info`` while mmengine initialises the outermost, and at no other time.
         """
-        if hasattr(self, '_params_init_info') and any(key.startswith(prefix) for key in state_dict):
+        if any(key.startswith(prefix) for key in state_dict):
             buffers = {name for name, _ in self.named_buffers()}
             parameters = {name: value.shape for name, value in self.state_dict().items() if name not in buffers}
             misfits = [f'{name}: ' + (f'{list(state_dict[prefix + name].shape)} in the checkpoint, '
                                       f'{list(shape)} here' if prefix + name in state_dict else 'missing')
                        for name, shape in parameters.items()
                        if getattr(state_dict.get(prefix + name), 'shape', None) != shape]
-            if misfits:
+            if not misfits:
+                self.expects_weights = False
+            elif hasattr(self, '_params_init_info'):
                 shown = '; '.join(misfits[:3]) + ('; …' if len(misfits) > 3 else '')
                 raise RuntimeError(
                     f'the checkpoint does not fit this {type(self).__name__}: {len(misfits)} of its '
                     f'{len(parameters)} parameters are missing or of another shape ({shown}). It is '
                     'of another architecture: use the config that it was trained with, or, if it is a static network, '
-                    'tools/warm_start.py.')
+                    'tools/model_converters/warm_start.py.')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def stem_modules(self) -> Iterable[nn.Module]:
@@ -162,7 +173,10 @@ class StagedBackbone(BaseModule):
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in eval mode: those in attentions
-        too, unless ``freeze_attention`` is False."""
+        too, unless ``freeze_attention`` is False.
+
+        The first time that training starts so without weights having been loaded, the log warns.
+        """
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -171,7 +185,26 @@ class StagedBackbone(BaseModule):
             for module in self.modules():
                 if isinstance(module, _BatchNorm) and module not in learning:
                     module.eval()
+        if mode and self.expects_weights:
+            self._warn_of_random_weights()
         return self
+
+    def _warn_of_random_weights(self) -> None:
+        """Warn if anything that was never loaded is kept as it is."""
+        harm = []
+        if self.frozen_stages >= 0:
+            stages = {0: '', 1: ' and its first stage'}.get(self.frozen_stages,
+                                                            f' and its first {self.frozen_stages} stages')
+            harm.append(f'frozen_stages={self.frozen_stages} keeps its stem{stages} at random weights')
+        norms = sum(isinstance(module, _BatchNorm) for module in self.modules())
+        if self.norm_eval and norms:
+            harm.append(f'norm_eval=True keeps its {norms} batch norms at their initial statistics, mean 0 and '
+                        'variance 1')
+        if harm:
+            print_log(f'{type(self).__name__} is trained, but no weights were loaded into it: {"; and ".join(harm)}. '
+                      'It will learn badly. Start from a pre-trained checkpoint (init_cfg, load_from), or set '
+                      'frozen_stages=-1 and norm_eval=False to train from scratch.', 'current', logging.WARNING)
+            self.expects_weights = False
 
 
 class KeptStatistics:

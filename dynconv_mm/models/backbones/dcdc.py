@@ -42,12 +42,10 @@ class DCDCResNet(InvolutionStemResNet):
                              reduction=reduction, group_channels=group_channels)
         super().__init__(*args, **kwargs)
 
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """DCDC in the middle of each block, an involution in the middle of the stem."""
-        if place.role == 'conv2':
-            return dict(self.dcdc_cfg, norm_cfg=self.norm_cfg)
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """DCDC in all blocks, an involution in the stem."""
         if place != self.STEM_MIDDLE:
-            return self.conv_cfg
+            return dict(self.dcdc_cfg, norm_cfg=self.norm_cfg)
         if self.dcdc_cfg['gsi'] == 'conv_large':  # so Table III's 14.32M; without it they are 14.31M
             return dict(self.dcdc_cfg, norm_cfg=self.norm_cfg, lsa_kernel_size=3, lsa_dw_kernel_size=None)
         return dict(type='Involution2d', group_channels=self.dcdc_cfg['group_channels'],

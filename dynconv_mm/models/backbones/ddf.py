@@ -4,11 +4,11 @@ from __future__ import annotations
 from mmengine.registry import MODELS
 
 from .base import ConvPlace
-from .resnet import BOTTLENECKS, ResNet, bottleneck_convs
+from .resnet import BottleneckResNet
 
 
 @MODELS.register_module()
-class DDFResNet(ResNet):
+class DDFResNet(BottleneckResNet):
     """ResNet whose bottlenecks have a :class:`DDFConv2d` for their 3×3 convolution, for mmpretrain and mmdet alike.
 
     Args:
@@ -22,12 +22,10 @@ class DDFResNet(ResNet):
         [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
     """
 
-    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
-
     def __init__(self, *args, heads: int = 1, combine: str = 'mul', reduction: float = 0.2, **kwargs) -> None:
         self.ddf_cfg = dict(type='DDFConv2d', heads=heads, combine=combine, reduction=reduction)
         super().__init__(*args, **kwargs)
 
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """DDF in the middle of each block."""
-        return self.ddf_cfg if place.role == 'conv2' else self.conv_cfg
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """DDF in all blocks."""
+        return self.ddf_cfg

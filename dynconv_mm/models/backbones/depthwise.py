@@ -4,23 +4,21 @@ from __future__ import annotations
 from mmengine.registry import MODELS
 
 from .base import ConvPlace
-from .resnet import BOTTLENECKS, ConvShape, ResNet, bottleneck_convs
+from .resnet import BottleneckResNet
 
 
-class DepthwiseResNet(ResNet):
+class DepthwiseResNet(BottleneckResNet):
     """ResNet of bottlenecks whose middle convolution is a depthwise one of ``depthwise_cfg``."""
 
-    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
     depthwise_cfg: dict  # of a layer that computes its attention from its own input
 
-    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
-        """Those of a bottleneck, the second with a group for each channel."""
-        first, second, third = super().make_convs(planes, stride, dilation)
-        return [first, second._replace(groups=planes), third]
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """The same in all blocks."""
+        return self.depthwise_cfg
 
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """The dynamic layer in the middle of each block."""
-        return self.depthwise_cfg if place.role == 'conv2' else self.conv_cfg
+    def middle_shape(self, planes: int) -> dict:
+        """A group for each channel."""
+        return dict(groups=planes)
 
 
 @MODELS.register_module()

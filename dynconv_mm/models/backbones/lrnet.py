@@ -8,7 +8,7 @@ from torch import nn
 from ...layers.conv_arguments import check_positive_int
 from ...layers.involution import check_odd
 from .base import ConvPlace
-from .resnet import BOTTLENECKS, ConvShape, ResNet, bottleneck_convs
+from .resnet import BottleneckResNet, ConvShape, bottleneck_convs
 
 
 def _inner_channels(planes: int) -> int:
@@ -16,7 +16,7 @@ def _inner_channels(planes: int) -> int:
 
 
 @MODELS.register_module()
-class LRNet(ResNet):
+class LRNet(BottleneckResNet):
     """ResNet of :class:`LocalRelation2d` layers in place of the 7×7 and 3×3 convolutions, for mmpretrain and mmdet
     alike.
 
@@ -38,7 +38,7 @@ class LRNet(ResNet):
     """
 
     arch_settings = {26: (bottleneck_convs, (2, 2, 2, 2)),
-                     **{depth: (bottleneck_convs, BOTTLENECKS[depth]) for depth in (50, 101, 152)}}
+                     **{depth: BottleneckResNet.arch_settings[depth] for depth in (50, 101, 152)}}
 
     def __init__(self, *args, base_channels: int = 64, kernel_size: int = 7, group_channels: int = 8,
                  similarity: str = 'absolute', **kwargs) -> None:
@@ -64,14 +64,14 @@ class LRNet(ResNet):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
-        """Those of a bottleneck, wider inside, the second of ``kernel_size``."""
+        """Those of a bottleneck, wider inside."""
         first, second, third = super().make_convs(planes, stride, dilation)
-        inner = _inner_channels(planes)
-        return [first._replace(out_channels=inner), second._replace(kernel_size=self.kernel_size, out_channels=inner),
-                third]
+        return [first._replace(out_channels=second.out_channels), second, third]
 
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """Local relation in the middle of each block."""
-        if place.role != 'conv2':
-            return self.conv_cfg
+    def middle_shape(self, planes: int) -> dict:
+        """Windows of ``kernel_size``, and more channels."""
+        return dict(kernel_size=self.kernel_size, out_channels=_inner_channels(planes))
+
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """Local relation, whose groups fit the channels of the stage."""
         return self._relation_cfg(_inner_channels(self.base_channels * 2**(place.stage - 1)))

@@ -67,7 +67,8 @@ class MobileNetV2(StagedBackbone):
         norm_eval (bool): keep batch norms, those in attentions too, in eval mode. Default: False.
         freeze_attention (bool): whether ``frozen_stages`` freezes the attentions of its dynamic convolutions, as in
             the papers' detectors. With False, all attentions and their norms train, whatever ``frozen_stages`` and
-            ``norm_eval`` say: those that ``tools/warm_start.py`` made have learned nothing yet. Default: True.
+            ``norm_eval`` say: those that ``tools/model_converters/warm_start.py`` made have learned nothing yet.
+            Default: True.
         with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
         init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
 

@@ -7,18 +7,17 @@ from torch import nn
 
 from ...layers.involution import check_odd
 from .base import ConvPlace
-from .resnet import BOTTLENECKS, ConvShape, ResNet, bottleneck_convs
+from .resnet import BottleneckResNet
 
 
-class InvolutionStemResNet(ResNet):
+class InvolutionStemResNet(BottleneckResNet):
     """ResNet of bottleneck blocks behind a stem of a 3×3 convolution, an involution and a 3×3 convolution.
 
     The parameter names are those of the released RedNets. The convolution in the middle of the stem is at
-    ``STEM_MIDDLE``.
+    ``STEM_MIDDLE``, of which :meth:`middle_cfg_at` is asked too.
     """
 
     STEM_MIDDLE = ConvPlace('stem', 0, 1)
-    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, deep_stem=True, **kwargs)
@@ -33,6 +32,10 @@ class InvolutionStemResNet(ResNet):
             build_norm_layer(self.norm_cfg, middle)[1], nn.ReLU(inplace=True),
             ConvModule(middle, stem_channels, **common))
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """The layer in the middle of each block and of the stem."""
+        return self.middle_cfg_at(place) if place == self.STEM_MIDDLE else super().conv_cfg_at(place)
 
 
 @MODELS.register_module()
@@ -58,13 +61,10 @@ class RedNet(InvolutionStemResNet):
         self.involution_cfg = dict(type='Involution2d', group_channels=group_channels, reduction=reduction)
         super().__init__(*args, **kwargs)
 
-    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
-        """Those of a bottleneck, the second of ``kernel_size``."""
-        first, second, third = super().make_convs(planes, stride, dilation)
-        return [first, second._replace(kernel_size=self.kernel_size), third]
-
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """Involution in the middle of each block and of the stem."""
-        if place.role != 'conv2' and place != self.STEM_MIDDLE:
-            return self.conv_cfg
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """Involution in all blocks and the stem."""
         return dict(self.involution_cfg, norm_cfg=self.norm_cfg)
+
+    def middle_shape(self, planes: int) -> dict:
+        """Windows of ``kernel_size``."""
+        return dict(kernel_size=self.kernel_size)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_positive_int
 from ...layers.conv_norm import conv_norm
-from .base import CheckpointedBlock, ConvPlace, StagedBackbone
+from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth
 
 # blocks of each stage by depth; 26 and 38 are RedNet's (DCDC, Table I)
 BOTTLENECKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -131,7 +131,8 @@ class ResNet(StagedBackbone):
         norm_eval (bool): keep batch norms, those in attentions too, in eval mode. Default: False.
         freeze_attention (bool): whether ``frozen_stages`` freezes the attentions of its dynamic convolutions, as in
             the papers' detectors. With False, all attentions and their norms train, whatever ``frozen_stages`` and
-            ``norm_eval`` say: those that ``tools/warm_start.py`` made have learned nothing yet. Default: True.
+            ``norm_eval`` say: those that ``tools/model_converters/warm_start.py`` made have learned nothing yet.
+            Default: True.
         with_cp (bool): compute activations again in the backward pass to save memory. Default: False.
         zero_init_residual (bool): start with the last norm of each block at 0. Default: True.
         drop_path_rate (float): stochastic depth rate of the last block, rising linearly. Default: 0.
@@ -183,8 +184,7 @@ class ResNet(StagedBackbone):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
         super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, freeze_attention, with_cp, init_cfg,
                          num_stages)
-        if not isinstance(depth, int) or depth not in self.arch_settings:
-            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
+        check_depth(depth, self.arch_settings)
         for name, value in (('in_channels', in_channels), ('stem_channels', stem_channels),
                             ('base_channels', base_channels)):
             check_positive_int(name, value)
@@ -285,3 +285,29 @@ class ResNet(StagedBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
         return self._run_stages(self.maxpool(x))
+
+
+class BottleneckResNet(ResNet):
+    """ResNet of bottlenecks, in the middle of which a method's layer takes the place of the 3×3 convolution.
+
+    A subclass says which layer, in :meth:`middle_cfg_at`, and, where it differs, of which shape.
+    """
+
+    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
+
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """The ``conv_cfg`` of the layer at ``place``."""
+        raise NotImplementedError
+
+    def middle_shape(self, planes: int) -> dict:
+        """What differs from ResNet's in the shape of the layer in a block of ``planes`` inner channels."""
+        return {}
+
+    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
+        """Those of a bottleneck, the second of the layer's shape."""
+        first, second, third = super().make_convs(planes, stride, dilation)
+        return [first, second._replace(**self.middle_shape(planes)), third]
+
+    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
+        """The layer in the middle of each block."""
+        return self.middle_cfg_at(place) if place.role == 'conv2' else self.conv_cfg

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...layers.conv_arguments import check_positive_int
 from ...layers.involution import check_odd
-from .base import CheckpointedBlock, ConvPlace, StagedBackbone
+from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth
 
 
 class SelfAttentionBlock(CheckpointedBlock):
@@ -98,8 +98,7 @@ class SAN(StagedBackbone):
             raise ValueError(f'num_stages must be an int from 1 to 5, but is {num_stages!r}')
         super().__init__((num_stages - 1, ) if out_indices is None else out_indices, frozen_stages, conv_cfg, norm_cfg,
                          norm_eval, freeze_attention, with_cp, init_cfg, num_stages)
-        if not isinstance(depth, int) or depth not in self.arch_settings:
-            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, but is {depth!r}')
+        check_depth(depth, self.arch_settings)
         check_positive_int('in_channels', in_channels)
         check_positive_int('base_channels', base_channels)
         check_positive_int('group_channels', group_channels)

@@ -8,11 +8,11 @@ from torch import nn
 from ...layers.involution import check_odd
 from ...layers.sasa import AttentionStem
 from .base import ConvPlace
-from .resnet import BOTTLENECKS, ConvShape, ResNet, bottleneck_convs
+from .resnet import BottleneckResNet
 
 
 @MODELS.register_module()
-class SAResNet(ResNet):
+class SAResNet(BottleneckResNet):
     """ResNet of attention alone, for mmpretrain and mmdet alike: :class:`StandAloneSelfAttention2d` in place of the 3×3
     convolutions of its bottlenecks, and behind an :class:`~dynconv_mm.layers.sasa.AttentionStem` a 4×4 max pooling.
 
@@ -20,15 +20,13 @@ class SAResNet(ResNet):
         *args, **kwargs: of :class:`~dynconv_mm.models.backbones.resnet.ResNet` (``out_indices``,
             ``frozen_stages``, ``norm_eval``, …), but for ``deep_stem``; ``depth`` is 26, 38, 50, 101 or 152.
         kernel_size (int): of the windows in the blocks, odd. Default: 7.
-        heads (int): of every attention, the stem's too. Default: 8.
+        heads (int): of the attentions in the blocks; the stem's has 4. Default: 8.
 
     Example:
         >>> backbone = SAResNet(depth=26, out_indices=(0, 1, 2, 3)).eval()
         >>> [tuple(x.shape) for x in backbone(torch.randn(1, 3, 64, 64))]
         [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
     """
-
-    arch_settings = {depth: (bottleneck_convs, blocks) for depth, blocks in BOTTLENECKS.items()}
 
     def __init__(self, *args, kernel_size: int = 7, heads: int = 8, **kwargs) -> None:
         check_odd('kernel_size', kernel_size)
@@ -37,15 +35,14 @@ class SAResNet(ResNet):
         super().__init__(*args, deep_stem=True, **kwargs)
 
     def _make_stem(self, in_channels: int, stem_channels: int) -> None:
-        self.stem = nn.Sequential(AttentionStem(in_channels, stem_channels, heads=self.attention_cfg['heads']),
+        self.stem = nn.Sequential(AttentionStem(in_channels, stem_channels),
                                   build_norm_layer(self.norm_cfg, stem_channels)[1], nn.ReLU(inplace=True))
         self.maxpool = nn.MaxPool2d(kernel_size=4, stride=4)
 
-    def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
-        """Those of a bottleneck, the second of ``kernel_size``."""
-        first, second, third = super().make_convs(planes, stride, dilation)
-        return [first, second._replace(kernel_size=self.kernel_size), third]
+    def middle_cfg_at(self, place: ConvPlace) -> dict:
+        """Attention in all blocks."""
+        return self.attention_cfg
 
-    def conv_cfg_at(self, place: ConvPlace) -> dict | None:
-        """Attention in the middle of each block."""
-        return self.attention_cfg if place.role == 'conv2' else self.conv_cfg
+    def middle_shape(self, planes: int) -> dict:
+        """Windows of ``kernel_size``."""
+        return dict(kernel_size=self.kernel_size)

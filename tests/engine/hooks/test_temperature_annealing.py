@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dynconv_mm.engine.hooks import TemperatureAnnealingHook
 from dynconv_mm.engine.hooks.temperature_annealing import iterations_per_epoch
-from dynconv_mm.layers import ODConv2d
+from dynconv_mm.layers import KWConv2d, ODConv2d
 
 EPOCH_LENGTH, EPOCHS = 5, 2  # of the data, and over which the temperature falls
 TOTAL = EPOCH_LENGTH * EPOCHS
@@ -264,6 +264,16 @@ def test_model_without_temperature(wrap):
         TemperatureAnnealingHook().before_train(runner)
 
 
+@pytest.mark.parametrize(('layer', 'hook', 'words'), [
+    (ODConv2d(2, 4, 3), dict(start=1., end=0.), 'temperature must be a positive number, but is 0.0'),
+    (KWConv2d(2, 4, 3), {}, 'temperature must be a number of at least 0 and at most 1, but is 30.0'),
+], ids=['ODConv2d', 'KWConv2d'])
+def test_a_temperature_that_a_layer_does_not_take(layer, hook, words):
+    runner = SimpleNamespace(model=layer, hooks=[], train_dataloader=dataloader())
+    with pytest.raises(ValueError, match=words):
+        TemperatureAnnealingHook(**hook).before_train(runner)
+
+
 def test_model_without_temperature_does_not_train(train):
     with pytest.raises(ValueError, match='custom_hooks'):
         train(ToyModel(dynamic=False))
@@ -271,7 +281,8 @@ def test_model_without_temperature_does_not_train(train):
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     *((dict([(name, value)]), f'{name} must be a positive number, but is')
-      for name in ('start', 'end', 'epochs') for value in (0, -1., '30', True, float('inf'), float('nan'))),
+      for name in ('start', 'epochs') for value in (0, -1., '30', True, float('inf'), float('nan'))),
+    *((dict(end=value), 'end must be a number of at least 0, but is') for value in (-1., '30', True, float('nan'))),
     *((dict(iters=value), 'iters must be a positive int, but is') for value in (0, -1, 2.5, '30', True)),
     (dict(epochs=1, iters=5), 'epochs and iters exclude each other, but epochs=1 and iters=5'),
     (dict(start=None), 'start must be a positive number, but is'),

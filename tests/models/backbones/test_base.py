@@ -1,4 +1,5 @@
 """What all backbones do alike: freezing, norms in eval mode, recomputed activations, and whose weights they take."""
+import logging
 from functools import partial
 
 import pytest
@@ -175,6 +176,59 @@ def test_own_weights_load(tmp_path, name, load):
     torch.testing.assert_close(dict(model.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
 
 
+# Training on from weights that were never loaded.
+
+
+@pytest.fixture
+def warnings_of(monkeypatch):
+    """What the log warns of while a function runs."""
+
+    def collect(function, *args) -> list[str]:
+        said = []
+        with monkeypatch.context() as patch:
+            patch.setattr(base, 'print_log', lambda message, logger, level: said.append((message, logger, level)))
+            function(*args)
+        assert all(entry[1:] == ('current', logging.WARNING) for entry in said)
+        return [message for message, *_ in said]
+
+    return collect
+
+
+@pytest.mark.parametrize('keys, words', [
+    (dict(frozen_stages=0), ['frozen_stages=0 keeps its stem at random']),
+    (dict(frozen_stages=1), ['frozen_stages=1 keeps its stem and its first stage at random']),
+    (dict(frozen_stages=2), ['frozen_stages=2 keeps its stem and its first 2 stages at random']),
+    (dict(norm_eval=True), ['norm_eval=True keeps its', 'batch norms at their initial statistics']),
+    (dict(frozen_stages=1, norm_eval=True), ['frozen_stages=1', 'norm_eval=True']),
+], ids=str)
+def test_what_was_never_loaded_but_is_kept_is_warned_of_once(name, keys, words, warnings_of):
+    model = NETWORKS[name](**keys)
+    assert not warnings_of(model.eval)
+    said, = warnings_of(model.train)
+    assert all(word in said for word in (type(model).__name__, 'frozen_stages=-1 and norm_eval=False', *words))
+    assert not warnings_of(model.train)
+
+
+def test_what_learns_is_not_warned_of(name, warnings_of):
+    assert not warnings_of(NETWORKS[name]().train)
+    without_norms = ResNet(18, norm_cfg=dict(type='GN', num_groups=4), norm_eval=True, **SMALL)
+    assert not warnings_of(without_norms.train)
+
+
+@pytest.mark.parametrize('load', LOADERS)
+def test_what_was_loaded_is_not_warned_of(tmp_path, load, warnings_of):
+    source, model = (NETWORKS['ODConvResNet'](frozen_stages=1, norm_eval=True) for _ in range(2))
+    load(model, source, str(tmp_path / 'source.pth'))
+    assert not warnings_of(model.train)
+
+
+def test_a_part_that_was_loaded_is_warned_of(warnings_of):
+    model = Classifier(NETWORKS['ODConvResNet'](frozen_stages=1))
+    model.load_state_dict({key: value for key, value in model.state_dict().items() if 'layer4' not in key},
+                          strict=False)
+    assert len(warnings_of(model.train)) == 1
+
+
 ODCONV_R18 = NETWORKS['ODConvResNet']
 PAIRS = {  # a network, another whose weights it is given, and what does not fit
     '1x in 4x': (partial(ODCONV_R18, kernel_num=4), partial(ODCONV_R18, kernel_num=1),
@@ -207,7 +261,7 @@ def test_other_architectures_are_refused(tmp_path, pair, load):
     with pytest.raises(RuntimeError) as refused:
         load(model, source(), str(tmp_path / 'source.pth'))
     for words in (f'does not fit this {type(model).__name__}', misfit, 'use the config that it was trained with',
-                  'tools/warm_start.py'):
+                  'tools/model_converters/warm_start.py'):
         assert words in str(refused.value)
 
 

@@ -1,19 +1,16 @@
 """DCDLinearClsHead is the released classifier, trains on a single sample, and copies as any module does."""
 import copy
-import json
 import pickle
 import sys
 from importlib.machinery import BuiltinImporter
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from mmengine.registry import MODELS
 
 import dynconv_mm
 
-GOLDEN = Path(__file__).resolve().parents[2] / 'data' / 'golden' / 'dcd_cls.npz'
 CFG = dict(type='DCDLinearClsHead', num_classes=3, in_channels=64)
 
 
@@ -29,18 +26,9 @@ def head(heads):
 
 
 def test_golden(heads):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value) for key, value in np.load(GOLDEN).items()}
-    in_channels, num_classes = json.loads(str(golden['meta']))['args']
-    head = MODELS.build(dict(CFG, in_channels=in_channels, num_classes=num_classes)).double().eval()
-    state_dict = {key[3:]: value for key, value in golden.items() if key.startswith('sd/')}
-    head.load_state_dict(state_dict, strict=True)
-    x = golden['x'].double().requires_grad_()
-    y = head((x, ))
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    for actual, name in ((y, 'y_eval'), (x.grad, 'dx'), (head.cls.weight.grad, 'grad/cls.weight'),
-                         (head.train()((x, )), 'y_train')):
-        assert actual.shape == golden[name].shape
-        assert (actual - golden[name]).abs().max() <= 1e-9, name
+    golden = Golden('dcd_cls')
+    in_channels, num_classes = golden.meta['args']
+    golden.check(MODELS.build(dict(CFG, in_channels=in_channels, num_classes=num_classes)), lambda x: (x, ))
 
 
 def test_the_papers_build(heads, make_random, assert_equal_in_value_and_gradient):

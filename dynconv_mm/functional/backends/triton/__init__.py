@@ -27,8 +27,9 @@ CHECKED = 'triton where checked'
 class enable_triton(Switch):
     """Use the Triton kernels from now on, or within a ``with`` block in its thread.
 
-    They are used from the start on devices, and with types, for which ``python tools/benchmark.py --calibrate`` has
-    found that they compute what they should. ``DYNCONV_MM_TRITON=1`` in the environment uses them unchecked, 0 never.
+    They are used from the start on devices, and with types, for which ``tools/analysis_tools/benchmark.py --calibrate``
+    has found that they compute what they should. ``DYNCONV_MM_TRITON=1`` in the environment uses them unchecked, 0
+    never.
 
     Args:
         enabled (bool): False switches them off. Default: True.
@@ -77,8 +78,8 @@ def _refuses(operator: str, *tensors: Tensor | None) -> str | None:
     """Why the kernels do not serve these tensors, or None."""
     x = tensors[0]
     if not is_enabled('triton') and not (is_enabled(CHECKED) and has_passed(x.device, x.dtype, f'{operator}.triton')):
-        return ('a call before enable_triton() on a device and with a type for which `tools/benchmark.py --calibrate` '
-                'has not found that the Triton kernels compute what they should')
+        return ('a call before enable_triton() on a device and with a type for which `tools/analysis_tools/'
+                'benchmark.py --calibrate` has not found that the Triton kernels compute what they should')
     if not _kernels('common').runs_on(*tensors):
         return 'tensors that are not on a GPU, or of another type than float16 to float64'
     return None

@@ -14,8 +14,8 @@ def test_every_stack_pins_what_it_installs(tool):
     for name, stack in tool.STACKS.items():
         pins = tool.REQUIREMENTS / f'constraints-{name}.txt'
         wanted = [stack.mmcv, 'torch', 'torchvision', 'pip']
-        for file in (stack.openmmlab, *tool.DEVELOPMENT):
-            wanted += [line for line in (tool.REQUIREMENTS / file).read_text().splitlines()
+        for file in (stack.openmmlab, 'cpu.txt', *tool.DEVELOPMENT):
+            wanted += [re.match(r'[\w.-]+', line)[0] for line in (tool.REQUIREMENTS / file).read_text().splitlines()
                        if line and not line.startswith('#')]
         for package in wanted:
             assert re.fullmatch(r'\d[\w.]*', tool.pinned(pins, package))
@@ -109,12 +109,19 @@ def test_what_is_installed_is_not_installed_again(tool, tmp_path, monkeypatch):
     assert package[-1] == str(tool.ROOT) and '--no-deps' in package
     assert commands[-1][-1] == 'check'
     named = {Path(argument).name for argument in packages if argument.endswith('.txt')}
-    assert named == {'constraints-onedl.txt', 'openmmlab-onedl.txt', *tool.DEVELOPMENT}
+    assert named == {'constraints-onedl.txt', 'openmmlab-onedl.txt', 'cpu.txt'}  # what a run needs
     for arguments in (torch, packages):
         assert arguments[arguments.index('-c') + 1].endswith('constraints-onedl.txt')
     commands.clear()
     tool.main()
     assert not commands
+    sys.argv.append('--development')
+    tool.main()
+    development, = commands
+    assert {Path(name).name for name in development if name.endswith('.txt')} == {'constraints-onedl.txt',
+                                                                                  *tool.DEVELOPMENT}
+    tool.main()
+    assert len(commands) == 1
 
 
 def test_a_command_that_fails_ends_the_installation(tool):

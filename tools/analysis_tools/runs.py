@@ -1,4 +1,4 @@
-"""What the tools share that read the logs of trainings and draw figures of results."""
+"""What the tools share that show results: the logs of trainings, names, and files to write."""
 from __future__ import annotations
 
 import argparse
@@ -46,6 +46,12 @@ def file_to_write(path: str) -> Path:
     if Path(path).is_dir():
         raise argparse.ArgumentTypeError(f'must be a file, but {path} is a folder')
     return Path(path)
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Names that are all different: those that are there several times with a number."""
+    return [f'{name} ({names[:index + 1].count(name)})' if names.count(name) > 1 else name
+            for index, name in enumerate(names)]
 
 
 def write_png(path: Path, figure: Figure) -> None:

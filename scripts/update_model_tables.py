@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from pages import ROOT, build, load_config, markdown_table, write
+from pages import ROOT, build, load_config
 from paper_results import CLASSIFICATION, METRICS, RESULTS, Metric, tasks
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import write_text
 
 METHODS = {
     'odconv': dict(Name='ODConv', Title='Omni-Dimensional Dynamic Convolution',
@@ -38,6 +41,8 @@ METHODS = {
                       URL='https://arxiv.org/abs/2007.11823'),
     'we': dict(Name='WE', Title='Weight Excitation: Built-in Attention Mechanisms in Convolutional Neural Networks',
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
+    'kw': dict(Name='KernelWarehouse', Title='KernelWarehouse: Rethinking the Design of Dynamic Convolution',
+               URL='https://arxiv.org/abs/2406.07879'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code
@@ -169,9 +174,9 @@ def main(argv: list[str] | None = None) -> None:
              if not file.exists() or file.read_text(encoding='utf-8') != text}
     names = ', '.join(str(file.relative_to(ROOT)) for file in stale)
     if args.check and stale:
-        raise SystemExit(f'update_model_tables: not up to date: {names}; run tools/update_model_tables.py')
+        raise SystemExit(f'update_model_tables: not up to date: {names}; run scripts/update_model_tables.py')
     for file, text in stale.items():
-        write(file, text)
+        write_text(file, text)
     print(f'written: {names}' if stale else 'all up to date')
 
 

@@ -29,8 +29,12 @@ DCDC_BOX = columns(DETECTION, 'DCDC paper', *(f'box AP{size}' for size in ('', '
 DCDC_MASK = columns(INSTANCES, 'DCDC paper', *(f'mask AP{size}' for size in ('', 'S', 'M', 'L')))
 DCDC_PQ = columns(PANOPTIC, 'DCDC paper', *(f'{measure}{part}' for measure in ('PQ', 'SQ', 'RQ')
                                             for part in ('', ' of things', ' of stuff')))
+KW = columns(CLASSIFICATION, 'KernelWarehouse paper', 'Top 1 Accuracy')
+KW_BOX = columns(DETECTION, 'KernelWarehouse paper', 'box AP')
+KW_MASK = columns(INSTANCES, 'KernelWarehouse paper', 'mask AP')
 #: those that the tables of the READMEs show, in their order; the metafiles hold all
-METRICS = tuple(table[0] for table in (DCD, ODCONV, DCDC, ODCONV_BOX, DCDC_BOX, DCDC_MASK, DCDC_PQ))
+METRICS = tuple(table[0] for table in (DCD, ODCONV, DCDC, KW, ODCONV_BOX, DCDC_BOX, DCDC_MASK, KW_BOX, KW_MASK,
+                                       DCDC_PQ))
 
 # ODConv (ICLR 2022), Tables 1 to 3, 5, 6, 9, 10, 14 and 15, and 3.1: Top-1 and Top-5, by the name of the config
 # without its end
@@ -124,6 +128,16 @@ _TABLES_1_AND_2 = {
     'dwcondconv8x-resnet50_8xb128-timm': 78.3,
     'dwweightnet-resnet50_8xb128-timm': 78.0,
 }
+# KernelWarehouse (ICML 2024): Top-1; 300 epochs, MobileNetV2 150
+_KW = {
+    'kw1d4x-resnet18_32xb128-300e': 72.73, 'kw1d2x-resnet18_32xb128-300e': 73.33, 'kw1x-resnet18_32xb128-300e': 74.77,
+    'kw2x-resnet18_32xb128-300e': 75.19, 'kw4x-resnet18_32xb128-300e': 76.05, 'kw1d2x-resnet50_32xb128-300e': 79.30,
+    'kw1x-resnet50_32xb128-300e': 80.38, 'kw4x-resnet50_32xb128-300e': 81.05,
+    'kw1x-convnext-tiny_32xb128-300e': 82.51,
+    'kw1d2x-mobilenet-v2-w100_8xb32': 72.59, 'kw1x-mobilenet-v2-w100_8xb32': 74.68,
+    'kw4x-mobilenet-v2-w100_8xb32': 75.92, 'kw1d2x-mobilenet-v2-w050_8xb32': 65.20,
+    'kw1x-mobilenet-v2-w050_8xb32': 68.29, 'kw4x-mobilenet-v2-w050_8xb32': 70.26,
+}
 # ODConv, Table 4: (detector, backbone) -> AP, AP50, AP75, APS, APM, APL, by method
 _COCO = {
     ('faster-rcnn', 'r50'): {
@@ -211,6 +225,10 @@ def _results() -> dict[str, dict[Metric, float]]:
             add(f'{prefix}mobilenet-v2-w{width}_8xb32-300e_in1k', ODCONV, [top_1])
     for name, top_1 in _TABLES_1_AND_2.items():
         add(f'{name}_in1k', DCDC, [top_1])
+    for name, top_1 in _KW.items():
+        add(f'{name}_in1k', KW, [top_1])
+    for ratio, box, mask in (('1x', 41.8, 38.4), ('4x', 42.4, 38.9)):
+        add(f'mask-rcnn_kw{ratio}-r50_fpn_1x_coco', (*KW_BOX, *KW_MASK), [box, mask])
     for (detector, backbone), methods in _COCO.items():
         for method, values in methods.items():
             network = backbone if method == 'static' else f'{method}-{backbone}'

@@ -45,7 +45,7 @@ PYTHON = (3, 11)
 INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
 DEVELOPMENT = ('tests.txt', 'lint.txt', 'docs.txt')
 PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_scope.pth', 'model-index.yml',
-           'setup.py', 'README.md')
+           'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md')
 
 
 def fail(message: str) -> NoReturn:
@@ -148,7 +148,12 @@ def install_packages(name: str, folder: Path, python: Path) -> None:
     wheel = mmcv_wheel(python, f'{stack.mmcv}=={pinned(constraints, stack.mmcv)}', torch_version)
     # the same version may be installed from a build against another torch
     run(python, *INSTALL, '--force-reinstall', '--no-deps', str(wheel))
-    files = [argument for name in (stack.openmmlab, *DEVELOPMENT) for argument in ('-r', str(REQUIREMENTS / name))]
+    install_files(python, constraints, stack.openmmlab, 'cpu.txt')
+
+
+def install_files(python: Path, constraints: Path, *names: str) -> None:
+    """What files of ``requirements/`` list."""
+    files = [argument for name in names for argument in ('-r', str(REQUIREMENTS / name))]
     run(python, *INSTALL, '-c', str(constraints), *files)
 
 
@@ -157,19 +162,24 @@ def main() -> None:
     parser.add_argument('--stack', choices=sorted(STACKS), default='official',
                         help='; '.join(f'{name}: {stack.about}' for name, stack in STACKS.items()))
     parser.add_argument('--venv', type=Path, required=True, help='folder of the virtual environment')
+    parser.add_argument('--development', action='store_true', help='with what tests, lint and documentation need')
     args = parser.parse_args()
     if sys.version_info[:2] != PYTHON:
         fail(f'the stacks are pinned for Python {PYTHON[0]}.{PYTHON[1]}, and this is '
              f'{sys.version.split()[0]}: run with another one, e.g. `make test PYTHON=python3.11`')
     folder = args.venv.resolve()
     python = folder / 'bin' / 'python'
-    requirements = [REQUIREMENTS / name for name in (f'constraints-{args.stack}.txt', STACKS[args.stack].openmmlab,
-                                                     'build.txt', *DEVELOPMENT)]
-    packages = Stamp(folder / '.packages', Path(__file__).resolve(), *requirements)
+    constraints = REQUIREMENTS / f'constraints-{args.stack}.txt'
+    requirements = [REQUIREMENTS / name for name in (STACKS[args.stack].openmmlab, 'build.txt', 'cpu.txt')]
+    packages = Stamp(folder / '.packages', Path(__file__).resolve(), constraints, *requirements)
     if not packages.is_current():
         install_packages(args.stack, folder, python)
         packages.set()
         print(f'the packages of stack {args.stack} are installed in {folder}')
+    development = Stamp(folder / '.development', constraints, *(REQUIREMENTS / name for name in DEVELOPMENT))
+    if args.development and not development.is_current():
+        install_files(python, constraints, *DEVELOPMENT)
+        development.set()
     source = Stamp(folder / '.dynconv-mm', *(ROOT / name for name in PACKAGE))
     if not source.is_current():
         shutil.rmtree(ROOT / 'build', ignore_errors=True)  # setuptools would pack what an earlier build left there

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import figures_dcd
 import figures_dcdc
 import figures_odconv
-from pages import ROOT, build, load_config, markdown_table, write
+from pages import ROOT, build, load_config
 from paper_rows import Network, Paper, Row, Table
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import write_text
 
 PAGE = ROOT / 'docs' / 'paper_tables.md'
 PAPERS = (figures_odconv.PAPER, figures_dcd.PAPER, figures_dcdc.PAPER)
@@ -20,7 +23,7 @@ UNITS = {'M': 1e6, 'G': 1e9}
 INTRODUCTION = """\
 # The papers' tables
 
-Written by `python tools/paper_tables.py`; a test checks that it is up to date. Every row of the papers' tables that
+Written by `python scripts/paper_tables.py`; a test checks that it is up to date. Every row of the papers' tables that
 gives parameters (Params) or multiply-adds (MAdds, FLOPs) of a network that is built here: as printed, as built here
 (with one more digit), and the difference. Params in millions. Classifiers have 1000 classes and get images of
 224 × 224, detectors 80 classes and images of 1280 × 800.
@@ -193,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.check:
         raise SystemExit(f'{parser.prog}: {name} is not up to date; run it without --check')
-    write(PAGE, text)
+    write_text(PAGE, text)
     print(f'{name}: written')
 
 

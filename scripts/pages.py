@@ -1,9 +1,9 @@
-"""What the tools share that write pages from the models of configs."""
+"""What the scripts share that write pages from the models of configs."""
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,23 +37,3 @@ def build(cfg):
     """The model of a config, on the meta device."""
     from dynconv_mm.analysis.complexity import build_on_meta
     return build_on_meta(cfg)
-
-
-def write(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
-    from dynconv_mm.atomic_write import atomic_write
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding='utf-8')
-
-
-def numbered(names: list[str]) -> list[str]:
-    """Names that are all different: those that are there several times with a number."""
-    return [f'{name} ({names[:index + 1].count(name)})' if names.count(name) > 1 else name
-            for index, name in enumerate(names)]
-
-
-def markdown_table(header: list[str], rows: Iterable[list[str]], text_columns: Collection[int] = (0, )) -> str:
-    """A table, numbers to the right."""
-    texts = {index % len(header) for index in text_columns}
-    rule = ['---' if index in texts else '---:' for index in range(len(header))]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows)) + '\n'

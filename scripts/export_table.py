@@ -7,7 +7,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from pages import ROOT, markdown_table, write
+from pages import ROOT
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import write_text
 
 PAGE = ROOT / 'docs' / 'export.md'
 TABLE = re.compile(r'(<!-- exported -->\n).*?(<!-- /exported -->)', re.DOTALL)
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [exported(name, size, Path(folder)) for name, size in track(NETWORKS.items(), 'export')]
     text = markdown_table(['network', 'opset', 'MiB', 'difference', 'outputs'], rows)
-    write(PAGE, TABLE.sub(lambda match: match[1] + text + match[2], PAGE.read_text(encoding='utf-8')))
+    write_text(PAGE, TABLE.sub(lambda match: match[1] + text + match[2], PAGE.read_text(encoding='utf-8')))
     print(f'docs/{PAGE.name}: written')
 
 

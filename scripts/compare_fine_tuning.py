@@ -14,14 +14,17 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pages import ROOT, markdown_table, write
+from pages import ROOT
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RESULTS = ROOT / 'docs' / 'fine_tuning.json'
 PAGE = ROOT / 'docs' / 'warm_start.md'
-MARKERS = '<!-- written by tools/compare_fine_tuning.py -->\n', '<!-- end -->\n'
+MARKERS = '<!-- written by scripts/compare_fine_tuning.py -->\n', '<!-- end -->\n'
 SEEDS = (0, 1, 2)
 IMAGE_SIZE = 24  # pixels
 TRAIN_IMAGES = 200  # of 5 to 9; the others are tested
@@ -219,8 +222,8 @@ def main(argv: list[str] | None = None) -> None:
         value = run(METHODS[name], seed, PRETRAIN_STEPS, STEPS, args.folder, about)
         print(f'{about}: {value:.1f}%', flush=True)
         results.setdefault(name, {})[str(seed)] = round(value, 2)
-        write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + '\n')
-    write(PAGE, page_with(PAGE.read_text(encoding='utf-8'), render(results)))
+        write_text(RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + '\n')
+    write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), render(results)))
     print(render(results))
 
 

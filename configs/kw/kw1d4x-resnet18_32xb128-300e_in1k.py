@@ -1,0 +1,5 @@
+# 72.73% in the paper, without mixup and cutmix
+_base_ = 'kw1x-resnet18_32xb128-300e_in1k.py'
+model = dict(
+    backbone=dict(cell_num_ratio=1 / 4, cell_in_ratio=1 / 2, cell_out_ratio=1 / 2),
+    train_cfg=dict(augments=None))

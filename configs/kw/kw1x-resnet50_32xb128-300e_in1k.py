@@ -1,0 +1,2 @@
+# 80.38% in the paper
+_base_ = '../_base_/resnet50_kw-300e_in1k.py'

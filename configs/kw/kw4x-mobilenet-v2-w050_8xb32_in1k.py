@@ -1,0 +1,3 @@
+# 70.26% in the paper
+_base_ = 'kw4x-mobilenet-v2-w100_8xb32_in1k.py'
+model = dict(backbone=dict(widen_factor=0.5))

@@ -1,0 +1,61 @@
+"""What train.py and test.py share: the options that OpenMMLab's tools have, and the runner of a config."""
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+
+class Options(argparse.Action):
+    """``key=value`` pairs, read by mmengine's DictAction, which is imported when there are any."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+        DictAction([option_string], self.dest)(parser, namespace, values, option_string)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of both."""
+    parser.add_argument('--work-dir', metavar='DIR', help='folder for logs, checkpoints and results (default: '
+                        'work_dirs/NAME-OF-THE-CONFIG, unless the config names one)')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='settings of the config '
+                        "to change, such as model.backbone.depth=18 or 'scale=(640, 480)'")
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes '
+                        'were started (default: none, one process)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that the options ask for, with this package's modules registered.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: there is no such config or setting.
+    """
+    from mmengine.config import Config
+
+    import dynconv_mm  # noqa: F401  registers the layers, backbones and hooks
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    if cfg.get('default_scope') == 'mmpretrain':  # whose own tools fill its loaders in so
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            loader = cfg.get(name) or {}
+            for key, value in dict(pin_memory=True, persistent_workers=loader.get('num_workers', 0) > 0,
+                                   collate_fn=dict(type='default_collate')).items():
+                if loader:
+                    loader.setdefault(key, value)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config: mmengine's, or the one that its ``runner_type`` names."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
