@@ -183,8 +183,14 @@ def bands(call: FrequencyBands) -> Tensor:
 
 def _waves(times: Tensor, frequencies: Tensor, period: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosine and sine of 2π t f / period, each Tensor[times, frequencies]."""
-    angle = (times[:, None] * frequencies % period).to(dtype) * (2 * math.pi / period)
+    product = times.to(dtype)[:, None] * frequencies.to(dtype)  # a whole number, of which whole periods are taken
+    angle = (product - (product / period).floor() * period) * (2 * math.pi / period)
     return angle.cos(), angle.sin()
+
+
+def _count(frequencies: Tensor, period: int) -> Tensor:
+    """How often each frequency from 0 on is in a real transform: twice, but for 0 and for its own negative."""
+    return 2 - torch.logical_or(frequencies == 0, frequencies * 2 == period).long()
 
 
 def bands_by_products(call: FrequencyBands) -> Tensor:
@@ -199,8 +205,7 @@ def bands_by_products(call: FrequencyBands) -> Tensor:
     half = torch.arange(width // 2 + 1, device=x.device)
     row_cos, row_sin = _waves(row, row, height, x.dtype)
     column_cos, column_sin = _waves(column, half, width, x.dtype)
-    # frequencies of real maps count twice, but for 0 and for the one that is its own negative
-    count = 2 - torch.logical_or(half == 0, half * 2 == width).to(x.dtype)
+    count = _count(half, width).to(x.dtype)
     for last in BANDS:
         kept_rows = _kept(height, False, last, x) / height
         kept_columns = _kept(width // 2 + 1, True, last, x) * count / width
@@ -215,12 +220,9 @@ def bands_by_products(call: FrequencyBands) -> Tensor:
 def kernels_by_products(call: FrequencyKernels) -> Tensor:
     """The transforms as matrix products, columns after rows."""
     spectra, (rows, columns) = _spectra(call).movedim(3, 1), (call.groups.shape[0], call.columns)
-    half = torch.full((call.groups.shape[1], ), 2 / rows / columns, dtype=spectra.dtype)
-    half[0] /= 2
-    if columns % 2 == 0:
-        half[-1] /= 2
-    half_rows = _inverse_by_products(spectra, rows, 2) * half.to(spectra.device)
-    return _inverse_by_products(half_rows.transpose(2, 3), columns, 1)[:, 0].transpose(1, 2)
+    count = _count(torch.arange(call.groups.shape[1], device=spectra.device), columns).to(spectra.dtype)
+    half = _inverse_by_products(spectra, rows, 2) * (count / (rows * columns))
+    return _inverse_by_products(half.transpose(2, 3), columns, 1)[:, 0].transpose(1, 2)
 
 
 def _inverse_by_products(x: Tensor, length: int, parts: int) -> Tensor:
@@ -235,16 +237,16 @@ def _inverse_by_products(x: Tensor, length: int, parts: int) -> Tensor:
     Returns:
         Tensor[batch, parts, length, others]
     """
-    others = x.shape[3]
+    frequencies, others = map(int, x.shape[2:])  # constants: a graph rounds negative quotients up
     p = max(divisor for divisor in range(1, math.isqrt(length) + 1) if length % divisor == 0)
     q = length // p
-    used = -(-x.shape[2] // q)
+    used = -(-frequencies // q)
 
     def waves(times: int, frequencies: int, period: int) -> tuple[Tensor, Tensor]:
         device = x.device
         return _waves(torch.arange(times, device=device), torch.arange(frequencies, device=device), period, x.dtype)
 
-    x = F.pad(x, (0, 0, 0, used * q - x.shape[2])).reshape(-1, 2 * used, q * others)
+    x = F.pad(x, (0, 0, 0, used * q - frequencies)).reshape(-1, 2 * used, q * others)
     cos, sin = waves(p, used, p)
     y = torch.cat([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)]) @ x
     real, imaginary = y.reshape(-1, 2, p, q, others).unbind(1)

@@ -219,7 +219,7 @@ class FDConv2d(SampleKernelConv2d, AttentionHooks):
             self.weight.copy_(kernel)
             return
         self.neutralize_attention()
-        matrix = kernel.to(accumulation_dtype(kernel.dtype)).transpose(1, 2).reshape(self.matrix_size)
+        matrix = kernel.to(accumulation_dtype(self.dft_weight.dtype)).transpose(1, 2).reshape(self.matrix_size)
         self.dft_weight.copy_(torch.view_as_real(torch.fft.rfft2(matrix)) / self._weight_scale)
 
     def neutralize_attention(self) -> float:

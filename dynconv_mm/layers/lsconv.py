@@ -88,9 +88,8 @@ class LSConv2d(PositionKernelConv2d):
     def aggregate(self, values: Tensor, kernels: Tensor, padding: tuple[int, int]) -> Tensor:
         """The normalised sums."""
         groups = self.in_channels // self.group_channels
-        values = values.unflatten(1, (self.group_channels, groups)).transpose(1, 2).flatten(1, 2)
-        y = super().aggregate(values, kernels, padding)
-        return self.norm(y.unflatten(1, (groups, self.group_channels)).transpose(1, 2).flatten(1, 2))
+        y = super().aggregate(_transposed(values, self.group_channels, groups), kernels, padding)
+        return self.norm(_transposed(y, groups, self.group_channels))
 
     def attention_modules(self) -> list[nn.Module]:
         """The modules that predict the kernels."""
@@ -101,3 +100,10 @@ class LSConv2d(PositionKernelConv2d):
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, group_channels={self.group_channels}'
+
+
+def _transposed(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Channels, of which there are rows · columns, column by column."""
+    batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+    x = x.reshape(batch, rows, columns, height, width).transpose(1, 2)
+    return x.reshape(batch, rows * columns, height, width)
