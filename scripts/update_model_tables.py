@@ -51,6 +51,8 @@ METHODS = {
 STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'cgc', 'weightnet', 'we', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
+#: what ``mim download`` takes for an address, and names where it cannot be read
+NO_WEIGHTS = 'No weights are published with dynconv_mm: its README says how to get some under "Pre-trained weights"'
 SHORT = {'Top 1 Accuracy': 'Top-1'}
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 
@@ -118,7 +120,7 @@ def metafile(method: str, costs: dict[Path, Costs]) -> str:
         metadata = {'Training Data': DATASETS[is_classifier], 'Tasks': kinds, 'Parameters': cost.params,
                     'FLOPs' if is_classifier else 'Backbone FLOPs': cost.madds}
         model = {'Name': config.stem, 'In Collection': about['Name'], 'Config': config.as_posix(),
-                 'Metadata': metadata}
+                 'Metadata': metadata, 'Weights': NO_WEIGHTS}
         results = [dict(Task=task, Dataset=DATASETS[is_classifier],
                         Metrics={f'{metric.name} ({metric.source})': value for metric, value in metrics})
                    for (task, _), metrics in itertools.groupby(RESULTS.get(config.stem, {}).items(), _task_and_source)]

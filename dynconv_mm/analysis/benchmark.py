@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..compat.close_names import did_you_mean
 from ..conversion.architecture import kw_arguments
 from ..conversion.export import RUNTIMES as EXPORTED
 from ..conversion.export import export, import_runtime, load_onnx
@@ -140,9 +141,10 @@ def build_network(name: str) -> nn.Module:
 def _parse(name: str) -> re.Match:
     match = NETWORK.fullmatch(name)
     if match is None or match['placement'] is not None and match[1] != 'odconv':
+        known = {stem for stem in (config.split('_')[0] for config in list_models()) if NETWORK.fullmatch(stem)}
         raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', 'dcd-resnet18', "
                          f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50', 'kw1d2x-resnet50' or 'rednet50', but is "
-                         f'{name!r}')
+                         f'{name!r}' + did_you_mean(name, sorted(known)))
     return match
 
 
@@ -162,7 +164,8 @@ def static_network(name: str) -> str:
         for detector in (name, static):
             if detector not in list_models():
                 raise ValueError(f'network {name!r} must be a config, and have a static one beside it, but there is no '
-                                 f'{detector!r} in configs/')
+                                 f'{detector!r} in configs/'
+                                 + did_you_mean(detector, filter(is_detector, list_models())))
         return static
     placement = _parse(name)['placement']
     if placement is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MMCVConv2d
 from ..layers import DCDConv2d, FDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase

@@ -180,7 +180,7 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     epoch), it uses its running statistics instead and leaves them as they are.
 
     Args:
-        norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` made of it.
+        norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` or torchvision's and timm's freezing made of it.
         hidden (Tensor[batch, channels] | Tensor[batch, channels, height, width]): what to normalise.
 
     Returns:
@@ -192,6 +192,8 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
             warn(SINGLE_SAMPLE)
         if values < 2:
             return _normalize_by_running_statistics(norm, hidden)
+    if not isinstance(norm, _BatchNorm) and type(norm).__name__ == 'FrozenBatchNorm2d':  # which takes maps alone
+        return norm(hidden.reshape(*hidden.shape[:2], -1, 1)).reshape(hidden.shape)
     return norm(hidden)
 
 

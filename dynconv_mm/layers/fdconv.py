@@ -4,10 +4,10 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.openmmlab import MODELS
 from ..functional.attention import normalize_hidden
 from ..functional.conv import conv2d
 from ..functional.frequency import BANDS, coefficient_groups, frequency_bands, frequency_kernels

@@ -188,7 +188,7 @@ class WarehouseLayer(TemperatureMixin):
         self._share = share
         in_channels, hidden_channels, norm_cfg = self._attention_arguments
         bases, others = 0, cells - (share.stop - share.start)
-        if self.nonlocal_basis_ratio < 1:
+        if self.nonlocal_basis_ratio < 1 and others:
             bases = max(int(others * self.nonlocal_basis_ratio), 16)
         targets = target_cells(mixtures, share.start, self.cell_num_ratio, cells)
         self.attention = CellAttention(in_channels, hidden_channels, cells, targets, (share.start, share.stop), bases,

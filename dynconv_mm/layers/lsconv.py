@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import torch
-from mmcv.cnn import build_norm_layer
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS, build_norm_layer
 from .conv_arguments import check_module_cfg, check_positive_int
 from .conv_norm_act import ConvNormAct
 from .involution import PositionKernelConv2d, check_odd

@@ -1,6 +1,7 @@
 """Every config in configs/ builds, runs forward and takes a training step."""
 import re
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,6 +177,20 @@ def test_forward_and_training_step(name):
         assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 64, 64)
     else:
         assert set(results[0].pred_instances.keys()) >= {'bboxes', 'labels', 'scores'}
+
+
+def test_a_detector_that_does_not_fit_its_data():
+    """Each but the panoptic ones, whose heads know things or stuff."""
+    for name in DETECTORS:
+        hooks = [hook.type for hook in load(name).get('custom_hooks', [])]
+        assert ('NumClassCheckHook' in hooks) == ('panoptic' not in name and not name.startswith('static/')), name
+    config = load('demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py')
+    config.model.roi_head.bbox_head.num_classes = 7
+    _, check = map(HOOKS.build, config.custom_hooks)
+    runner = SimpleNamespace(model=build_model(config), train_dataloader=SimpleNamespace(
+        dataset=SimpleNamespace(metainfo=config.metainfo)))
+    with pytest.raises(AssertionError, match=r'num_classes` \(7\) in .* does not matche?s? the length of `classes` 10'):
+        check.before_train_epoch(runner)
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name not in MMDETS])

@@ -25,6 +25,7 @@ from dynconv_mm import (
     SELayer,
     WEConv2d,
     WeightNetConv2d,
+    build_warehouses,
 )
 from dynconv_mm.conversion import export as module
 from dynconv_mm.conversion.export import ExportError, export
@@ -65,7 +66,7 @@ LAYERS = {
     'ddf-add': lambda: DDFConv2d(16, 16, 5, combine='add'),
     'kw': lambda: KWConv2d(16, 24, 3, stride=2, padding=1, temperature=.25),
     'kw-few-cells': lambda: KWConv2d(16, 24, (1, 3), groups=2, cell_num_ratio=1 / 3, cell_in_ratio=1 / 2),
-    'kw-bases': lambda: KWConv2d(16, 24, 1, nonlocal_basis_ratio=1 / 2, cell_num_ratio=4.),
+    'kw-bases': lambda: with_bases(),
     'kw-depthwise': lambda: KWConv2d(16, 16, 3, padding=1, groups=16, padding_mode='reflect'),
     'we': lambda: WEConv2d(16, 24, 3, padding=1),
     'fdconv': lambda: FDConv2d(17, 24, 3, stride=2, padding=1),
@@ -79,6 +80,15 @@ LAYERS = {
     'cbam': lambda: CBAM(16),
     'eca': lambda: ECALayer(16),
 }
+
+
+def with_bases() -> nn.Module:
+    """Two layers that share cells, whose attentions combine bases."""
+    model = nn.Sequential(*(KWConv2d(16, 16, size, warehouse='both', nonlocal_basis_ratio=1 / 2) for size in (3, 1)))
+    build_warehouses(model)
+    return model
+
+
 THIN = dict(stem_channels=16, base_channels=16, out_indices=(0, 1, 2, 3))
 WIDER = {**THIN, 'stem_channels': 32}  # half of which are groups of 16
 NETWORKS = {

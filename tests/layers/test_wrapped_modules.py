@@ -13,7 +13,7 @@ from dynconv_mm.layers.conv_norm_act import ConvNormAct
 from dynconv_mm.layers.static_conv import StaticConv2d
 
 CONVS = [*LAYERS, 'StaticConv2d']
-NO_WEIGHT = ('DCDConv2d', 'KWConv2d', 'KWConv2d bases', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add',
+NO_WEIGHT = ('DCDConv2d', 'KWConv2d', 'Involution2d', 'DCDC2d', 'DDFConv2d', 'DDFConv2d add',
              'PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d', 'FDConv2d', 'LSConv2d')
 #: what a layer computes its attentions or kernels by, and that it calls
 PARTS = {
@@ -29,7 +29,6 @@ PARTS = {
     'WeightNetConv2d': ['routing', 'routing.fc', 'fc'],
     'DDFConv2d': ['channel_branch'],  # what is inside is standardised: half of it is the same
     'KWConv2d': ['attention', 'attention.fc1', 'attention.norm1', 'attention.fc2'],
-    'KWConv2d bases': ['attention', 'attention.fc1', 'attention.norm1', 'attention.fc2', 'attention.fc3'],
     'WEConv2d': ['location', 'location.fc1', 'location.fc2'],
     'PairwiseSelfAttention2d': ['conv1', 'conv2', 'conv3', 'conv_p', 'conv_w', 'conv_w.2', 'conv_w.5'],
     'LocalRelation2d': ['query', 'key', 'geometry_prior.layers', 'proj'],

@@ -59,7 +59,6 @@ LAYERS = {
     'StandAloneSelfAttention2d': partial(StandAloneSelfAttention2d, heads=2),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
     'KWConv2d': partial(KWConv2d, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, temperature=.25),
-    'KWConv2d bases': partial(KWConv2d, nonlocal_basis_ratio=1 / 2, cell_num_ratio=2.),
     'FDConv2d': partial(FDConv2d, kernel_num=5, static_channels=4),
     'LSConv2d': partial(ls, group_channels=4, large_kernel_size=5),
 }

@@ -206,8 +206,8 @@ def test_frozen_stages_freeze_the_cells_that_they_alone_use(network, frozen_stag
     if frozen_stages < 4:
         sum(maps.square().sum() for maps in model(torch.randn(2, 3, 64, 64))).backward()
     for name, cells in zip(warehouses.names, warehouses.weights):
-        if frozen_stages < 3:
-            assert (cells.grad is None) == (name in frozen) or 'KWMobileNetV2' in str(type(model))
+        unused = type(model) is KWMobileNetV2 and name.endswith(('5', '6'))  # behind what is put out
+        assert (cells.grad is None) == (name in frozen or unused)
 
 
 @pytest.mark.parametrize(('network', 'name', 'value'), [
