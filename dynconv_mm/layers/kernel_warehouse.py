@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..functional.attention import hidden_vector, in_full_precision
+from ..functional.attention import hidden_vector
+from ..functional.operator import full_precision
 from .attention_norm import build_attention_norm
 from .conv_arguments import by_kernel, check_positive_int, check_reduction
 from .fully_connected import FullyConnected
@@ -102,7 +103,7 @@ class CellAttention(nn.Module):
 
         Under autocast it is computed in its parameters' precision.
         """
-        with in_full_precision(x):
+        with full_precision(x):
             z = self.fc2(hidden_vector(x, self.fc1, self.norm1, temperature)).unflatten(1, (len(self.targets), -1))
             if self.bases:
                 own = self.stop - self.start

@@ -285,3 +285,20 @@ def test_groups_are_refused_with_the_reason():
 def test_more_groups_than_coefficients_are_refused():
     with pytest.raises(ValueError, match='kernel_num must be at most 153 for 153 coefficients'):
         FDConv2d(17, 17, 1, kernel_num=154)
+
+
+def test_a_step_at_the_layers_rate_is_that_of_the_static_kernel():
+    """With the rate of ``coefficient_rates``: all coefficients but those of column 0, which are their own negatives."""
+    torch.manual_seed(0)
+    layer = FDConv2d(**SMALL).double().eval()
+    kernel, x = torch.randn(18, 17, 3, 3).double().requires_grad_(), make_input(layer)
+    layer.set_kernel(kernel)
+    target = torch.randn(3, 18, 7, 5).double()
+    gradient, = torch.autograd.grad((F.conv2d(x, kernel) - target).square().mean(), kernel)
+    (layer(x) - target).square().mean().backward()
+    with torch.no_grad():
+        layer.dft_weight -= .01 * layer.coefficient_rates()['dft_weight'] * layer.dft_weight.grad
+        step = (kernel - layer.compute_kernels(x)[0]) / .01
+    taken, whole = (torch.fft.rfft2(weight.transpose(1, 2).reshape(54, 51)) for weight in (step, gradient))
+    torch.testing.assert_close(taken[:, 1:], whole[:, 1:], rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(taken[:, 0], whole[:, 0] / 2, rtol=1e-8, atol=1e-10)
