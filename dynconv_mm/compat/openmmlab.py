@@ -89,5 +89,3 @@ else:
             """The norm's scale 1 and shift 0; the convolution initialises itself."""
             for name, parameter in self.norm.named_parameters() if self.with_norm else ():
                 parameter.fill_(name == 'weight')
-
-__all__ = ['MODELS', 'Conv2dAdaptivePadding', 'ConvModule', 'MMCVConv2d', 'build_norm_layer']
