@@ -116,6 +116,7 @@ setup(
         'cpu': requirements('cpu.txt'),
         'onnx': requirements('onnx.txt'),
         'openvino': [*requirements('onnx.txt'), 'openvino'],
+        'safetensors': ['safetensors'],
         'tests': requirements('tests.txt'),
         'lint': requirements('lint.txt'),
         'docs': requirements('docs.txt'),

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import fnmatch
 import functools
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from mmengine.fileio import load
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
+from .compat.close_names import did_you_mean
 from .compat.optional import import_optional
 from .conversion import check_fit, read_state_dict
 
@@ -55,7 +55,7 @@ def list_models(pattern: str | None = None, exclude_patterns: Sequence[str] = ()
         ValueError: ``task`` is none of the above.
 
     Example:
-        >>> list_models('odconv4x-resnet*', exclude_patterns=['*-reduction4', '*32-'])
+        >>> list_models('odconv4x-resnet*', exclude_patterns=['*18-', '*32-'])
         ['odconv4x-resnet18_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k']
     """
     tasks = sorted({name for entry in _index().values() for name in entry['Metadata']['Tasks']})
@@ -132,9 +132,8 @@ def _load_config(model: str | PathLike | Config) -> Config:
         return Config.fromfile(model)
     name = str(model)
     if name not in _index():
-        near = difflib.get_close_matches(name, _index(), n=3, cutoff=0.4)
-        raise ValueError(f'there is no network {name!r}; ' + (f'did you mean {", ".join(near)}? ' if near else '')
-                         + 'dynconv_mm.list_models() lists all')
+        raise ValueError(f'there is no network {name!r}, dynconv_mm.list_models() lists all'
+                         + did_you_mean(name, _index()))
     entry = _index()[name]
     scopes = {SCOPES.get(task, 'mmdet') for task in entry['Metadata']['Tasks']}
     for scope in scopes:

@@ -43,12 +43,16 @@ METHODS = {
                URL='https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/7039_ECCV_2020_paper.php'),
     'kw': dict(Name='KernelWarehouse', Title='KernelWarehouse: Rethinking the Design of Dynamic Convolution',
                URL='https://arxiv.org/abs/2406.07879'),
+    'fdconv': dict(Name='FDConv', Title='Frequency Dynamic Convolution for Dense Image Prediction',
+                   URL='https://arxiv.org/abs/2503.18783'),
     'static': dict(Name='Static', Title=None, URL=None),
 }
 #: whose papers' tables count ResNets so, unlike the released code
 STRIDE_IN_1X1 = ('odconv', 'dyconv', 'condconv', 'dcd', 'cgc', 'weightnet', 'we', 'static')
 DETECTOR_SIZE = (800, 1280)
 DATASETS = {True: 'ImageNet-1k', False: 'COCO'}  # of a classifier, of a detector
+#: what ``mim download`` takes for an address, and names where it cannot be read
+NO_WEIGHTS = 'No weights are published with dynconv_mm: its README says how to get some under "Pre-trained weights"'
 SHORT = {'Top 1 Accuracy': 'Top-1'}
 TABLE = re.compile(r'(<!-- models -->\n).*?(<!-- /models -->)', re.DOTALL)
 
@@ -116,7 +120,7 @@ def metafile(method: str, costs: dict[Path, Costs]) -> str:
         metadata = {'Training Data': DATASETS[is_classifier], 'Tasks': kinds, 'Parameters': cost.params,
                     'FLOPs' if is_classifier else 'Backbone FLOPs': cost.madds}
         model = {'Name': config.stem, 'In Collection': about['Name'], 'Config': config.as_posix(),
-                 'Metadata': metadata}
+                 'Metadata': metadata, 'Weights': NO_WEIGHTS}
         results = [dict(Task=task, Dataset=DATASETS[is_classifier],
                         Metrics={f'{metric.name} ({metric.source})': value for metric, value in metrics})
                    for (task, _), metrics in itertools.groupby(RESULTS.get(config.stem, {}).items(), _task_and_source)]

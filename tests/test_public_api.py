@@ -20,11 +20,13 @@ LIST = Path(__file__).resolve().parent / 'data' / 'public_api.txt'
 
 
 def module_names(packages_only: bool = False) -> list[str]:
-    """All modules, but for the kernels: they can be imported where Triton or Numba is alone, and take numbers."""
+    """All modules, but for the kernels: they can be imported where Triton or Numba is alone, and take numbers; and
+    adapters, which need what they are for."""
     found = [module.name for module in pkgutil.walk_packages(dynconv_mm.__path__, 'dynconv_mm.')
              if module.ispkg or not packages_only]
-    kernels = ('dynconv_mm.functional.backends.triton.', 'dynconv_mm.functional.backends.numba.compiled.')
-    return ['dynconv_mm', *(name for name in found if not name.startswith(kernels))]
+    others = ('dynconv_mm.functional.backends.triton.', 'dynconv_mm.functional.backends.numba.compiled.',
+              'dynconv_mm.adapters.')
+    return ['dynconv_mm', *(name for name in found if not name.startswith(others))]
 
 
 class Hint(str):

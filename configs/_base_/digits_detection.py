@@ -67,4 +67,7 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2))  # can be killed at any moment, and resumed
 randomness = dict(seed=0)
-custom_hooks = [dict(type='EpochSeedHook')]  # after `--resume`, training goes on as if never interrupted
+custom_hooks = [
+    dict(type='EpochSeedHook'),  # after `--resume`, training goes on as if never interrupted
+    dict(type='NumClassCheckHook'),  # heads have as many classes as the data
+]

@@ -1,4 +1,4 @@
-_base_ = ['mmdet::htc/htc_r50_fpn_20e_coco.py', '../_base_/dynconv_mm.py']
+_base_ = ['mmdet::htc/htc_r50_fpn_20e_coco.py', '../_base_/detection.py']
 model = dict(
     backbone=dict(
         type='DCDCResNet',

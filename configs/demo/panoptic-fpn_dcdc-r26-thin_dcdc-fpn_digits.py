@@ -33,6 +33,7 @@ val_dataloader = dict(
         ann_file='annotations/panoptic_val.json',
         data_prefix=dict(img='val/', seg='annotations/panoptic_val/')))
 test_dataloader = val_dataloader
+custom_hooks = [dict(type='EpochSeedHook')]  # no NumClassCheckHook: the heads know things or stuff, the data both
 val_evaluator = dict(
     _delete_=True,
     type='PanopticQualityMetric',

@@ -1,4 +1,4 @@
-_base_ = ['../_base_/faster-rcnn_mobilenet-v2_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+_base_ = ['../_base_/faster-rcnn_mobilenet-v2_fpn_1x_coco.py', '../_base_/detection.py']
 model = dict(
     backbone=dict(
         type='ODConvMobileNetV2',

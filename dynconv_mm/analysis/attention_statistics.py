@@ -7,17 +7,18 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ..layers.attention_hooks import AttentionHooks
 from ..layers.condconv import CondConv2d, CondConvRouting
 from ..layers.kernel_warehouse import WarehouseLayer
-from ..layers.mixture_conv import MixtureConv2d
 from .find_layers import find_layers
 from .running_statistics import RunningStatistics
 
 
 class AttentionStatistics:
-    """Collects the attentions of ODConv, DyConv and KernelWarehouse layers and the routing weights of CondConv.
+    """Collects the attentions of ODConv, DyConv, FDConv and KernelWarehouse layers and the routing weights of CondConv.
 
-    CondConv's are collected where they are computed, once for all convolutions that share them.
+    CondConv's are collected where they are computed, once for all convolutions that share them; FDConv's without the
+    local ones, of which there is one for each element of a kernel.
 
     Args:
         model (nn.Module): has any number of such layers.
@@ -43,7 +44,7 @@ class AttentionStatistics:
         self.layers: dict[str, dict[str, RunningStatistics]] = {}
         self._routings = find_layers(model, CondConvRouting)
         self._cells = {name: layer.attention for name, layer in find_layers(model, WarehouseLayer).items()}
-        self._mixtures = {name: layer for name, layer in find_layers(model, MixtureConv2d).items()
+        self._mixtures = {name: layer for name, layer in find_layers(model, AttentionHooks).items()
                           if not isinstance(layer, CondConv2d)}
 
     def __bool__(self) -> bool:

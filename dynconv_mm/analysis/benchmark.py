@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..compat.close_names import did_you_mean
 from ..conversion.architecture import kw_arguments
 from ..conversion.export import RUNTIMES as EXPORTED
 from ..conversion.export import export, import_runtime, load_onnx
@@ -32,6 +33,8 @@ from ..models import (
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     KWMobileNetV2,
     KWResNet,
     ODConvMobileNetV2,
@@ -44,9 +47,10 @@ from .timing import time_in_turns
 
 MIXTURES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dyconv': (DyConvResNet, DyConvMobileNetV2),
             'condconv': (CondConvResNet, CondConvMobileNetV2)}
-NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd)-|(dcdc)-(?=resnet)|kw(1d4|1d2|[124])x-)?'
+OTHERS = {'dcd': (DCDResNet, DCDMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2)}
+NETWORK = re.compile(r'(?:(?:(odconv|dyconv|condconv)([1-9])x-|(dcd|fdconv)-|(dcdc)-(?=resnet)|kw(1d4|1d2|[124])x-)?'
                      r'(?:resnet(\d+)|mobilenet-v2-w(\d{3}))(?:-(?P<placement>\dx\d|last-\d+-blocks))?)|rednet(\d+)')
-DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|kw[14]x|dyconv|condconv|dcdc?|involution)-')  # of a detector's name
+DYNAMIC_PARTS = re.compile(r'(?<=_)(?:odconv[14]x|kw[14]x|dyconv|condconv|dcdc?|involution|fdconv)-')  # of a detector
 RUNTIMES = ('pytorch', 'compile', *EXPORTED)
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -109,8 +113,8 @@ def build_network(name: str) -> nn.Module:
 
     Args:
         name (str): such as 'resnet50', 'odconv4x-resnet50', 'condconv8x-mobilenet-v2-w075', 'dcd-resnet18',
-            'dcdc-resnet50', 'kw1d2x-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has ODConv at a
-            ``placement`` alone. A detector's ends in '_coco'.
+            'dcdc-resnet50', 'fdconv-resnet50', 'kw1d2x-resnet50' or 'rednet50'; 'odconv1x-mobilenet-v2-w050-1x1' has
+            ODConv at a ``placement`` alone. A detector's ends in '_coco'.
 
     Raises:
         ValueError: there is no such network.
@@ -119,7 +123,7 @@ def build_network(name: str) -> nn.Module:
     if is_detector(name):
         return get_model(name)
     match = _parse(name)
-    mixture, kernel_num, dcd, dcdc, kw, depth, width, placement, rednet_depth = match.groups()
+    mixture, kernel_num, other, dcdc, kw, depth, width, placement, rednet_depth = match.groups()
     if rednet_depth is not None:
         return RedNet(depth=int(rednet_depth))
     kwargs = dict(kernel_num=int(kernel_num)) if mixture else {}
@@ -127,8 +131,8 @@ def build_network(name: str) -> nn.Module:
         kwargs['placement'] = placement.replace('-', '_')
     if kw:
         kwargs = kw_arguments(kw, depth and int(depth))
-    resnet, mobilenet = (KWResNet, KWMobileNetV2) if kw else MIXTURES[mixture] if mixture else \
-        (DCDResNet, DCDMobileNetV2) if dcd else (ResNet, MobileNetV2)
+    resnet, mobilenet = (KWResNet, KWMobileNetV2) if kw else \
+        {**MIXTURES, **OTHERS}.get(mixture or other, (ResNet, MobileNetV2))
     if depth is None:
         return mobilenet(widen_factor=int(width) / 100, **kwargs)
     return (DCDCResNet if dcdc else resnet)(depth=int(depth), **kwargs)
@@ -137,9 +141,10 @@ def build_network(name: str) -> nn.Module:
 def _parse(name: str) -> re.Match:
     match = NETWORK.fullmatch(name)
     if match is None or match['placement'] is not None and match[1] != 'odconv':
+        known = {stem for stem in (config.split('_')[0] for config in list_models()) if NETWORK.fullmatch(stem)}
         raise ValueError(f"network must be named as in configs/, such as 'odconv4x-resnet50', 'dcd-resnet18', "
                          f"'dyconv4x-mobilenet-v2-w100', 'dcdc-resnet50', 'kw1d2x-resnet50' or 'rednet50', but is "
-                         f'{name!r}')
+                         f'{name!r}' + did_you_mean(name, sorted(known)))
     return match
 
 
@@ -159,7 +164,8 @@ def static_network(name: str) -> str:
         for detector in (name, static):
             if detector not in list_models():
                 raise ValueError(f'network {name!r} must be a config, and have a static one beside it, but there is no '
-                                 f'{detector!r} in configs/')
+                                 f'{detector!r} in configs/'
+                                 + did_you_mean(detector, filter(is_detector, list_models())))
         return static
     placement = _parse(name)['placement']
     if placement is not None:

@@ -340,6 +340,27 @@ def cgc2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     return Counter(dynamic_conv=_convolution(module, y), attention=attention, mixing=_kernel_size(module))
 
 
+def fdconv2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
+    """FDConv: averages, FCs and local attention; the transform of a kernel, and a product for each attention and
+    element; the convolution that weights bands, the transforms of the features and of three low passes, and their
+    weighting. Of N numbers a real transform takes N log₂ N multiply-adds."""
+    if module.attention is None:
+        return conv2d(module, x, y)
+    area, (rows, columns) = _area(x), module.matrix_size
+    local = module.local_attention.conv.weight.numel() * module.in_channels
+    count = Counter(dynamic_conv=_convolution(module, y), attention=x.numel() + _matrices(module.attention) + local,
+                    mixing=_transform(rows, columns) + (len(module.attention.head_channels) + 1) * _kernel_size(module))
+    if module.band_conv is not None:
+        bands = module.band_conv.out_channels
+        count['attention'] += area * module.band_conv.weight.numel()
+        count['mixing'] += module.in_channels * (1 + bands) * _transform(x.shape[2], x.shape[3]) + bands * x.numel()
+    return count
+
+
+def _transform(rows: int, columns: int) -> int:
+    return round(rows * columns * math.log2(rows * columns))
+
+
 def weightnet2d(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
     """WeightNet: average pooling and FCs, each learned kernel scaled. A reduction that layers share counts where it
     stands."""
@@ -364,12 +385,12 @@ def _cell_logits(module: nn.Module) -> int:
     """FCs of an attention over cells; that which combines bases runs for each mixture."""
     attention = module.attention
     fcs = attention.fc1.weight.numel() + attention.fc2.weight.numel()
-    return fcs + (len(attention.targets) * attention.fc3.weight.numel() if attention.bases else 0)
+    return fcs + (attention.mixture_num * attention.fc3.weight.numel() if attention.bases else 0)
 
 
 def _mixtures(module: nn.Module) -> int:
     """Each of m mixtures of all cells."""
-    return len(module.attention.targets) * module.cells.numel()
+    return module.attention.mixture_num * module.cells.numel()
 
 
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:
@@ -414,6 +435,8 @@ HANDLERS: dict[str, Handler] = {
     'StandAloneSelfAttention2d': stand_alone_self_attention2d,
     'AttentionStem': attention_stem,
     'CGConv2d': cgc2d,
+    'FDConv2d': fdconv2d,
+    'LSConv2d': involution2d,
     'WeightNetConv2d': weightnet2d,
     'WeightNetReduction': routing,
     'KWConv2d': kw_conv2d,

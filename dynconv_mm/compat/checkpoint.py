@@ -13,7 +13,7 @@ import functools
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +23,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 from mmengine.utils import digit_version
+from torch import Tensor
+
+from .optional import import_optional
 
 try:
     from numpy._core import multiarray
@@ -31,6 +34,7 @@ except ImportError:  # numpy < 2
 
 # from here on, torch can be told what `weights_only` is to allow beside weights
 CAN_BE_TOLD = digit_version(torch.__version__.partition('+')[0]) >= digit_version('2.6')
+SAFETENSORS = '.safetensors'
 STATISTICS = ('min', 'max', 'current', 'mean')
 NUMERIC = '?bhilqBHILQefdFD'  # numpy's codes of bool, int, uint, float and complex types
 
@@ -132,11 +136,36 @@ def load_plain(path: str | Path) -> object:
 
     Raises:
         UnpicklingError: it asks for anything else.
+        ImportError: it is one of safetensors, which is not installed.
     """
+    if Path(path).suffix == SAFETENSORS:
+        return load_safetensors(path)
     if not CAN_BE_TOLD:
         return torch.load(path, map_location='cpu', pickle_module=_PlainPickle)
     with mmengine_checkpoints():
         return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def load_safetensors(path: str | Path, map_location: str | torch.device | None = None) -> dict[str, Tensor]:
+    """The weights of a file of safetensors, on the CPU unless ``map_location`` is another device.
+
+    Raises:
+        ImportError: safetensors is not installed.
+    """
+    device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+    return import_optional('safetensors.torch', 'Reading a file of safetensors').load_file(path, device)
+
+
+def _reads_safetensors(loader: Callable) -> Callable:
+    """A loader of mmengine for local files that reads safetensors too."""
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: str | None = None) -> dict:
+        if Path(filename).suffix == SAFETENSORS and Path(filename).is_file():
+            return load_safetensors(filename, map_location)
+        return loader(filename, map_location)
+
+    return load
 
 
 class _PlainUnpickler(pickle._Unpickler):
@@ -197,11 +226,13 @@ class _PlainPickle:
 
 
 def wrap_mmengine_loaders() -> None:
-    """Let mmengine load its own checkpoints, wherever they are stored; done by ``import dynconv_mm``.
+    """Let mmengine load its own checkpoints, wherever they are stored, and local files of safetensors; done by
+    ``import dynconv_mm``.
 
     The loaders that others have registered stay as they are, and so does ``torch.load`` elsewhere.
     """
     beside = getattr(checkpoint, 'get_torch_safe_globals', tuple)()  # of the onedl fork, for its loaders
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if loader.__module__ == checkpoint.__name__:
-            CheckpointLoader.register_scheme(prefix, mmengine_checkpoints(beside)(loader), force=True)
+            loader = mmengine_checkpoints(beside)(loader)
+            CheckpointLoader.register_scheme(prefix, loader if prefix else _reads_safetensors(loader), force=True)

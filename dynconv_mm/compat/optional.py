@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 
-from mmengine.registry import MODELS
+from .openmmlab import MODELS
 
 
 def import_optional(module: str, user: str) -> ModuleType:

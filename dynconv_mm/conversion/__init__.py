@@ -1,12 +1,15 @@
 """Weights and models from elsewhere: released checkpoints, static networks, any model's convolutions."""
-from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
+from ..compat.installed import HAS_OPENMMLAB
 from .dynamicize import DynamicizeReport, dynamicize
-from .dynamicized_model import Dynamicized
 from .init_from_static import init_from_static
 from .kernel_rates import kernel_rates
-from .released_checkpoints import from_released, to_released
 from .static_counterpart import fold_weight_excitation, static_counterpart, static_layer
-from .warm_start import WarmStart, max_difference, warm_start
+
+if HAS_OPENMMLAB:  # on which these are built
+    from .checkpoint_file import CheckpointError, check_fit, read_checkpoint, read_state_dict, write_checkpoint
+    from .dynamicized_model import Dynamicized
+    from .released_checkpoints import from_released, to_released
+    from .warm_start import WarmStart, max_difference, warm_start
 
 __all__ = [
     'CheckpointError', 'DynamicizeReport', 'Dynamicized', 'WarmStart', 'check_fit', 'dynamicize',

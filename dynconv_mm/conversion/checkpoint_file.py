@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..atomic_write import atomic_write
-from ..compat.checkpoint import load_plain
+from ..compat.checkpoint import SAFETENSORS, load_plain
+from ..compat.optional import import_optional
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict')  # mmengine and most others; torchvision's references, detectron
 
@@ -25,6 +26,7 @@ def read_checkpoint(path: str | Path) -> dict:
     Raises:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, or holds anything but tensors and plain data, such as code.
+        ImportError: it is a file of safetensors, and that is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,6 +34,8 @@ def read_checkpoint(path: str | Path) -> dict:
     _check_inflation(path)
     try:
         checkpoint = load_plain(path)
+    except ImportError:  # safetensors is not installed
+        raise
     except UnpicklingError as error:
         raise CheckpointError(f'{path} was refused: it holds more than weights and plain data, and loading that could '
                               f'run code, or it is no checkpoint ({_first_line(error)})') from error
@@ -78,9 +82,21 @@ def unwrap(checkpoint: Mapping, origin: str = 'the checkpoint') -> dict[str, Ten
 
 
 def write_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Save a checkpoint atomically."""
+    """Save a checkpoint atomically; to a name in .safetensors the weights alone.
+
+    Raises:
+        CheckpointError: it holds no weights, where a file of safetensors is asked for.
+        ImportError: that is not installed.
+    """
+    bare = Path(path).suffix == SAFETENSORS
+    if bare:
+        save = import_optional('safetensors.torch', 'Writing a file of safetensors').save_file
+        weights = {name: value.detach().clone().contiguous() for name, value in unwrap(checkpoint).items()}
     with atomic_write(path) as partial:
-        torch.save(checkpoint, partial)
+        if bare:
+            save(weights, partial, dict(format='pt'))
+        else:
+            torch.save(checkpoint, partial)
 
 
 def check_fit(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:

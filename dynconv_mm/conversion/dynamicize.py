@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 import torch
-from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..compat.close_names import did_you_mean
+from ..compat.openmmlab import Conv2dAdaptivePadding, MMCVConv2d
 from ..layers import (
     CGConv2d,
     CondConv2d,
@@ -25,9 +26,11 @@ from ..layers import (
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -36,16 +39,17 @@ from ..layers import (
 )
 from ..layers.conv_arguments import ConvArguments, check_bool
 from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
-from ..models.placement import Placement, parse_placement
+from ..layers.placement import Placement, parse_placement
 from .init_from_static import init_from_static
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 # without a static kernel, and but for pairwise self-attention C to C
-SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d)
+SIZE_KEEPING = (Involution2d, DCDC2d, DDFConv2d, PairwiseSelfAttention2d, LocalRelation2d, StandAloneSelfAttention2d,
+                LSConv2d)
 OPS = {op.__name__: op for op in (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, *SIZE_KEEPING, CGConv2d, WeightNetConv2d,
-                                  WEConv2d, KWConv2d)}
+                                  WEConv2d, FDConv2d, KWConv2d)}
 STATIC_ARGUMENTS = ('in_channels', 'out_channels', 'stride', 'padding', 'dilation', 'groups', 'bias', 'padding_mode',
                     'device', 'dtype')  # of an op, taken from the convolution whose place it takes
 PLAIN_FORWARDS = (nn.Conv2d.forward, MMCVConv2d.forward)
@@ -53,9 +57,11 @@ HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_p
          '_load_state_dict_pre_hooks', '_load_state_dict_post_hooks')
 STEM_CHANNELS = 3  # a convolution of so few input channels, or fewer, sees the image
 BLOCK = re.compile('Block|Bottleneck|Residual')  # names of the classes of residual blocks
-# Methods without arguments that merge the convolutions of a block, and modules whose forward reads a weight.
-MERGERS = ('switch_to_deploy', 'merge_kernel', 'fuse')
-WEIGHT_READERS = ('TaskDecomposition', )  # of mmdet's TOODHead
+# Methods that need no argument and may merge the convolutions of a block; what those call that only hand that on to
+# modules within; and modules whose forward reads a weight, or that have set one to numbers which are not learned.
+MERGERS = ('switch_to_deploy', 'merge_kernel', 'reparameterize', 'fuse', 'fuse_convs')
+WALKS = {'modules', 'named_modules', 'children', 'named_children'}
+WEIGHT_READERS = ('TaskDecomposition', 'DFL')  # of mmdet's TOODHead; of ultralytics' heads
 
 Pattern = Union[str, re.Pattern]
 
@@ -165,8 +171,8 @@ def dynamicize(model: nn.Module,
             blocks, which are told by their class names (…Block, …Bottleneck, …Residual…). Default: 'all'.
         keep_function (bool): the model computes the same as before, by :func:`init_from_static`; and a dynamic layer
             loads the static one's weights too. Else the layers start anew, and ``Involution2d``, ``DCDC2d``,
-            ``DDFConv2d``, ``LocalRelation2d`` and ``StandAloneSelfAttention2d``, which map C to C channels, take the
-            place of those that do. Default: True.
+            ``DDFConv2d``, ``LSConv2d``, ``LocalRelation2d`` and ``StandAloneSelfAttention2d``, which map C to C
+            channels, take the place of those that do. Default: True.
         noise (float): by how much the n kernels differ at the start, see :func:`init_from_static`. The same in all
             processes of a distributed training. Default: 0.1.
 
@@ -297,9 +303,7 @@ def _check_op(op: dict, keep_function: bool) -> tuple[type[ConvArguments], dict]
     name = arguments.pop('type')
     kind = OPS.get(name, name) if isinstance(name, str) else name
     if not any(kind is known for known in OPS.values()):
-        close = difflib.get_close_matches(str(name), OPS, 1, cutoff=0.3)
-        raise ValueError(f'op must have a type out of {tuple(OPS)}, but has {name!r}'
-                         + (f'; do you mean {close[0]!r}?' if close else ''))
+        raise ValueError(f'op must have a type out of {tuple(OPS)}, but has {name!r}' + did_you_mean(name, OPS))
     taken = [name for name in arguments if name in STATIC_ARGUMENTS]
     if taken or 'kernel_size' in arguments and kind not in SIZE_KEEPING:
         raise ValueError(f'op may not have {", ".join(taken or ["kernel_size"])}: this is taken from the '
@@ -340,8 +344,12 @@ def _build_dynamic(kind: type[ConvArguments], arguments: dict, static: nn.Conv2d
                              f'{plain.padding} at {plain.kernel_size}')
         geometry['padding'] = None
     with torch.device(plain.weight.device):
-        return kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=plain.bias is not None,
-                    dtype=plain.weight.dtype)
+        dynamic = kind(plain.in_channels, plain.out_channels, **{**geometry, **arguments}, bias=plain.bias is not None,
+                       dtype=plain.weight.dtype)
+    if kind is FDConv2d and not dynamic.attention_modules():
+        raise ValueError(f'one of {plain.in_channels} to {plain.out_channels} channels and {plain.kernel_size} is an '
+                         'ordinary convolution')
+    return dynamic
 
 
 def _take_over(static: nn.Conv2d, dynamic: ConvArguments, name: str, keep_function: bool, noise: float) -> None:
@@ -560,25 +568,54 @@ def _refusal(conv: nn.Module, places: list[str], readers: dict[str, str], holder
         return 'shares its weight with another module'
     if id(conv) in holders.outside:
         return f'is held by {holders.outside[id(conv)]} outside of its modules too'
-    reader = next((readers[part] for name in places for part in _lineage(name) if part in readers), None)
+    reader = next((readers[part] for name in places for part in reversed([*_lineage(name)]) if part in readers), None)
     return None if reader is None else f'has its weight read by {reader}'
 
 
 def _weight_readers(model: nn.Module) -> dict[str, str]:
-    """Names of the modules that read the weights of the convolutions in them, with how they do that.
-
-    Of those that merge convolutions only the innermost: a backbone hands the call down to its blocks.
-    """
-    mergers: dict[str, str] = {}
-    readers = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)
-               if type(module).__name__ in WEIGHT_READERS}
+    """Names of the modules that read the weights of the convolutions in them, with how they do that."""
+    readers: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
+        kind = type(module)
+        if kind.__name__ in WEIGHT_READERS:
+            readers[name] = kind.__name__
         for method in MERGERS:
-            function = getattr(module, method, None)
-            if inspect.ismethod(function) and not inspect.signature(function).parameters:
-                mergers[name] = f'{type(module).__name__}.{method}'
-    outer = {part for name in mergers for part in _lineage(name) if part != name}
-    return {**readers, **{name: how for name, how in mergers.items() if name not in outer}}
+            function = getattr(kind, method, None)
+            if inspect.isfunction(function) and _takes_nothing(function) and _reads_weights(kind, function):
+                readers.setdefault(name, f'{kind.__name__}.{method}')
+    return readers
+
+
+def _takes_nothing(method: FunctionType) -> bool:
+    """Whether a method can be called without arguments."""
+    _, *others = inspect.signature(method).parameters.values()
+    return all(other.default is not other.empty for other in others)
+
+
+def _reads_weights(kind: type, method: FunctionType) -> bool:
+    """Whether a method of a class, or a function or other method that it calls, names a ``weight``.
+
+    Not so a model's or a head's that hands the call to the modules within, each of which is judged by itself, or that
+    does something else of this name, such as to leave out a branch.
+    """
+    seen, waiting = set(), [method]
+    while waiting:
+        function = inspect.unwrap(waiting.pop())
+        if not inspect.isfunction(function) or function in seen:
+            continue
+        seen.add(function)
+        names = _names_in(function.__code__)
+        if 'weight' in names and not names & WALKS:
+            return True
+        if not names & WALKS:
+            waiting += [getattr(kind, name, function.__globals__.get(name)) for name in names]
+    return False
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The attributes and globals that a function's code names, and the functions within it."""
+    within = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*within)
 
 
 class _Holders(NamedTuple):

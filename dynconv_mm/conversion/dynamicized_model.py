@@ -9,6 +9,7 @@ from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from torch import nn
 
+from ..layers.conv_arguments import check_module_cfg
 from .dynamicize import Pattern, Swap, apply_swaps, place, plan_swaps, seeded_init_from_static
 
 
@@ -91,7 +92,10 @@ def Dynamicized(module: str | dict,
     cfg = dict(type=module) if isinstance(module, str) else module
     if not isinstance(cfg, dict) or 'type' not in {**cfg, **kwargs}:
         raise ValueError(f"module must be a model's registry name, or its config with a type, but is {module!r}")
-    model = MODELS.build({**cfg, **kwargs})
+    cfg = {**cfg, **kwargs}
+    if '_scope_' not in cfg:
+        check_module_cfg('module', cfg, "dict(type='StaticResNet', depth=18)")
+    model = MODELS.build(cfg)
     swaps, kept = plan_swaps(model, op, include, exclude, placement, keep_function, noise)
     report = apply_swaps(model, swaps, kept)
     print_log(f'Dynamicized {type(model).__name__}:\n{report}', 'current')

@@ -4,10 +4,10 @@ from __future__ import annotations
 import math
 
 import torch
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from torch import Tensor, nn
 
-from ..layers import DCDConv2d, WEConv2d
+from ..compat.openmmlab import MMCVConv2d
+from ..layers import DCDConv2d, FDConv2d, WEConv2d
 from ..layers.condconv import CondConvLinear
 from ..layers.dcd_base import DCDBase
 from ..layers.involution import SizeKeepingConv
@@ -31,6 +31,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     - ``DCDConv2d``: W₀ is the static kernel, Λ = 1, and P = 0, so that there is no residual at first.
     - ``CGConv2d``, ``WeightNetConv2d``: the last FCs are 0, so that the gates are 1/2; the kernel is twice the static
       one, and of n learned ones each 2/n of it.
+    - ``FDConv2d``: the last FCs and convolutions are 0; the coefficients are those of the static kernel.
     - ``WEConv2d``: W is what its excitation makes the static kernel of.
     - ``KWConv2d`` of at least as many cells as its kernel has parts: the parts stand in cells of the layer's own, and
       the attention picks these. Exactly so at the layer's temperature; at another one a part differs by 0.1% at most.
@@ -71,7 +72,10 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
     else:
         _check_conv(static, dynamic)
     weight = static.weight
-    if isinstance(dynamic, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
+    if isinstance(dynamic, (WEConv2d, FDConv2d, WarehouseLayer)):
+        dynamic.set_kernel(weight)
+        holder = dynamic
+    elif isinstance(dynamic, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
         kernels = _parted(weight, dynamic.weight.numel() // weight.numel(), noise) / dynamic.neutralize_attention()
         dynamic.weight.copy_(kernels.view_as(dynamic.weight))
         holder = dynamic
@@ -79,9 +83,6 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
         dynamic.neutralize_attention()
         dynamic.static_matrix().weight.copy_(weight)
         holder = dynamic if isinstance(dynamic, DCDConv2d) else dynamic.static_matrix()
-    elif isinstance(dynamic, (WEConv2d, WarehouseLayer)):
-        dynamic.set_kernel(weight)
-        holder = dynamic
     else:
         dynamic.weight.copy_(weight)
         holder = dynamic

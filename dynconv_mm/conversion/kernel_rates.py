@@ -5,6 +5,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ..layers.condconv import CondConvLinear
+from ..layers.fdconv import FDConv2d
 from ..layers.mixture_conv import MixtureConv2d
 from ..layers.sample_kernel import SampleKernelConv2d
 
@@ -16,7 +17,8 @@ def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
     moves the one kernel of a static layer: 1/64 as far in a 3×3 ``ODConv2d`` of one kernel, whose three sigmoids are
     1/2, and 1/256 with four. A step of Adam, whose length does not depend on gradients, moves it n·a times as far.
     With the learning rate multiplied by the inverse, and the weight decay divided by that, the network first learns
-    as the static one does.
+    as the static one does. Of an ``FDConv2d`` it is the rate of its coefficients; those of which a real kernel has no
+    conjugate learn half as fast.
 
     Args:
         model (Module): whose attentions are neutral, as :func:`warm_start` leaves them. It stays as it is, whatever its
@@ -28,7 +30,10 @@ def kernel_rates(model: nn.Module, adaptive: bool = False) -> dict[str, float]:
     """
     rates = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
+        if isinstance(layer, FDConv2d):
+            rates.update((f'{name}.{key}', rate**(.5 if adaptive else 1))
+                         for key, rate in layer.coefficient_rates().items())
+        elif isinstance(layer, (MixtureConv2d, CondConvLinear, SampleKernelConv2d)):
             total = _neutral_total(layer)
             count = 1 if layer.weight.dim() == 4 else len(layer.weight)
             rates[f'{name}.weight'] = 1 / total if adaptive else count / total**2

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -90,18 +89,13 @@ GPU_BACKENDS: dict[str, Callable[[Attention], dict[str, Tensor] | None]] = {}
 """The same for tensors that are not on the CPU."""
 
 
-def in_full_precision(input: Tensor) -> AbstractContextManager:
-    """A block in which autocast casts nothing of what is made of features; what they are themselves stays."""
-    return nullcontext() if autocast_dtype(input) is None else torch.autocast(input.device.type, enabled=False)
-
-
 def hidden_vector(input: Tensor, fc: nn.Module, norm: nn.Module, temperature: Tensor) -> Tensor:
     """pool → FC → norm → ReLU, for attentions of another form; arguments as of :func:`attention`.
 
     Returns:
         Tensor[batch, hidden_channels]
     """
-    return _hidden(Attention(input, fc, norm, {}, temperature, 1), is_recorded())
+    return _hidden(Attention(input, fc, norm, {}, temperature, 1), False)
 
 
 def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
@@ -180,7 +174,7 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
     epoch), it uses its running statistics instead and leaves them as they are.
 
     Args:
-        norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` made of it.
+        norm (nn.Module): the norm, or what ``convert_sync_batchnorm`` or torchvision's and timm's freezing made of it.
         hidden (Tensor[batch, channels] | Tensor[batch, channels, height, width]): what to normalise.
 
     Returns:
@@ -192,6 +186,8 @@ def normalize_hidden(norm: nn.Module, hidden: Tensor) -> Tensor:
             warn(SINGLE_SAMPLE)
         if values < 2:
             return _normalize_by_running_statistics(norm, hidden)
+    if not isinstance(norm, _BatchNorm) and type(norm).__name__ == 'FrozenBatchNorm2d':  # which takes maps alone
+        return norm(hidden.reshape(*hidden.shape[:2], -1, 1)).reshape(hidden.shape)
     return norm(hidden)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .geometry import IntPair, pair, window
 from .operator import Backend, Operator
-from .sample_conv import SAMPLE_CONV, SampleConv, convolve_samples_backward, samples_at_once
+from .sample_conv import KERNEL_ELEMENTS, SAMPLE_CONV, SampleConv, convolve_samples_backward
 
 
 class CellConv(NamedTuple):
@@ -114,7 +114,8 @@ def backward(call: CellConv, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Te
 
 def _parts(call: CellConv) -> list[CellConv]:
     """The call, so many samples at a time."""
-    samples = samples_at_once(call.input, call.attention.shape[1] * math.prod(call.cells.shape[1:]))
+    kernel = call.attention.shape[1] * math.prod(call.cells.shape[1:])
+    samples = max(1, KERNEL_ELEMENTS[call.input.is_cpu] // kernel)
     if len(call.input) <= samples:
         return [call]
     return [call._replace(input=x, attention=attention)

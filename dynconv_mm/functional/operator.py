@@ -12,7 +12,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -332,6 +332,11 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if kind == 'cpu':  # torch before 2.4
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager:
+    """Within it autocast leaves what is done with ``tensor`` as it is."""
+    return nullcontext() if autocast_dtype(tensor) is None else torch.autocast(tensor.device.type, enabled=False)
 
 
 def _is_cast(tensor: Tensor) -> bool:

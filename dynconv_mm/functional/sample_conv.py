@@ -10,10 +10,9 @@ from torch.nn import functional as F
 from .geometry import IntPair, pad_zeros, window, without_padding, zeros_padded
 from .operator import Backend, Operator, is_channels_last
 
-# No more kernels are made at once than glibc allocates without mapping memory anew (32 MiB of float32); a GPU needs
-# many samples to be busy, and its allocator keeps memory.
-KERNEL_ELEMENTS = 2**22
-GPU_KERNEL_ELEMENTS = 2**28
+KERNEL_ELEMENTS = {True: 2**22, False: 2**28}
+"""Of the kernels that are made at once, by whether they are on the CPU: no more than glibc allocates without mapping
+memory anew (32 MiB of float32); a GPU needs many samples to be busy, and its allocator keeps memory."""
 
 
 class SampleConv(NamedTuple):
@@ -107,11 +106,6 @@ def convolve_samples_backward(grad: Tensor, x: Tensor, kernels: Tensor, needs_x:
         grad.reshape(1, -1, *grad.shape[2:]), x.reshape(1, -1, *x.shape[2:]), kernels.flatten(0, 1), None,
         stride, padding, dilation, False, (0, 0), batch * groups, (needs_x, needs_kernels, False))
     return (grad_x.view_as(x) if needs_x else None, grad_kernels.view_as(kernels) if needs_kernels else None)
-
-
-def samples_at_once(x: Tensor, kernel: int) -> int:
-    """For how many samples kernels of so many elements are made at once, for features on their device."""
-    return max(1, (KERNEL_ELEMENTS if x.is_cpu else GPU_KERNEL_ELEMENTS) // kernel)
 
 
 def pointwise_columns(x: Tensor, stride: IntPair, padding: IntPair) -> Tensor:

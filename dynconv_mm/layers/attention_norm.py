@@ -1,9 +1,10 @@
 """The norm within an attention or a dynamic branch."""
 from __future__ import annotations
 
-from mmcv.cnn import build_norm_layer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..compat.openmmlab import build_norm_layer
 
 NORM_TYPES = ('BN', 'BN1d', 'BN2d', 'SyncBN', 'GN', 'LN')
 

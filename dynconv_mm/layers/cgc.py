@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.attention import adaptive_avg_pool2d, normalize_hidden
 from .attention_norm import build_attention_norm
 from .conv_arguments import check_positive_int

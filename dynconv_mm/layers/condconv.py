@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.openmmlab import MODELS
 from .conv_arguments import check_bool, check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d

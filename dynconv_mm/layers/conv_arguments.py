@@ -4,11 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..compat.close_names import did_you_mean
+from ..compat.openmmlab import MODELS
 from ..functional.geometry import pair
 from ..functional.operator import is_plain
 
@@ -54,9 +55,12 @@ def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool =
     kind = cfg.get('type') if isinstance(cfg, dict) else None
     with MODELS.switch_scope_and_registry(None) as registry:  # as mmcv looks for it
         known = isinstance(kind, type) or isinstance(kind, str) and registry.get(kind) is not None
+        names = []
+        while not known and registry is not None:
+            names, registry = [*names, *registry.module_dict], registry.parent
     if not known:
         raise ValueError(f"{name} must be {'None or ' if optional else ''}a dict whose type is registered, e.g. "
-                         f'{example}, but is {cfg!r}')
+                         f'{example}, but is {cfg!r}' + did_you_mean(kind, names))
     if kind == 'GN' and 'num_groups' not in cfg:
         raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
 
@@ -128,6 +132,29 @@ class ConvArguments(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """As of any module; but a stranger's folding of a norm is refused where it spoils the layer.
+
+        Such as torch's ``fuse_conv_bn_eval`` and mmcv's ``efficient_conv_bn_eval`` take ``weight`` for a kernel whose
+        first dimension is that of the outputs. The first gives it another shape, or sets a bias that there was not.
+        """
+        own = vars(self).get('_parameters', {})
+        is_folded = isinstance(value, nn.Parameter) and name in ('weight', 'bias') and name in own \
+            and getattr(own[name], 'shape', None) != value.shape
+        function = getattr(value, 'func', None) if name == 'forward' else None
+        is_folded_on_the_fly = 'conv_bn_eval' in getattr(function, '__name__', '')
+        if is_folded_on_the_fly or is_folded and hasattr(self, 'weight') and not self._is_scaled_by_weight():
+            raise ValueError(
+                f'{name} of {type(self).__name__} cannot be set so: a norm that is folded into its weight as into a '
+                'static kernel gives another function. Use its own method fuse_batch_norm(norm), or '
+                'dynconv_mm.compat.fuse_conv_bn.fuse_conv_bn(model) for all of a model, and leave '
+                "mmcv's efficient_conv_bn_eval out")
+        super().__setattr__(name, value)
+
+    def _is_scaled_by_weight(self) -> bool:
+        """Whether scaling ``weight`` along its first dimension scales the outputs."""
+        return self.weight.dim() == 4
+
     def fuse_batch_norm(self, norm: nn.Module) -> bool:
         """Fold a batch norm behind the layer, by its running statistics, into the layer's own kernels and bias.
 
@@ -144,7 +171,7 @@ class ConvArguments(nn.Module):
             holder.weight, bias = fuse_conv_bn_weights(
                 holder.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
                 transpose=holder.weight.dim() == 5)  # of n kernels the output channels are the second dimension
-        self.bias = bias
+        self.register_parameter('bias', bias)
         return True
 
     def _takes_batch_norm(self, *others: nn.Module) -> bool:

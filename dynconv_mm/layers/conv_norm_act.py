@@ -1,9 +1,9 @@
 """A convolution, its norm and its activation."""
 from __future__ import annotations
 
-from mmcv.cnn import ConvModule
 from torch import Tensor
 
+from ..compat.openmmlab import ConvModule
 from .conv_norm import conv_norm
 
 ORDER = ('conv', 'norm', 'act')

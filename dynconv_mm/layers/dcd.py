@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
 from .conv_arguments import ConvArguments, check_bool, check_input, check_positive_int

@@ -4,10 +4,10 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.openmmlab import MODELS
 from ..functional.sample_conv import sample_conv2d
 from .conv_arguments import check_input, check_positive_int
 from .conv_norm_act import ConvNormAct

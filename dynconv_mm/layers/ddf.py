@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.involution import factored_involution2d, involution2d
 from ..functional.sample_conv import sample_conv2d
 from .conv_arguments import check_divisor, check_input, check_reduction

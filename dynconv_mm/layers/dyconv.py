@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.attention import Head, attention
 from .conv_arguments import check_bool, check_reduction
 from .fully_connected import FullyConnected

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.involution import involution2d
 from .conv_arguments import ConvArguments, check_divisor, check_input, check_module_cfg
 from .conv_norm_act import ConvNormAct

@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.cell_conv import cell_conv2d, disassemble
 from .conv_arguments import ConvArguments, check_input, check_positive_int
 from .kernel_warehouse import WarehouseLayer

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.local_attention import neighbours, relative_positions
 from .conv_arguments import check_divisor
 from .involution import PositionKernelConv2d

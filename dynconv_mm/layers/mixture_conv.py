@@ -1,22 +1,19 @@
 """What the layers share that convolve with a mixture of kernels: their weights, initialisation and execution."""
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ..functional.batch_norm import BatchNorm
 from ..functional.mixture_conv import check_plan, mixture_conv2d
 from ..functional.operator import is_left_out
+from .attention_hooks import AttentionHooks
 from .conv_arguments import ConvArguments, check_positive_int
 
 torch.fx.wrap('mixture_conv2d')
 
 
-class MixtureConv2d(ConvArguments):
+class MixtureConv2d(ConvArguments, AttentionHooks):
     """Base of the mixture layers: n kernels, a bias, and the convolution by their attended sum.
 
     A subclass computes the attentions in :meth:`compute_attentions`. Called, it takes the features
@@ -47,7 +44,7 @@ class MixtureConv2d(ConvArguments):
         self.plan = plan
         self.weight = nn.Parameter(torch.empty(kernel_num, out_channels, in_channels // groups, *self.kernel_size))
         self._init_bias(bias)
-        self._attention_hooks: OrderedDict[int, Callable] = OrderedDict()
+        self._init_attention_hooks()
 
     def init_weights(self) -> None:
         """Each kernel Kaiming-normal by fan-out, as if it were alone; bias 0."""
@@ -72,16 +69,6 @@ class MixtureConv2d(ConvArguments):
             float: their sum over the kernels, Σ_i α_wi α_f α_c α_s; kernels W / that compute the convolution by W.
         """
         raise NotImplementedError
-
-    def register_attention_hook(self, hook: Callable[[MixtureConv2d, dict[str, Tensor]], None]) -> RemovableHandle:
-        """Let ``hook(layer, attentions)`` see the attentions of each call, as :meth:`compute_attentions` returns them.
-
-        Returns:
-            RemovableHandle: its ``remove()`` removes the hook.
-        """
-        handle = RemovableHandle(self._attention_hooks)
-        self._attention_hooks[handle.id] = hook
-        return handle
 
     def forward(self, x: Tensor, shared: Tensor | None = None, norm: BatchNorm | None = None) -> Tensor:
         own = shared is None or is_left_out(shared)

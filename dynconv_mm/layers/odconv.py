@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.attention import Head, attention
 from .attention_norm import build_attention_norm
 from .conv_arguments import check_positive_int, check_reduction

@@ -30,12 +30,16 @@ class SampleKernelConv2d(ConvArguments):
         """
         raise NotImplementedError
 
+    def compute_features(self, x: Tensor) -> Tensor:
+        """What is convolved, of the shape of the features: these themselves."""
+        return x
+
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         check_input(x, self.in_channels, self.groups)
         own = shared is None or is_left_out(shared)
         if not own and not self.takes_shared:
             self._refuse_shared()
         kernels = self.compute_kernels(x) if own else self.compute_kernels(x, shared)
-        x, padding = self._pad(x)
+        x, padding = self._pad(self.compute_features(x))
         return sample_conv2d(x, kernels, self.bias, stride=self.stride, padding=padding, dilation=self.dilation,
                              groups=self.groups)

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import torch
-from mmcv.cnn import build_norm_layer
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS, build_norm_layer
 from ..functional.local_attention import neighbours, normalised_positions, pad_reflected
 from .conv_arguments import check_divisor, check_module_cfg, check_reduction
 from .involution import PositionKernelConv2d

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.openmmlab import MODELS
 from ..functional.involution import involution2d
 from ..functional.local_attention import neighbour_products
 from .conv_arguments import check_divisor, check_positive_int

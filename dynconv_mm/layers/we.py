@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..compat.openmmlab import MODELS
 from ..functional.batch_norm import BatchNorm
 from .conv_arguments import check_bool, check_input, check_reduction
 from .fully_connected import FullyConnected
@@ -53,7 +53,7 @@ def calm_magnitudes(weight: Tensor) -> Tensor:
 
 
 def _largest(weight: Tensor) -> Tensor:
-    return weight.detach().abs().amax().clamp(min=torch.finfo(weight.dtype).tiny)  # of no weights but 0, too
+    return weight.detach().abs().max().clamp(min=torch.finfo(weight.dtype).tiny)  # of no weights but 0, too
 
 
 @MODELS.register_module()
@@ -146,6 +146,9 @@ class WEConv2d(StaticConv2d):
             nn.init.zeros_(self.location.fc2.bias)
         kernel = calm_magnitudes(kernel) if self.magnitude else kernel
         self.weight.copy_(kernel if self.location is None else 2 * kernel)
+
+    def _is_scaled_by_weight(self) -> bool:
+        return self.location is None and not self.magnitude
 
     def fuse_batch_norm(self, norm: nn.Module) -> bool:
         """As of any convolution; the excitation, which would see another kernel, is folded first."""

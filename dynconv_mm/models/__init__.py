@@ -13,6 +13,8 @@ from .backbones import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     KWMobileNetV2,
     KWResNet,
     LRNet,
@@ -30,8 +32,8 @@ from .warehoused import Warehoused
 __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
     'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
-    'KWMobileNetV2', 'KWResNet', 'LRNet', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
-    'WEResNet', 'Warehoused', 'WeightNetResNet'
+    'FDConvMobileNetV2', 'FDConvResNet', 'KWMobileNetV2', 'KWResNet', 'LRNet', 'ODConvMobileNetV2', 'ODConvResNet',
+    'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'Warehoused', 'WeightNetResNet'
 ]
 
 

@@ -116,6 +116,14 @@ def test_unknown_networks_are_refused(name):
             function(name)
 
 
+def test_close_names_of_networks():
+    with pytest.raises(ValueError, match="but is 'odcnv4x-resnet50'; did you mean 'odconv4x-resnet50'"):
+        build_network('odcnv4x-resnet50')
+    with pytest.raises(ValueError, match="no 'faster-rcnn_odconv4-r50_fpn_1x_coco' in configs/; did you mean "
+                                         "'faster-rcnn_odconv4x-r50_fpn_1x_coco'"):
+        static_network('faster-rcnn_odconv4-r50_fpn_1x_coco')
+
+
 def test_goals_are_of_networks_that_there_are():
     assert all(static_network(name) in ('resnet50', 'mobilenet-v2-w100') for name in GOALS)
 

@@ -1,6 +1,7 @@
 """Multiply-adds: the well-known figures of static networks, and the papers' equations for each dynamic layer."""
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -16,9 +17,11 @@ from dynconv_mm import (
     DDFConv2d,
     DyConv2d,
     ECALayer,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     SELayer,
@@ -256,6 +259,24 @@ def test_weightnet():
     x = torch.zeros(1, C_IN, 10, 9)
     assert count_by_layer(model, lambda: model.conv(x, model.reduction(x))) == {
         'reduction': dict(attention=own), 'conv': dict(dynamic_conv=CONV, attention=fc, mixing=kernels)}
+
+
+def test_fdconv():
+    """Averages, FCs of 16, a local attention of 5 taps, a transform of N numbers by N log₂ N, a product for each of
+    five attentions, and bands."""
+    kernel = 9 * 64 * 32
+    local = 9 * 32 * 5 * 64
+    fcs = 16 * (64 + 64 + 32 + 9 + 8)
+    transform = round(96 * 192 * math.log2(96 * 192))
+    bands = 3 * 90 * 9 * 64 + 64 * 4 * round(90 * math.log2(90)) + 3 * 64 * 90
+    layer = FDConv2d(64, 32, 3, padding=1, kernel_num=8)
+    assert count(layer, 64) == 90 * kernel + 64 * 90 + fcs + local + transform + 5 * kernel + bands
+    assert count(FDConv2d(16, 32, 3, padding=1), 16) == 90 * 9 * 16 * 32
+
+
+def test_lsconv():
+    predict = 64 * 32 + 32 * 49 + 32 * 32 + 32 * 72
+    assert count(LSConv2d(64, 64), 64) == 90 * (predict + 64 * 9)
 
 
 @pytest.mark.parametrize('combine', ['mul', 'add'])

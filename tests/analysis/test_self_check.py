@@ -41,7 +41,8 @@ def test_all_backends_pass():
     checks = self_check.check(CPU)
     assert {found.backend for found in checks} >= {
         'mixture_conv.fold', 'mixture_conv.grouped', 'mixture_conv.shifted', 'involution.products'}
-    assert {found.dtype for found in checks} == {'float32', 'float16', 'bfloat16'}
+    has_half = not torch.__version__.startswith('2.1.')  # convolutions on CPUs
+    assert {found.dtype for found in checks} == {'float32', 'bfloat16', *(['float16'] if has_half else [])}
     assert [found for found in checks if found.problem] == []
     if torch.cuda.is_available():
         return

@@ -19,14 +19,17 @@ from dynconv_mm import (
     DCDC2d,
     DCDConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
     dynamicize,
 )
 from dynconv_mm.models import (
+    SAN,
     CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
@@ -38,10 +41,14 @@ from dynconv_mm.models import (
     DwWeightNetResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvMobileNetV2,
+    FDConvResNet,
     KWResNet,
+    LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SAResNet,
     WeightNetResNet,
     WEResNet,
 )
@@ -51,7 +58,7 @@ RESNET = dict(depth=50, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 
 MOBILENET = dict(widen_factor=.25, out_indices=(1, 2, 4, 7))
 SMALL_BOTTLENECKS = dict(depth=26, base_channels=8, out_indices=(0, 1, 2, 3))
 SMALL = dict(SMALL_BOTTLENECKS, group_channels=4)
-# and the norms behind convolutions that cannot take them: involutions'
+# and the norms behind convolutions that cannot take them: involutions', and those of kernels in the Fourier domain
 BACKBONES = {
     'resnet': (ResNet, RESNET, 0), 'mobilenet': (MobileNetV2, MOBILENET, 0),
     'odconv-resnet': (ODConvResNet, dict(RESNET, kernel_num=2), 0),
@@ -67,7 +74,12 @@ BACKBONES = {
     'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
     'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
     'ddf-resnet': (DDFResNet, SMALL_BOTTLENECKS, 8),
+    'lrnet': (LRNet, dict(SMALL_BOTTLENECKS, kernel_size=3), 9),
+    'sa-resnet': (SAResNet, dict(SMALL_BOTTLENECKS, kernel_size=3, heads=4), 9),
+    'san': (SAN, dict(depth=10, base_channels=32, kernel_size=3, out_indices=(0, 2, 4)), 25),
     'kw-resnet': (KWResNet, RESNET, 50),  # whose cells are of several layers
+    'fdconv-resnet': (FDConvResNet, dict(SMALL_BOTTLENECKS, kernel_num=4, static_channels=4), 24),
+    'fdconv-mobilenet': (FDConvMobileNetV2, dict(MOBILENET, kernel_num=4), 13),
     'we-resnet': (WEResNet, RESNET, 0), 'cgc-resnet': (CGCResNet, dict(RESNET, group_channels=4), 0),
 }
 OPS = {
@@ -107,7 +119,7 @@ def outer_norms(model: nn.Module) -> list[str]:
     """The names of the batch norms that are not within an attention or a dynamic branch."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)
             and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d,
-                                                                KWConv2d))
+                                                               PairwiseSelfAttention2d, FDConv2d, KWConv2d))
                         for parent in parents(name))]
 
 

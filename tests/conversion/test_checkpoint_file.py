@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import pytest
 import torch
 
+from dynconv_mm import ODConvResNet
 from dynconv_mm.conversion import CheckpointError, check_fit, read_state_dict, write_checkpoint
 
 WEIGHTS = {'conv.weight': torch.arange(24.).view(2, 3, 2, 2), 'conv.bias': torch.ones(2)}
@@ -24,6 +26,44 @@ def test_wrappers(tmp_path, wrapped):
     assert weights.keys() == WEIGHTS.keys()
     for name, value in WEIGHTS.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=0)
+
+
+def test_safetensors(tmp_path):
+    """Whatever the wrapper, the weights alone; of tensors that share memory too."""
+    pytest.importorskip('safetensors')
+    path, shared = tmp_path / 'weights.safetensors', torch.arange(6.)
+    weights = {**PREFIXED, 'module.a': shared, 'module.b': shared[::2]}
+    write_checkpoint(path, dict(state_dict=weights, meta=dict(epoch=1)))
+    weights = read_state_dict(path)
+    for name, value in {**WEIGHTS, 'a': shared, 'b': shared[::2]}.items():
+        assert torch.equal(weights.pop(name), value)
+    assert not weights
+    with pytest.raises(CheckpointError, match='holds no weights'):
+        write_checkpoint(path, dict(epoch=1))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match='truncated or no checkpoint'):
+        read_state_dict(path)
+
+
+def test_safetensors_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    monkeypatch.delitem(sys.modules, 'safetensors.torch', raising=False)
+    (tmp_path / 'weights.safetensors').write_bytes(b'')
+    for use in (read_state_dict, lambda path: write_checkpoint(path, WEIGHTS)):
+        with pytest.raises(ImportError, match=r'safetensors is built on|pip install .*safetensors'):
+            use(tmp_path / 'weights.safetensors')
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone'])
+def test_safetensors_as_mmengine_loads_them(tmp_path, prefix):
+    pytest.importorskip('safetensors')
+    source, model = (ODConvResNet(18, kernel_num=1, stem_channels=8, base_channels=8) for _ in range(2))
+    path = tmp_path / 'weights.safetensors'
+    write_checkpoint(path, {f'backbone.{name}' if prefix else name: value + 1
+                            for name, value in source.state_dict().items()})
+    model.init_cfg = dict(type='Pretrained', checkpoint=str(path), **dict(prefix=f'{prefix}.') if prefix else {})
+    model.init_weights()
+    assert all(torch.equal(model.state_dict()[name], value + 1) for name, value in source.state_dict().items())
 
 
 def test_a_missing_file(tmp_path):

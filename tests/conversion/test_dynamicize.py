@@ -254,6 +254,69 @@ def test_what_cannot_be_replaced(make, reason):
     assert model[1] is untouched
 
 
+class Merged(nn.Module):
+    """A convolution, a block, and a method that might merge what is in it."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.blocks = nn.Sequential(*blocks)
+
+
+def kernel_of(conv: nn.Conv2d) -> Tensor:
+    return conv.weight + 1
+
+
+class ByItself(Merged):
+    def switch_to_deploy(self, test_cfg: dict | None = None) -> None:
+        self._merge()
+
+    def _merge(self) -> None:
+        self.conv.weight = nn.Parameter(self.conv.weight + 1)
+
+
+class ByAFunction(Merged):
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        self.conv.weight.copy_(kernel_of(self.conv))
+
+
+class Walking(Merged):
+    def fuse(self) -> None:
+        def fuse_within(module: nn.Module) -> None:
+            for child in module.children():
+                if hasattr(child, 'reparameterize'):
+                    child.reparameterize()
+                fuse_within(child)
+        fuse_within(self)
+
+
+class LeavingOut(Merged):
+    def fuse(self) -> None:
+        self.blocks = None
+
+
+class Told(Merged):
+    def switch_to_deploy(self, test_cfg: dict) -> None:
+        self.conv.weight = None
+
+
+@pytest.mark.parametrize('make, kept', [
+    (lambda: ByItself(nn.Conv2d(4, 4, 1)), {
+        'conv': 'ByItself.switch_to_deploy', 'blocks.0': 'ByItself.switch_to_deploy'}),
+    (lambda: Walking(ByAFunction(), nn.Conv2d(4, 4, 1)), {'blocks.0.conv': 'ByAFunction.reparameterize'}),
+    (lambda: ByItself(LeavingOut(), ByAFunction()), {
+        'conv': 'ByItself.switch_to_deploy', 'blocks.0.conv': 'ByItself.switch_to_deploy',
+        'blocks.1.conv': 'ByAFunction.reparameterize'}),
+    (lambda: LeavingOut(Told()), {}),
+], ids=['by itself', 'in a model that walks', 'nearest', 'of another kind'])
+def test_who_merges_convolutions(make, kept):
+    """The nearest module that does, and none that hands it on, that is told how, or that does something else."""
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), make())
+    report = dynamicize(model, op=OD)
+    assert report.kept == {f'1.{name}': f'has its weight read by {how}' for name, how in kept.items()}
+
+
 def test_shared_weight():
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
     model[2].weight = model[0].weight
@@ -320,7 +383,7 @@ def test_report():
 @pytest.mark.parametrize(('arguments', 'words'), [
     (dict(op='ODConv2d'), 'op must be a dict with a type'),
     (dict(op=dict(kernel_num=4)), 'op must be a dict with a type'),
-    (dict(op=dict(type='ODConv')), "op must have a type out of .*do you mean 'ODConv2d'"),
+    (dict(op=dict(type='ODConv')), "op must have a type out of .*did you mean 'ODConv2d'"),
     (dict(op=dict(type=nn.Conv2d)), 'op must have a type out of'),
     (dict(op=dict(type='ODConv2d', kernels=4)), 'op has kernels, which ODConv2d does not take; it takes kernel_num'),
     (dict(op=dict(type='ODConv2d', kernel_num=0)), '(?s)no convolution.*kernel_num must be a positive int'),
@@ -332,7 +395,7 @@ def test_report():
     (dict(op=dict(type='DCDC2d')), 'op DCDC2d cannot compute.*keep_function=False'),
     (dict(op=dict(type='DDFConv2d')), 'op DDFConv2d cannot compute.*keep_function=False'),
     *((dict(op=dict(type=name)), f'op {name} cannot compute.*keep_function=False')
-      for name in ('PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d')),
+      for name in ('PairwiseSelfAttention2d', 'LocalRelation2d', 'StandAloneSelfAttention2d', 'LSConv2d')),
     (dict(include='block'), "include has 'block', which matches no convolution; close names are blocks"),
     (dict(exclude=['head', 'hea']), "exclude has 'hea', which matches no convolution; close names are head"),
     (dict(include=re.compile('xyz')), "include has 'xyz', which .*convolutions are stem, blocks.0.conv1.conv, "),

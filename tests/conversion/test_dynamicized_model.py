@@ -228,6 +228,7 @@ def test_distributed_processes_start_alike():
 
 @pytest.mark.parametrize(('cfg', 'words'), [
     (dict(module=3), 'module must be'), (dict(module={}), 'module must be'),
+    (dict(module='RestNet', depth=18), "module must be a dict whose type is registered.*did you mean 'ResNet'"),
     (dict(module='ResNet', depth=18, include='stage1'), "include has 'stage1'.*close names"),
     (dict(module='ResNet', depth=18, op='ODConv2d'), 'op must be a dict'),
 ])

@@ -17,12 +17,18 @@ from dynconv_mm import (
     DDFConv2d,
     DyConv2d,
     ECALayer,
+    FDConv2d,
     Involution2d,
     KWConv2d,
+    LocalRelation2d,
+    LSConv2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
     SELayer,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
+    build_warehouses,
 )
 from dynconv_mm.conversion import export as module
 from dynconv_mm.conversion.export import ExportError, export
@@ -63,9 +69,16 @@ LAYERS = {
     'ddf-add': lambda: DDFConv2d(16, 16, 5, combine='add'),
     'kw': lambda: KWConv2d(16, 24, 3, stride=2, padding=1, temperature=.25),
     'kw-few-cells': lambda: KWConv2d(16, 24, (1, 3), groups=2, cell_num_ratio=1 / 3, cell_in_ratio=1 / 2),
-    'kw-bases': lambda: KWConv2d(16, 24, 1, nonlocal_basis_ratio=1 / 2, cell_num_ratio=4.),
+    'kw-bases': lambda: with_bases(),
     'kw-depthwise': lambda: KWConv2d(16, 16, 3, padding=1, groups=16, padding_mode='reflect'),
     'we': lambda: WEConv2d(16, 24, 3, padding=1),
+    'local-relation': lambda: LocalRelation2d(16, 16, 5, stride=2),
+    'local-relation-product': lambda: LocalRelation2d(16, 16, 3, similarity='product'),
+    'stand-alone-attention': lambda: StandAloneSelfAttention2d(16, 16, 5, stride=2, heads=2),
+    'pairwise-attention': lambda: PairwiseSelfAttention2d(32, 16, 3),
+    'fdconv': lambda: FDConv2d(17, 24, 3, stride=2, padding=1),
+    'fdconv-pointwise': lambda: FDConv2d(18, 24, 1, kernel_num=5, bias=False),
+    'lsconv': lambda: LSConv2d(16, 16),
     'dcdc-strided': lambda: DCDC2d(32, 32, stride=2, gsi_kernel_size=3, lsa_kernel_size=5),
     'dcdc-none': lambda: DCDC2d(16, 16, gsi='none', lsa_dw_kernel_size=None),
     'dcdc-conv-small': lambda: DCDC2d(16, 16, gsi='conv_small'),
@@ -74,12 +87,22 @@ LAYERS = {
     'cbam': lambda: CBAM(16),
     'eca': lambda: ECALayer(16),
 }
+
+
+def with_bases() -> nn.Module:
+    """Two layers that share cells, whose attentions combine bases."""
+    model = nn.Sequential(*(KWConv2d(16, 16, size, warehouse='both', nonlocal_basis_ratio=1 / 2) for size in (3, 1)))
+    build_warehouses(model)
+    return model
+
+
 THIN = dict(stem_channels=16, base_channels=16, out_indices=(0, 1, 2, 3))
 WIDER = {**THIN, 'stem_channels': 32}  # half of which are groups of 16
 NETWORKS = {
     'ODConvResNet': dict(depth=18, **THIN), 'DyConvResNet': dict(depth=18, **THIN),
     'DCDResNet': dict(depth=18, **THIN), 'CondConvMobileNetV2': dict(widen_factor=0.25),
     'RedNet': dict(depth=26, **WIDER), 'DCDCResNet': dict(depth=26, **WIDER),
+    'LRNet': dict(depth=26, kernel_size=3, **THIN),
 }
 
 

@@ -29,6 +29,11 @@ def mmdet_name() -> str:
     return packages_distributions()['mmdet'][0]
 
 
+finds_packages = pytest.mark.skipif(
+    mmdet_name().startswith('onedl'), reason='onedl-mim takes the first entry of a RECORD, here '
+    'dynconv_mm-*.dist-info, for the folder of the package')
+
+
 def data_options(digits: Path) -> list[str]:
     """--cfg-options that point a config to the small data set."""
     options = [f'val_evaluator.ann_file={digits}/annotations/instances_val.json',
@@ -211,8 +216,14 @@ def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
     assert 'use the config that it was trained with' in done.stdout
 
 
-@pytest.mark.skipif(mmdet_name().startswith('onedl'), reason='onedl-mim takes the first entry of a RECORD, here '
-                    'dynconv_mm-*.dist-info, for the folder of the package')
+@finds_packages
+def test_download(run, tmp_path):
+    """mim says, in the middle of its own error, why there is nothing to download."""
+    done = run('mim', 'download', 'dynconv_mm', '--config', 'odconv4x-resnet50_8xb32_in1k', '--dest', tmp_path)
+    assert done.returncode != 0 and 'No weights are published with dynconv_mm: its README says' in done.stdout
+
+
+@finds_packages
 def test_search_finds_the_configs(run):
     done = run('mim', 'search', 'dynconv_mm', '--model', 'odconv')
     assert done.returncode == 0, done.stdout[-3000:]

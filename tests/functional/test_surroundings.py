@@ -18,9 +18,11 @@ from dynconv_mm.layers import (
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -47,6 +49,8 @@ LAYERS = {
     'StandAloneSelfAttention2d': lambda: StandAloneSelfAttention2d(16, 16, 3, heads=2),
     'WEConv2d': lambda: WEConv2d(16, 24, 3, stride=2),
     'KWConv2d': lambda: KWConv2d(16, 24, 3, groups=2, cell_num_ratio=1 / 2),
+    'FDConv2d': lambda: FDConv2d(16, 24, 3, padding=1, kernel_num=5, static_channels=8),
+    'LSConv2d': lambda: LSConv2d(16, 16, large_kernel_size=3),
 }
 SIZES = [(1, 7), (2, 14), (8, 9)]
 

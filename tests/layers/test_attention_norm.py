@@ -11,6 +11,19 @@ from dynconv_mm.layers.attention_norm import build_attention_norm
 BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'SyncBN')
 
 
+@pytest.mark.parametrize('size', [(), (5, ), (3, 5)], ids=str)
+def test_a_norm_that_was_frozen(size):
+    """By torchvision's or timm's ``FrozenBatchNorm2d``, which takes maps alone."""
+    frozen_norm = pytest.importorskip('torchvision.ops').FrozenBatchNorm2d
+    norm, hidden = nn.BatchNorm1d(4).eval(), torch.randn(3, 4, *size)
+    for tensor in norm.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 1)
+    frozen = frozen_norm(4, norm.eps)
+    frozen.load_state_dict(norm.state_dict())
+    actual = normalize_hidden(frozen, hidden)
+    torch.testing.assert_close(actual, norm(hidden.flatten(2)).view(hidden.shape) if size else norm(hidden))
+
+
 @pytest.mark.parametrize('batch', [0, 1, 2, 5])
 @pytest.mark.parametrize('norm_type', BATCH_NORMS)
 @pytest.mark.filterwarnings('ignore:An attention got a single sample')

@@ -30,10 +30,12 @@ LAYERS = {
     'StandAloneSelfAttention2d': dict(type='StandAloneSelfAttention2d', heads=1),
     'WEConv2d': dict(type='WEConv2d'),
     'KWConv2d': dict(type='KWConv2d'),
+    'FDConv2d': dict(type='FDConv2d', kernel_num=3, static_channels=2),
+    'LSConv2d': dict(type='LSConv2d', group_channels=2),
 }
 SAME_CHANNELS = ('Involution2d', 'DCDC2d', 'DDFConv2d', 'PairwiseSelfAttention2d', 'LocalRelation2d',
-                 'StandAloneSelfAttention2d')
-NO_WEIGHT = ('DCDConv2d', 'KWConv2d', *SAME_CHANNELS)  # to which a spectral norm belongs
+                 'StandAloneSelfAttention2d', 'LSConv2d')
+NO_WEIGHT = ('DCDConv2d', 'KWConv2d', 'FDConv2d', *SAME_CHANNELS)  # to which a spectral norm belongs
 BN, SMALL = dict(type='BN'), dict(stem_channels=8, base_channels=8)
 
 
@@ -136,9 +138,9 @@ def module(request, conv_cfg) -> nn.Module:
     try:
         return Parent(build(dict(conv_cfg)), make_input)
     except ValueError:
-        if conv_cfg['type'] not in SAME_CHANNELS:
+        if conv_cfg['type'] not in (*SAME_CHANNELS, 'FDConv2d'):
             raise
-        pytest.skip(f"{conv_cfg['type']} maps C to C channels")
+        pytest.skip(f"{conv_cfg['type']} maps C to C channels, or takes no groups")
 
 
 def layers_of(module: nn.Module, conv_cfg: dict) -> dict[str, nn.Module]:
@@ -189,7 +191,8 @@ def test_each_layer_works_in_many_modules(conv_cfg):
             continue
         if layers_of(module, conv_cfg):
             works.add(type(module))
-    assert len(works) >= (7 if conv_cfg['type'] == 'DDFConv2d' else 8)  # as many channels put out as taken in
+    # as many channels put out as taken in, and of LSConv2d no stride
+    assert len(works) >= (7 if conv_cfg['type'] in ('DDFConv2d', 'LSConv2d') else 8)
 
 
 def test_initialisation_survives_that_of_the_parents(module, conv_cfg):

@@ -92,6 +92,11 @@ LAYERS = {
     'KWConv2d': convolutions(cell_num_ratio=st.sampled_from([.3, 1, 2.5]),
                              nonlocal_basis_ratio=st.sampled_from([.5, 1]), reduction=st.floats(0.01, 1),
                              temperature=st.floats(0, 1)),
+    'FDConv2d': convolutions(kernel_num=sizes, reduction=st.floats(0.01, 1), static_channels=sizes).map(
+        lambda arguments: dict(arguments, groups=1)),
+    'LSConv2d': st.fixed_dictionaries(dict(
+        in_channels=st.just(12), out_channels=st.just(12), kernel_size=st.sampled_from([1, 3, 5]), dilation=sizes,
+        group_channels=sizes, large_kernel_size=odd, bias=st.booleans())),
     'SELayer': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes)),
     'CBAM': st.fixed_dictionaries(dict(in_channels=sizes, ratio=sizes, kernel_size=odd)),
     'ECALayer': st.fixed_dictionaries(dict(in_channels=sizes, kernel_size=st.sampled_from([None, 1, 3]))),
@@ -134,7 +139,7 @@ VALID = {
     'DCDC2d': KEEPING, 'CGConv2d': CONV, 'WeightNetConv2d': CONV, 'DDFConv2d': CONV, 'WEConv2d': CONV,
     'KWConv2d': CONV, 'KWLinearClsHead': HEAD,
     'PairwiseSelfAttention2d': dict(KEEPING, reduction=1 / 8), 'LocalRelation2d': KEEPING,
-    'StandAloneSelfAttention2d': KEEPING, 'SAN': dict(depth=10),
+    'StandAloneSelfAttention2d': KEEPING, 'LSConv2d': KEEPING, 'FDConv2d': dict(CONV, static_channels=4, kernel_num=3),
     'SELayer': dict(in_channels=8), 'CBAM': dict(in_channels=8), 'ECALayer': dict(in_channels=8),
     'DropoutLinearClsHead': dict(HEAD, dropout=0.1), 'CondConvLinearClsHead': HEAD, 'DCDLinearClsHead': HEAD,
     'DynamicFPN': dict(fpn_conv_cfg=dict(type='DCDC2d'), in_channels=[8, 16], out_channels=16, num_outs=2),
@@ -194,9 +199,13 @@ MOBILENETS = dict(frozen_stages=st.integers(-1, 8), norm_eval=st.booleans(), wit
                   widen_factor=st.floats(0.05, 0.2))
 
 
+SANS = dict(num_stages=st.integers(1, 5), frozen_stages=st.integers(-1, 1), norm_eval=st.booleans(),
+            with_cp=st.booleans(), in_channels=sizes)
+
+
 @pytest.mark.parametrize('name', BACKBONES)
 def test_backbones_work(count, name):
-    options = MOBILENETS if 'MobileNet' in name else RESNETS
+    options = MOBILENETS if 'MobileNet' in name else SANS if name == 'SAN' else RESNETS
 
     @settings(BOUNDED, max_examples=5)
     @given(arguments=st.fixed_dictionaries(options), data=st.data())
@@ -211,7 +220,10 @@ def test_backbones_work(count, name):
         assert len(maps) == len(arguments['out_indices'])
         for index, y in zip(arguments['out_indices'], maps):
             stride = (2, 4, 8, 16, 16, 32, 32, 32)[index] if 'MobileNet' in name else 4 * 2**index
-            assert y.shape[0] == 2 and y.shape[2:] == (64 // stride, math.ceil(33 / stride))
+            expected = 64 // stride, math.ceil(33 / stride)
+            if name == 'SAN':  # which pools by 2 in each stage, and leaves the edge out
+                expected = 64 // 2**(index + 1), 33 // 2**(index + 1)
+            assert y.shape[0] == 2 and y.shape[2:] == expected
 
     works()
 

@@ -1,6 +1,8 @@
 """Images of a pixel, long and narrow ones, none at all, and in double precision."""
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from thin_networks import BACKBONES, settle
@@ -11,6 +13,7 @@ from dynconv_mm.layers import (
     DCDC2d,
     DCDConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     ODConv2d,
@@ -19,7 +22,7 @@ from dynconv_mm.layers import (
 )
 
 LAYERS = (ODConv2d, DyConv2d, CondConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d, WeightNetConv2d, WEConv2d,
-          KWConv2d)
+          KWConv2d, partial(FDConv2d, static_channels=8))
 SIZES = [(1, 1), (1, 2), (2000, 30), (30, 2000)]  # height, width
 
 
@@ -51,6 +54,10 @@ def test_layers(count, kind, training, size):
 
 
 def test_backbones(count, name, size):
+    if name == 'SAN' and min(size) < 32:
+        with pytest.raises(RuntimeError, match='Output size is too small'):  # pooled by 2 five times
+            BACKBONES[name]()(torch.randn(2, 3, *size))
+        size = tuple(max(length, 32) for length in size)
     model = settle(BACKBONES[name](out_indices=(0, 2)).double(), size, least_variance=.1)
     count('images of odd sizes through backbones')
     with torch.no_grad():

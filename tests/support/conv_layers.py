@@ -13,9 +13,11 @@ from dynconv_mm.layers import (
     DCDConv2d,
     DDFConv2d,
     DyConv2d,
+    FDConv2d,
     Involution2d,
     KWConv2d,
     LocalRelation2d,
+    LSConv2d,
     ODConv2d,
     PairwiseSelfAttention2d,
     StandAloneSelfAttention2d,
@@ -31,6 +33,11 @@ def ddf(kernel_size: int = 3, padding: int = 1, **arguments) -> DDFConv2d:
     if kernel_size == 1:
         kernel_size, padding = 3, 1
     return DDFConv2d(kernel_size=kernel_size, padding=padding, **arguments)
+
+
+def ls(stride: int = 1, **arguments) -> LSConv2d:
+    """An LSConv2d, which has no stride."""
+    return LSConv2d(**arguments)
 
 
 #: by name, what builds it of a Conv2d's arguments
@@ -52,7 +59,8 @@ LAYERS = {
     'StandAloneSelfAttention2d': partial(StandAloneSelfAttention2d, heads=2),
     'WEConv2d': partial(WEConv2d, reduction=1 / 2),
     'KWConv2d': partial(KWConv2d, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, temperature=.25),
-    'KWConv2d bases': partial(KWConv2d, nonlocal_basis_ratio=1 / 2, cell_num_ratio=2.),
+    'FDConv2d': partial(FDConv2d, kernel_num=5, static_channels=4),
+    'LSConv2d': partial(ls, group_channels=4, large_kernel_size=5),
 }
 ODCONVS = [name for name in LAYERS if name.startswith('ODConv2d')]
 

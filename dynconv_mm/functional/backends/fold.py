@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Backend, execute, scratch
-from ..sample_conv import convolve_samples, convolve_samples_backward, grouped_conv, samples_at_once
+from ..sample_conv import KERNEL_ELEMENTS, convolve_samples, convolve_samples_backward, grouped_conv
 from .shared import scaled_input, scaled_output, without_scalings
 
 
@@ -114,7 +114,7 @@ def _kernels(m: Mixture) -> Tensor:
 
 
 def _samples_at_once(m: Mixture) -> int:
-    return samples_at_once(m.input, math.prod(m.weight.shape[1:]))
+    return max(1, KERNEL_ELEMENTS[m.input.is_cpu] // math.prod(m.weight.shape[1:]))
 
 
 KERNELS = Backend(lambda m: convolve(m, _samples_at_once(m)),

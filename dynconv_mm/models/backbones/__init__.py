@@ -6,6 +6,7 @@ from .dcdc import DCDCResNet
 from .ddf import DDFResNet
 from .depthwise import DwCondConvResNet, DwWeightNetResNet
 from .dyconv import DyConvMobileNetV2, DyConvResNet
+from .fdconv import FDConvMobileNetV2, FDConvResNet
 from .kw import KWMobileNetV2, KWResNet
 from .lrnet import LRNet
 from .mobilenet_v2 import MobileNetV2
@@ -19,7 +20,7 @@ from .weightnet import WeightNetResNet
 
 __all__ = [
     'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet', 'DDFResNet',
-    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'KWMobileNetV2', 'KWResNet', 'LRNet',
-    'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'SAN', 'SAResNet', 'WEResNet',
-    'WeightNetResNet'
+    'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'FDConvMobileNetV2', 'FDConvResNet',
+    'KWMobileNetV2', 'KWResNet', 'LRNet', 'MobileNetV2', 'ODConvMobileNetV2', 'ODConvResNet', 'RedNet', 'ResNet', 'SAN',
+    'SAResNet', 'WEResNet', 'WeightNetResNet'
 ]

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 
 from ...layers.conv_arguments import check_bool
 from ...layers.kernel_warehouse import WarehouseLayer, build_warehouses
+from ...layers.temperature import check_temperature
 from .base import ConvPlace, batch_norm_cfg
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet, basic_convs
@@ -29,6 +30,7 @@ class KWRule:
     def __init__(self, *args, cell_num_ratio: float = 1., cell_in_ratio: float = 1., cell_out_ratio: float = 1.,
                  nonlocal_basis_ratio: float = 1., reduction: float = 1 / 16, min_channels: int = 16,
                  temperature: float = 0., attention_norm_cfg: dict | None = None, **kwargs) -> None:
+        check_temperature(cell_num_ratio, 'cell_num_ratio')
         self.kw_cfg = dict(type='KWConv2d', reduction=reduction, min_channels=min_channels, temperature=temperature)
         self.ratios = dict(cell_num_ratio=cell_num_ratio, cell_in_ratio=cell_in_ratio, cell_out_ratio=cell_out_ratio,
                            nonlocal_basis_ratio=nonlocal_basis_ratio)

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 
 from ...layers.conv_arguments import check_bool
 from ...layers.odconv import ATTENTIONS, ODConv2d
-from ..placement import parse_placement
+from ...layers.placement import parse_placement
 from .base import ConvPlace, batch_norm_cfg
 from .mobilenet_v2 import MobileNetV2
 from .resnet import ResNet

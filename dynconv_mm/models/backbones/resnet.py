@@ -10,7 +10,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...layers.conv_arguments import check_positive_int
+from ...layers.conv_arguments import check_bool, check_positive_int
 from ...layers.conv_norm import conv_norm
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth
 
@@ -141,6 +141,10 @@ class ResNet(StagedBackbone):
             ``position`` ('after_conv1', …: behind that convolution's norm and activation, the last one's norm
             alone) and ``stages`` (a bool for each stage; default: all). For example ``DynConvSELayer``,
             ``DynConvCBAM``, ``DynConvECALayer``, mmcv's ``ContextBlock``. Default: None.
+        contract_dilation (bool): whether the first block of a stage has half the stage's dilation, ⌊d / 2⌋, as in
+            mmseg. Default: False.
+        multi_grid (Sequence[int], optional): dilation of each block of the last stage (DeepLabv3, §3.2.1), in place of
+            that stage's, as in mmseg. Default: None.
         init_cfg (dict | list[dict], optional): initialisation. Default: Kaiming.
 
     Shape:
@@ -179,6 +183,8 @@ class ResNet(StagedBackbone):
                  zero_init_residual: bool = True,
                  drop_path_rate: float = 0.,
                  plugins: Sequence[dict] | None = None,
+                 contract_dilation: bool = False,
+                 multi_grid: Sequence[int] | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
         if not isinstance(num_stages, int) or num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
@@ -198,6 +204,7 @@ class ResNet(StagedBackbone):
         if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)) \
                 or not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
+        check_bool('contract_dilation', contract_dilation)
         self.depth = depth
         self.style = style
         self.deep_stem = deep_stem
@@ -205,6 +212,7 @@ class ResNet(StagedBackbone):
         self.zero_init_residual = zero_init_residual
         blocks = self.arch_settings[depth][1]
         self.stage_blocks = blocks[:num_stages]
+        grid = self._check_multi_grid(multi_grid)
         self.all_stages = (True, ) * num_stages
         self.plugins = self._check_plugins(plugins, len(self.make_convs(1, 1, 1)))
         self._make_stem(in_channels, stem_channels)
@@ -214,8 +222,12 @@ class ResNet(StagedBackbone):
         for stage in range(1, num_stages + 1):
             layer = []
             for block in range(blocks[stage - 1]):
-                stride = strides[stage - 1] if block == 0 else 1
-                convs = self.make_convs(base_channels * 2**(stage - 1), stride, dilations[stage - 1])
+                stride, dilation = strides[stage - 1] if block == 0 else 1, dilations[stage - 1]
+                if grid is not None and stage == num_stages:
+                    dilation = grid[block]
+                elif contract_dilation and block == 0 and dilation > 1:
+                    dilation //= 2
+                convs = self.make_convs(base_channels * 2**(stage - 1), stride, dilation)
                 layer.append(ResidualBlock(self, channels, convs, stride, stage, block, rates.pop(0)))
                 channels = convs[-1].out_channels
             self.stages.append(f'layer{stage}')
@@ -238,6 +250,16 @@ class ResNet(StagedBackbone):
                 raise ValueError(f"plugins must have a bool for each of num_stages={len(self.all_stages)} in 'stages', "
                                  f"but one's is {plugin['stages']!r}")
         return tuple(plugins or ())
+
+    def _check_multi_grid(self, multi_grid: Sequence[int] | None) -> Sequence[int] | None:
+        if multi_grid is not None:
+            blocks = self.stage_blocks[-1]
+            if not isinstance(multi_grid, Sequence) or len(multi_grid) < blocks:
+                raise ValueError(f'multi_grid must be None or a dilation for each of the {blocks} blocks of the last '
+                                 f'stage, but is {multi_grid!r}')
+            for dilation in multi_grid:
+                check_positive_int('each of multi_grid', dilation)
+        return multi_grid
 
     def make_convs(self, planes: int, stride: int, dilation: int) -> list[ConvShape]:
         """The convolutions of a block; a network with others overrides this."""

@@ -17,7 +17,6 @@ from torch import nn
 
 from dynconv_mm.analysis.complexity import build_on_meta
 from dynconv_mm.conversion.mobilenet_names import mobilenet_modules, rename
-from dynconv_mm.layers import KWConv2d
 from dynconv_mm.layers.kernel_warehouse import WarehouseLayer
 from dynconv_mm.models import KWMobileNetV2, KWResNet
 
@@ -153,10 +152,6 @@ def test_moved_models(moved):
     assert shares(model)
     weights = SMALL().state_dict()
     model.load_state_dict(weights)
-    for module in model.modules():
-        if isinstance(module, KWConv2d):
-            module.attention.init_weights()  # β is no part of a state dict
-    model.load_state_dict(weights)
     assert model(torch.randn(2, 3, 32, 32).to(next(model.parameters()).dtype))[0].isfinite().all()
 
 
@@ -206,8 +201,8 @@ def test_frozen_stages_freeze_the_cells_that_they_alone_use(network, frozen_stag
     if frozen_stages < 4:
         sum(maps.square().sum() for maps in model(torch.randn(2, 3, 64, 64))).backward()
     for name, cells in zip(warehouses.names, warehouses.weights):
-        if frozen_stages < 3:
-            assert (cells.grad is None) == (name in frozen) or 'KWMobileNetV2' in str(type(model))
+        unused = type(model) is KWMobileNetV2 and name.endswith(('5', '6'))  # behind what is put out
+        assert (cells.grad is None) == (name in frozen or unused)
 
 
 @pytest.mark.parametrize(('network', 'name', 'value'), [

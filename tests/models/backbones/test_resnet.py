@@ -78,6 +78,20 @@ def test_outputs(reference, variant, training, compare_networks):
     compare_networks(ResNet(**kwargs), reference(**kwargs), training, kwargs.get('in_channels', 3))
 
 
+@pytest.mark.parametrize('keys, expected', [
+    (dict(contract_dilation=True, dilations=(1, 1, 2, 4)), [[1, 2, 2, 2, 2, 2], [2, 4, 4]]),
+    (dict(multi_grid=(1, 2, 4), dilations=(1, 1, 1, 2)), [[1] * 6, [1, 2, 4]]),
+    (dict(multi_grid=(3, 2, 1), contract_dilation=True, dilations=(1, 1, 6, 4)), [[3, 6, 6, 6, 6, 6], [3, 2, 1]]),
+], ids=['contract_dilation', 'multi_grid', 'both'])
+def test_dilations_of_blocks(keys, expected):
+    """As mmseg's; the size of the maps and the names stay."""
+    model = ODConvResNet(50, kernel_num=1, out_indices=(2, 3), strides=(1, 2, 1, 1), **SMALL, **keys)
+    assert [[block.conv2.dilation[0] for block in stage] for stage in (model.layer3, model.layer4)] == expected
+    assert {block.conv2.dilation for stage in (model.layer1, model.layer2) for block in stage} == {(1, 1)}
+    assert [y.shape[2:] for y in model.eval()(torch.randn(1, 3, 64, 48))] == [(8, 6)] * 2
+    assert model.state_dict().keys() == ODConvResNet(50, kernel_num=1, **SMALL).state_dict().keys()
+
+
 @pytest.mark.parametrize('norm_eval', [False, True])
 @pytest.mark.parametrize('frozen_stages', range(-1, 5))
 def test_freezes_as_mmdet(frozen_stages, norm_eval):
@@ -213,6 +227,7 @@ def test_two_plugins_of_one_name():
 
 @pytest.mark.parametrize(('name', 'value'), [
     ('depth', 20), ('depth', '50'), ('num_stages', 0), ('num_stages', 5), ('strides', (1, 2)), ('strides', 2),
+    ('multi_grid', (1, )), ('multi_grid', 2), ('contract_dilation', 1),
     ('dilations', (1, )), ('dilations', None), ('out_indices', (4, )), ('out_indices', (-1, )), ('out_indices', ()),
     ('out_indices', 3), ('out_indices', None), ('frozen_stages', -2), ('frozen_stages', 5), ('style', 'tensorflow'),
     ('drop_path_rate', 1.), ('drop_path_rate', -0.1),
