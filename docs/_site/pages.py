@@ -23,7 +23,7 @@ NAVIGATION = {
     'Start': ['installation.md', 'training.md', 'troubleshooting.md'],
     'Methods': ['methods.md', 'gallery.md'],
     'Guide': ['warm_start.md', 'conversion.md', 'dynamicize.md', 'neighbours.md', 'visualization.md', 'evaluation.md',
-              'complexity.md', 'export.md', 'performance.md'],
+              'complexity.md', 'export.md', 'performance.md', 'glyphs.md'],
     'Configs': [],
     'API': [],
     'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'training_parity.md', 'performance_goals.md',
