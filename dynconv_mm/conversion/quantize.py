@@ -67,10 +67,9 @@ def quantize(source: str | Path, path: str | Path, images: Iterable[Tensor]) -> 
             quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=list(left_out))
-        written = onnx.load(str(partial))
-        dequantized = {name for node in written.graph.node if node.op_type == 'DequantizeLinear' for name in node.output}
-        convolutions = sum(node.op_type == 'Conv' and dequantized.issuperset(node.input[:2])
-                           for node in written.graph.node)
+        nodes = onnx.load(str(partial)).graph.node
+        dequantized = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
+        convolutions = sum(node.op_type == 'Conv' and dequantized.issuperset(node.input[:2]) for node in nodes)
         size = partial.stat().st_size
     return Quantized(path, convolutions, left_out, size)
 
