@@ -353,8 +353,8 @@ def twice_named() -> dict:
     (lambda: classifier({**SMALL(), **on_meta({'classifier.1.weight': [1000, 512]})}), 'two classifiers'),
     (static_detector, 'static MobileNetV2'),
     (retinanet, 'neither a classifier nor a Faster or Mask R-CNN.*bbox_head'),
-    (lambda: classifier(meta_weights(DyConvResNet, depth=18)), 'of neither ODConv, DCD, RedNet nor FDConv'),
-    (lambda: classifier(meta_weights(DCDCResNet, depth=26)), 'of neither ODConv, DCD, RedNet nor FDConv'),
+    (lambda: classifier(meta_weights(DyConvResNet, depth=18)), 'of none of ODConv, DCD, RedNet, KernelWarehouse and FDConv'),
+    (lambda: classifier(meta_weights(DCDCResNet, depth=26)), 'of none of ODConv, DCD, RedNet, KernelWarehouse and FDConv'),
     (lambda: on_meta({'a': [2], 'b.weight': [3]}), 'of neither a ResNet, RedNet nor MobileNetV2.*a, b.weight'),
     (twice_named, 'modules twice'),
 ], ids=['no classifier', 'two classifiers', 'static', 'retinanet', 'dyconv', 'dcdc', 'others', 'twice'])
