@@ -55,7 +55,7 @@ def list_models(pattern: str | None = None, exclude_patterns: Sequence[str] = ()
         ValueError: ``task`` is none of the above.
 
     Example:
-        >>> list_models('odconv4x-resnet*', exclude_patterns=['*-reduction4', '*32-'])
+        >>> list_models('odconv4x-resnet*', exclude_patterns=['*18-', '*32-'])
         ['odconv4x-resnet18_8xb32_in1k', 'odconv4x-resnet50_8xb32_in1k']
     """
     tasks = sorted({name for entry in _index().values() for name in entry['Metadata']['Tasks']})

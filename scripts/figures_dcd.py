@@ -6,19 +6,22 @@ from paper_rows import Network, Paper, Row, Table, classifier
 HALF, R18, R50, FULL = 'MobileNetV2 (0.5×)', 'ResNet18', 'ResNet50', 'MobileNetV2 (1.0×)'
 
 
-def ablation(network: str, label: str, params: str | None, madds: str | None, params_why: str | None = None,
-             madds_why: str | None = None, classifier_too: bool = False, **backbone: object) -> Row:
-    """The released build, and the paper's own beside it, its classifier with the r = 8 of the text."""
-    released = classifier(network, 'DCD', linear_head=not classifier_too, **backbone)
-    own = classifier(network, 'DCD', linear_head=not classifier_too, **{**backbone, 'variant': 'paper'})
-    if classifier_too:
+def ablation(network: str, build: str | None, label: str, params: str | None, madds: str | None,
+             params_why: str | None = None, madds_why: str | None = None) -> Row:
+    """A build of configs/, by what its name has behind the network's, and the paper's own beside it, whose dynamic
+    classifier has the r = 8 of the text; None is the static network."""
+    if build is None:
+        static = classifier(network)
+        return Row(label, params, madds, static, params_why, madds_why, static)
+    own = classifier(network, 'DCD', build, variant='paper')
+    if network == R18 or build.endswith('-cls') or not build:
         own = own._replace(head=(('variant', 'paper'), ('squeeze_ratio', 8)))
-    return Row(label, params, madds, released, params_why, madds_why, own)
+    return Row(label, params, madds, classifier(network, 'DCD', build), params_why, madds_why, own)
 
 
-def mobilenet(*args, **kwargs) -> Row:
+def mobilenet(build: str | None, *args) -> Row:
     """A row of Tables 1a, 2 and 3."""
-    return ablation(HALF, *args, **kwargs)
+    return ablation(HALF, build, *args)
 
 
 def narrow(method: str) -> Network:
@@ -26,49 +29,45 @@ def narrow(method: str) -> Network:
     return classifier(HALF, method, widen_factor=0.35)
 
 
-STATIC = dict(fusion=None, channel_attention=False)
-RESIDUAL = dict(channel_attention=False)
-DW, PW = ('depthwise', ), ('pointwise', )
 TABLES = [
     Table('Table 1a: the formulation, MobileNetV2 (0.5×)', [
-        mobilenet('W₀', '2.0', '97.0M', 'digits', **STATIC),
-        mobilenet('ΛW₀', '2.4', '97.4M', None, 'MAdds', fusion=None),
-        mobilenet('W₀ + PΦQᵀ', '2.7', '104.4M', **RESIDUAL),
-        mobilenet('ΛW₀ + PΦQᵀ', '2.9', '104.6M'),
+        mobilenet(None, 'W₀', '2.0', '97.0M', 'digits'),
+        mobilenet('-pw-attention', 'ΛW₀', '2.4', '97.4M', None, 'MAdds'),
+        mobilenet('-pw-fusion', 'W₀ + PΦQᵀ', '2.7', '104.4M'),
+        mobilenet('-pw', 'ΛW₀ + PΦQᵀ', '2.9', '104.6M'),
     ]),
     Table('Table 1b: the formulation, ResNet18', [
-        ablation(R18, 'W₀', '11.1', '1.81G', **STATIC),
-        ablation(R18, 'ΛW₀', '11.7', '1.81G', 'ResNet18', fusion=None),
-        ablation(R18, 'W₀ + PΦQᵀ', '13.6', '1.83G', 'ResNet18', **RESIDUAL),
-        ablation(R18, 'ΛW₀ + PΦQᵀ', '14.0', '1.83G'),
-        Row("5.2: joint fusion (Eq. 9), the paper's build", None, None,
-            classifier(R18, 'DCD', linear_head=True, variant='paper', fusion='joint')),
+        ablation(R18, None, 'W₀', '11.1', '1.81G'),
+        ablation(R18, '-attention', 'ΛW₀', '11.7', '1.81G', 'ResNet18'),
+        ablation(R18, '-fusion', 'W₀ + PΦQᵀ', '13.6', '1.83G', 'ResNet18'),
+        ablation(R18, '', 'ΛW₀ + PΦQᵀ', '14.0', '1.83G'),
+        Row("5.2: joint fusion (Eq. 9), the paper's build", None, None, classifier(R18, 'DCD', '-joint')),
     ], 'without classifier'),
     Table('Table 2: the latent dimension L', [
-        mobilenet('static', '2.0', '97.0M', 'digits', **STATIC),
-        *(mobilenet(f'L × {multiplier}', params, madds, why, latent_multiplier=multiplier)
-          for multiplier, params, madds, why in (
-              (0.25, '2.4', '99.8M', 'digits'), (0.5, '2.5', '101.3M', 'digits'), (0.75, '2.6', '102.9M', 'digits'),
-              (1.0, '2.9', '104.6M', None))),
+        mobilenet(None, 'static', '2.0', '97.0M', 'digits'),
+        mobilenet('-pw-latent025', 'L × 0.25', '2.4', '99.8M', 'digits'),
+        mobilenet('-pw-latent050', 'L × 0.5', '2.5', '101.3M', 'digits'),
+        mobilenet('-pw-latent075', 'L × 0.75', '2.6', '102.9M', 'digits'),
+        mobilenet('-pw', 'L × 1.0', '2.9', '104.6M'),
     ]),
     Table('Table 3a: the diagonal blocks B', [
-        *(mobilenet(f'W₀ + PΦQᵀ, B = {blocks}', params, madds, *why, blocks=blocks, **RESIDUAL)
-          for blocks, params, madds, *why in (
-              (1, '2.7', '104.4M'), (2, '2.6', '101.0M', 'digits', 'MAdds'), (4, '2.5', '99.1M', 'digits'),
-              (8, '2.5', '98.5M'))),
-        *(mobilenet(f'ΛW₀ + PΦQᵀ, B = {blocks}', params, madds, *why, blocks=blocks)
-          for blocks, params, madds, *why in (
-              (1, '2.9', '104.6M'), (2, '2.8', '101.3M', None, 'MAdds'), (4, '2.7', '99.4M'),
-              (8, '2.7', '98.8M', 'digits'))),
+        mobilenet('-pw-fusion', 'W₀ + PΦQᵀ, B = 1', '2.7', '104.4M'),
+        mobilenet('-pw-fusion-blocks2', 'W₀ + PΦQᵀ, B = 2', '2.6', '101.0M', 'digits', 'MAdds'),
+        mobilenet('-pw-fusion-blocks4', 'W₀ + PΦQᵀ, B = 4', '2.5', '99.1M', 'digits'),
+        mobilenet('-pw-fusion-blocks8', 'W₀ + PΦQᵀ, B = 8', '2.5', '98.5M'),
+        mobilenet('-pw', 'ΛW₀ + PΦQᵀ, B = 1', '2.9', '104.6M'),
+        mobilenet('-pw-blocks2', 'ΛW₀ + PΦQᵀ, B = 2', '2.8', '101.3M', None, 'MAdds'),
+        mobilenet('-pw-blocks4', 'ΛW₀ + PΦQᵀ, B = 4', '2.7', '99.4M'),
+        mobilenet('-pw-blocks8', 'ΛW₀ + PΦQᵀ, B = 8', '2.7', '98.8M', 'digits'),
     ]),
     Table('Table 3b: the layers', [
-        mobilenet('DW', '2.4', '97.5M', 'DW', 'MAdds', dynamic_layers=DW),
-        mobilenet('PW', '2.9', '104.6M', dynamic_layers=PW),
-        mobilenet('CLS', '2.2', '97.2M', 'CLS', classifier_too=True, **STATIC),
-        mobilenet('DW, CLS', '2.6', '97.7M', 'DW', 'MAdds', classifier_too=True, dynamic_layers=DW),
-        mobilenet('DW, PW', '3.3', '105.1M', 'DW', 'MAdds', dynamic_layers=PW + DW),
-        mobilenet('PW, CLS', '3.1', '104.8M', 'digits', classifier_too=True, dynamic_layers=PW),
-        mobilenet('DW, PW, CLS', '3.5', '105.3M', 'DW', 'MAdds', classifier_too=True, dynamic_layers=PW + DW),
+        mobilenet('-dw', 'DW', '2.4', '97.5M', 'DW', 'MAdds'),
+        mobilenet('-pw', 'PW', '2.9', '104.6M'),
+        mobilenet('-cls', 'CLS', '2.2', '97.2M', 'CLS'),
+        mobilenet('-dw-cls', 'DW, CLS', '2.6', '97.7M', 'DW', 'MAdds'),
+        mobilenet('-dw-pw', 'DW, PW', '3.3', '105.1M', 'DW', 'MAdds'),
+        mobilenet('', 'PW, CLS', '3.1', '104.8M', 'digits'),
+        mobilenet('-dw-pw-cls', 'DW, PW, CLS', '3.5', '105.3M', 'DW', 'MAdds'),
     ]),
     Table('Table 4a: MobileNetV2', [
         Row('1.0×, static', '3.5', '300.0M', classifier(FULL)),
@@ -81,7 +80,7 @@ TABLES = [
         Row('0.5×, DCD', '3.1', '104.8M', classifier(HALF, 'DCD'), 'digits'),
         Row('0.35×, static', '1.7', '59.2M', narrow('static'), 'digits'),
         Row('0.35×, DY-Conv', '2.8', '62.0M', narrow('DyConv (4×)'), 'quoted', 'quoted'),
-        Row('0.35×, DCD', '2.3', '63.1M', narrow('DCD'), 'digits', 'MAdds'),
+        Row('0.35×, DCD', '2.3', '63.1M', Network('dcd/dcd-mobilenet-v2-w035_8xb32_in1k'), 'digits', 'MAdds'),
     ]),
     Table('Table 4b: ResNet', [
         Row('ResNet50, static', '23.5', '3.8G', classifier(R50, style='caffe'), None, 'digits'),
@@ -100,7 +99,8 @@ PAPER = Paper(
 [arxiv.org/abs/2103.08756](https://arxiv.org/abs/2103.08756). The paper cuts digits off, and counts ResNets without the
 classifier. Tables 1 to 3 are of `DCDMobileNetV2(widen_factor=0.5)` and `DCDResNet(depth=18)` in the released build (the
 default), and beside it in the paper's own (`variant='paper'`, Eq. 5 to 9 as printed). Unless CLS is named, the
-classifier is static there.
+classifier of MobileNetV2 is static there. The static networks, DY-Conv and CondConv of Table 4 are quoted from their
+own papers; three of them have no config here, and are counted by that of another width or depth.
 ''',
     TABLES,
     {

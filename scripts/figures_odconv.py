@@ -1,4 +1,4 @@
-"""What the ODConv paper prints: Tables 1 to 7, 9, 12, 14 and 16."""
+"""What the ODConv paper prints: Tables 1 to 7, 9, 12, 14 and 16; the others give no sizes."""
 from __future__ import annotations
 
 from paper_rows import Network, Paper, Row, Table, classifier
@@ -22,15 +22,14 @@ def rows(network: str, figures: dict[str, tuple[str, str]]) -> list[Row]:
             for method, (params, madds) in figures.items()]
 
 
-def resnet18(label: str, params: str, madds: str, kernel_num: int = 1, **backbone: object) -> Row:
+def resnet18(label: str, params: str, madds: str, kernel_num: int = 1, build: str = '') -> Row:
     """A row of an ablation."""
-    return Row(label, params, madds, classifier('ResNet18', f'ODConv ({kernel_num}×)', **backbone))
+    return Row(label, params, madds, classifier('ResNet18', f'ODConv ({kernel_num}×)', build))
 
 
-def attentions(label: str, params: str, madds: str, *names: str, kernel_num: int = 1,
-               madds_why: str | None = None) -> Row:
-    """A row of Table 7."""
-    return resnet18(label, params, madds, kernel_num, reduction=1 / 4, attentions=names)._replace(madds_why=madds_why)
+def attentions(label: str, params: str, madds: str, *names: str) -> Row:
+    """A row of Table 7 with some of the attentions."""
+    return resnet18(label, params, madds, build='-'.join(('-reduction4', *names)))
 
 
 STATIC18 = Row('ResNet18', '11.69', '1.814G', classifier('ResNet18'))
@@ -62,14 +61,10 @@ WHY_DETECTOR_PARAMS = {
 
 
 def detector(name: str, backbone: str, method: str) -> Network:
-    """A detector of configs/, or mmdet's own."""
+    """A detector of configs/."""
     stem, network = DETECTORS[name], BACKBONES[backbone]
-    if method != 'static':
-        folder, prefix = FOLDERS[method]
-        return Network(f'{folder}/{stem}_{prefix}-{network}_fpn_1x_coco')
-    if backbone == 'ResNet50':
-        return Network(f'mmdet::{stem.replace("-", "_")}/{stem}_r50_fpn_1x_coco')
-    return Network(f'_base_/{stem}_{network}_fpn_1x_coco')
+    folder, prefix = ('static', '') if method == 'static' else FOLDERS[method]
+    return Network(f'{folder}/{stem}_{prefix}{"-" if prefix else ""}{network}_fpn_1x_coco')
 
 
 def table_4() -> list[Table]:
@@ -117,9 +112,11 @@ TABLES = [
         'static': ('44.55', '7.570G'), 'SE': ('49.29', '7.593G'), 'CBAM': ('49.30', '7.617G'),
         'ECA': ('44.55', '7.590G'), 'ODConv (1×)': ('50.82', '7.675G'), 'ODConv (2×)': ('90.44', '7.802G')})),
     *table_4(),
-    Table('Table 5: the reduction r', [STATIC18, *(
-        resnet18(f'ODConv (1×), r = 1/{inverse}', *figures, reduction=1 / inverse) for inverse, figures in (
-            (4, ('12.58', '1.839G')), (8, ('12.15', '1.838G')), (16, ('11.94', '1.838G'))))]),
+    Table('Table 5: the reduction r', [
+        STATIC18,
+        resnet18('ODConv (1×), r = 1/4', '12.58', '1.839G', build='-reduction4'),
+        resnet18('ODConv (1×), r = 1/8', '12.15', '1.838G', build='-reduction8'),
+        resnet18('ODConv (1×), r = 1/16', '11.94', '1.838G')]),
     Table('Table 6: the number of kernels', [STATIC18, *(
         resnet18(f'ODConv ({n}×)', *figures, kernel_num=n) for n, figures in (
             (1, ('11.94', '1.838G')), (2, ('22.93', '1.872G')), (3, ('33.92', '1.894G')), (4, ('44.90', '1.916G')),
@@ -132,29 +129,26 @@ TABLES = [
         attentions('α_s, α_c', '12.27', '1.827G', 'spatial', 'channel'),
         attentions('α_s, α_f', '12.29', '1.827G', 'spatial', 'filter'),
         attentions('α_c, α_f', '12.57', '1.829G', 'channel', 'filter'),
-        attentions('α_s, α_c, α_f', '12.58', '1.839G', 'spatial', 'channel', 'filter'),
-        attentions('α_s, α_c, α_f, α_w (4×)', '45.54', '1.953G', 'spatial', 'channel', 'filter', 'kernel',
-                   kernel_num=4, madds_why='products'),
+        attentions('α_s, α_c, α_f', '12.58', '1.839G'),
+        resnet18('α_s, α_c, α_f, α_w (4×)', '45.54', '1.953G', 4, '-reduction4')._replace(madds_why='products'),
     ]),
     Table('Table 9: in some layers only, MobileNetV2 (0.5×)', [
         Row('MobileNetV2 (0.5×)', '2.00', '97.1M', classifier('MobileNetV2 (0.5×)'), 'rounded'),
-        *(Row(f'ODConv (1×), {label}', params, madds,
-              classifier('MobileNetV2 (0.5×)', 'ODConv (1×)', placement=placement), *why)
-          for label, placement, params, madds, *why in (
-              ('all but the first', 'all', '2.43', '101.8M'), ('1×1', '1x1', '2.26', '100.2M'),
-              ('3×3', '3x3', '2.17', '99.1M', 'added'),
-              ('the last 6 blocks', 'last_6_blocks', '2.31', '99.1M', 'added')))]),
+        *(Row(f'ODConv (1×), {label}', params, madds, classifier('MobileNetV2 (0.5×)', 'ODConv (1×)', build), *why)
+          for label, build, params, madds, *why in (
+              ('all but the first', '', '2.43', '101.8M'), ('1×1', '-1x1', '2.26', '100.2M'),
+              ('3×3', '-3x3', '2.17', '99.1M', 'added'),
+              ('the last 6 blocks', '-last-6-blocks', '2.31', '99.1M', 'added')))]),
     Table('Table 12: attentions shared by the kernels, or not', [
         STATIC18, resnet18('ODConv (4×), shared', '44.90', '1.916G', 4),
-        resnet18('ODConv (4×), not shared', '45.43', '1.950G', 4, share_attention=False)]),
+        resnet18('ODConv (4×), not shared', '45.43', '1.950G', 4, '-unshared')]),
     Table('Table 14: with SE', [
         STATIC18, Row('ResNet18 + SE', '11.78', '1.816G', classifier('ResNet18', 'SE')),
-        Row('ResNet18 + SE, ODConv (4×)', '44.99', '1.918G',
-            classifier('ResNet18', 'ODConv (4×)', 'DynConvSELayer'))]),
+        Row('ResNet18 + SE, ODConv (4×)', '44.99', '1.918G', classifier('ResNet18', 'SE, ODConv (4×)'))]),
     Table('Table 16: pooling before the attentions, r = 1/4', [
-        STATIC18, *(resnet18(f'ODConv (1×), pooled to {size}×{size}', *figures, reduction=1 / 4,
-                             spatial_pool_size=size)
-                    for size, figures in ((1, ('12.58', '1.839G')), (3, ('14.85', '1.842G'))))]),
+        STATIC18,
+        resnet18('ODConv (1×), pooled to 1×1', '12.58', '1.839G', build='-reduction4'),
+        resnet18('ODConv (1×), pooled to 3×3', '14.85', '1.842G', build='-reduction4-pool3')]),
 ]
 PAPER = Paper(
     'ODConv: Omni-Dimensional Dynamic Convolution (ICLR 2022)',
@@ -165,6 +159,9 @@ with the stride in the first 1×1 convolution (`style='caffe'`), as their static
 Table 4, the parameters are all those of the detector, frozen ones too, and those of the static classifier of its
 backbone (2.05M of ResNet50, 1.28M of MobileNetV2), as the paper's figures tell; multiply-adds are for 1280 × 800, and
 ResNet50 has its stride in the 3×3 convolutions, as in mmdet. mmdet 2 counted norms and activations too: hence the 0.3%.
+
+Left out: Tables 8 and 17, of speed (`tools/speed_tables.py`), and 10, 11 and 15, which give accuracies alone; the rows
+of these are configs with their results.
 ''',
     TABLES,
     {
@@ -190,7 +187,7 @@ ResNet50 has its stride in the 3×3 convolutions, as in mmdet. mmdet 2 counted n
         'WeightNet': "the paper does not say which convolutions it replaced. Of what was tried with the authors' "
                      'M = G = 2, all but the stem, the shortcuts with FCs of their own, is nearest: with those of the '
                      'block 30.22M (ResNet18 11.92M), without the shortcuts 29.86M (11.88M)',
-        'WE': 'the row is quoted from the paper of weight excitation, whose code is not public. Of what was tried '
+        'WE': 'the row is quoted from the paper of weight excitation, whose networks are not public. Of what was tried '
               '(3×3 convolutions alone, without the stem or the shortcuts, FCs without biases), all convolutions, and '
               'FCs with biases, is nearest',
         'brackets': 'the paper does not say at which size it counts the backbones alone. What it prints for '

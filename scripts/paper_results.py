@@ -38,7 +38,7 @@ KW_MASK = columns(INSTANCES, 'KernelWarehouse paper', 'mask AP')
 METRICS = tuple(table[0] for table in (DCD, ODCONV, DCDC, KW, ODCONV_BOX, DCDC_BOX, DCDC_MASK, KW_BOX, KW_MASK,
                                        DCDC_PQ, FDCONV_BOX, FDCONV_MASK))
 
-# ODConv (ICLR 2022), Tables 1 to 3, 5, 6, 9, 10, 14 and 15, and 3.1: Top-1 and Top-5, by the name of the config
+# ODConv (ICLR 2022), Tables 1 to 3, 5 to 7, 9 to 12, 14 to 16, and 3.1: Top-1 and Top-5, by the name of the config
 # without its end
 _IMAGENET = {
     'resnet18_8xb32': (70.25, 89.38),
@@ -99,6 +99,17 @@ _IMAGENET = {
     'odconv1x-mobilenet-v2-w050-3x3_8xb32': (67.54, 87.55),
     'odconv1x-mobilenet-v2-w050-last-6-blocks_8xb32': (67.29, 87.39),
     'odconv1x-resnet18-reduction4_8xb32': (73.41, 91.29),
+    'odconv1x-resnet18-reduction8_8xb32': (73.11, 91.10),
+    'odconv1x-resnet18-reduction4-spatial_8xb32': (72.42, 90.76),
+    'odconv1x-resnet18-reduction4-channel_8xb32': (72.07, 90.59),
+    'odconv1x-resnet18-reduction4-filter_8xb32': (71.46, 90.43),
+    'odconv1x-resnet18-reduction4-spatial-channel_8xb32': (73.13, 91.14),
+    'odconv1x-resnet18-reduction4-spatial-filter_8xb32': (72.80, 90.99),
+    'odconv1x-resnet18-reduction4-channel-filter_8xb32': (72.20, 90.67),
+    'odconv1x-resnet18-reduction4-softmax_8xb32': (73.23, 91.19),
+    'odconv1x-resnet18-reduction4-pool3_8xb32': (73.47, 91.31),
+    'odconv4x-resnet18-reduction4-softmax_8xb32': (73.97, 91.50),
+    'odconv4x-resnet18-unshared_8xb32': (74.16, 91.47),
     'odconv1x-resnet18-reduction4_8xb32-no-annealing': (72.35, 90.65),
     'odconv4x-resnet18-reduction4_8xb32': (74.33, 91.53),
     'odconv4x-resnet18-reduction4_8xb32-no-annealing': (73.29, 90.95),
@@ -113,11 +124,19 @@ _300_EPOCHS = {
     '': (72.07, 69.76, 65.10), 'condconv8x-': (74.31, 72.18, 68.45), 'dyconv4x-': (75.08, 73.48, 69.83),
     'dcd-': (74.48, 72.39, 70.08), 'odconv1x-': (75.13, 73.03, 69.16), 'odconv4x-': (75.68, 74.45, 70.87),
 }
-# DCD (ICLR 2021), Table 4, what was trained for it
-_DCD = {'resnet10': 63.5, 'dcd-resnet10': 68.8, 'dcd-resnet18': 73.1, 'dcd-resnet50': 77.9,
-        'dcd-mobilenet-v2-w100': 75.2, 'dcd-mobilenet-v2-w050': 70.2}
-# DCDC (2022), Tables I and II; the starred results are timm's recipe
-_TABLES_1_AND_2 = {
+# DCD (ICLR 2021), Tables 1 to 4 and 5.2, what was trained for it
+_DCD = {
+    'resnet10': 63.5, 'dcd-resnet10': 68.8, 'dcd-resnet18': 73.1, 'dcd-resnet50': 77.9, 'dcd-mobilenet-v2-w100': 75.2,
+    'dcd-mobilenet-v2-w050': 70.2, 'dcd-mobilenet-v2-w035': 66.6,
+    'dcd-resnet18-attention': 71.5, 'dcd-resnet18-fusion': 72.8, 'dcd-resnet18-joint': 71.3,
+    **{f'dcd-mobilenet-v2-w050-{build}': top_1 for build, top_1 in {
+        'pw-attention': 68.2, 'pw-fusion': 69.2, 'pw': 69.8, 'pw-latent025': 68.7, 'pw-latent050': 69.0,
+        'pw-latent075': 69.6, 'pw-fusion-blocks2': 68.5, 'pw-fusion-blocks4': 68.4, 'pw-fusion-blocks8': 68.3,
+        'pw-blocks2': 68.9, 'pw-blocks4': 68.8, 'pw-blocks8': 68.5, 'dw': 68.3, 'cls': 66.6, 'dw-cls': 69.0,
+        'dw-pw': 69.6, 'dw-pw-cls': 70.0}.items()},
+}
+# DCDC (2022), Tables I to IV; the starred results are timm's recipe
+_DCDC = {
     'rednet26_8xb32': 75.9, 'rednet38_8xb32': 77.6, 'rednet50_8xb32': 78.4, 'rednet101_8xb32': 79.1,
     'dcdc-resnet26_8xb32': 77.4, 'dcdc-resnet38_8xb32': 78.5, 'dcdc-resnet50_8xb32': 78.9,
     'san10_8xb32': 75.5, 'san15_8xb32': 77.1, 'san19_8xb32': 77.4,
@@ -129,6 +148,9 @@ _TABLES_1_AND_2 = {
     'dcdc-resnet101_8xb128-timm': 80.8, 'ddf-resnet50_8xb128-timm': 79.1, 'ddf-resnet101_8xb128-timm': 80.2,
     'dwcondconv8x-resnet50_8xb128-timm': 78.3,
     'dwweightnet-resnet50_8xb128-timm': 78.0,
+    **{f'dcdc-resnet26-{build}_8xb32': top_1 for build, top_1 in {
+        'lsa': 76.7, 'conv-small': 76.9, 'conv-large': 77.4, 'lsa5': 77.55, 'lsa7': 77.63, 'gsi3': 77.39, 'gsi5': 77.40,
+        'ratio15': 77.53, 'ratio20': 77.67, 'lsa7-ratio20': 77.80, 'gsi7-ratio20': 77.90}.items()},
 }
 # KernelWarehouse (ICML 2024): Top-1; 300 epochs, MobileNetV2 150
 _KW = {
@@ -225,7 +247,7 @@ def _results() -> dict[str, dict[Metric, float]]:
     for prefix, values in _300_EPOCHS.items():
         for width, top_1 in zip(('100', '075', '050'), values):
             add(f'{prefix}mobilenet-v2-w{width}_8xb32-300e_in1k', ODCONV, [top_1])
-    for name, top_1 in _TABLES_1_AND_2.items():
+    for name, top_1 in _DCDC.items():
         add(f'{name}_in1k', DCDC, [top_1])
     for name, top_1 in _KW.items():
         add(f'{name}_in1k', KW, [top_1])

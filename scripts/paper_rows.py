@@ -7,12 +7,14 @@ from typing import NamedTuple
 class Network(NamedTuple):
     """A network of a config, or of one that differs from it."""
 
-    config: str  # in configs/, without .py, or another package's, such as 'mmdet::htc/htc_r50_fpn_1x_coco'
-    static: bool = False  # with the static backbone in place of the dynamic one, and a linear classifier
-    plugin: str | None = None  # behind the last convolution of each block
-    linear_head: bool = False  # with a linear classifier in place of the method's own
+    config: str  # in configs/, without .py, or another package's, such as 'mmpretrain::resnet/resnet50_8xb32_in1k'
     backbone: tuple[tuple[str, object], ...] = ()  # other arguments of the backbone
     head: tuple[tuple[str, object], ...] = ()  # and of the classifier
+
+    @property
+    def is_of_the_config(self) -> bool:
+        """Whether it is the config's, but for the place of a bottleneck's stride."""
+        return {name for name, _ in self.backbone} <= {'style'} and not self.head
 
 
 class Row(NamedTuple):
@@ -50,23 +52,20 @@ CLASSIFIERS = {
     'ResNet18': 'resnet18', 'ResNet50': 'resnet50', 'ResNet101': 'resnet101',
     'MobileNetV2 (1.0×)': 'mobilenet-v2-w100', 'MobileNetV2 (0.75×)': 'mobilenet-v2-w075',
     'MobileNetV2 (0.5×)': 'mobilenet-v2-w050'}
-PREFIXES = {'CGC': 'cgc/cgc', 'WeightNet': 'weightnet/weightnet', 'WE': 'we/we',
-            'CondConv (8×)': 'condconv/condconv8x', 'DyConv (4×)': 'dyconv/dyconv4x', 'DCD': 'dcd/dcd',
-            **{f'ODConv ({n}×)': f'odconv/odconv{n}x' for n in (1, 2, 3, 4, 8)}}
-PLUGINS = {'SE': 'DynConvSELayer', 'CBAM': 'DynConvCBAM', 'ECA': 'DynConvECALayer'}
+PREFIXES = {'static': 'static/', **{plugin.upper(): f'static/{plugin}-' for plugin in ('se', 'cbam', 'eca')},
+            'CGC': 'cgc/cgc-', 'WeightNet': 'weightnet/weightnet-', 'WE': 'we/we-',
+            'CondConv (8×)': 'condconv/condconv8x-', 'DyConv (4×)': 'dyconv/dyconv4x-', 'DCD': 'dcd/dcd-',
+            **{f'ODConv ({n}×)': f'odconv/odconv{n}x-' for n in (1, 2, 3, 4, 8)},
+            'SE, ODConv (4×)': 'odconv/odconv4x-se-'}
 
 
-def classifier(network: str, method: str = 'static', plugin: str | None = None, linear_head: bool = False,
-               **backbone: object) -> Network:
+def classifier(network: str, method: str = 'static', build: str = '', **backbone: object) -> Network:
     """A classifier of configs/.
 
     Args:
         network (str): one of :data:`CLASSIFIERS`.
-        method (str): one of :data:`PREFIXES` or :data:`PLUGINS`, or 'static'.
-        plugin (str, optional): a module behind the last convolution of each block. Default: that of the method.
-        linear_head (bool): whether its classifier is static, whatever the config's is.
+        method (str): one of :data:`PREFIXES`.
+        build (str): what its config's name has behind the network.
         **backbone: other arguments of the backbone.
     """
-    prefix = PREFIXES.get(method, 'odconv/odconv1x')
-    return Network(f'{prefix}-{CLASSIFIERS[network]}_8xb32_in1k', method not in PREFIXES,
-                   plugin or PLUGINS.get(method), linear_head, tuple(backbone.items()))
+    return Network(f'{PREFIXES[method]}{CLASSIFIERS[network]}{build}_8xb32_in1k', tuple(backbone.items()))

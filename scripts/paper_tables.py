@@ -51,21 +51,10 @@ class Figure(NamedTuple):
 
 def config_of(network: Network):
     """The config of a network."""
-    from dynconv_mm.models.backbones import MobileNetV2, ResNet
     cfg = load_config(f'{network.config}.py')
-    backbone = cfg.model.backbone
-    if network.static:
-        shape = {name: backbone[name] for name in ('depth', 'widen_factor') if name in backbone}
-        cfg.model.backbone = dict(shape, type=ResNet if 'depth' in shape else MobileNetV2)
-    if network.static or network.linear_head:
-        cfg.model.head.type = 'LinearClsHead'
-        cfg.model.head.pop('dropout', None)
     cfg.model.backbone.update(dict(network.backbone))
     if network.head:
         cfg.model.head.update(dict(network.head))
-    if network.plugin is not None:
-        last = 2 if backbone.depth < 50 else 3
-        cfg.model.backbone.plugins = [dict(cfg=dict(type=network.plugin), position=f'after_conv{last}')]
     return cfg
 
 
@@ -138,6 +127,13 @@ def madds_cells(printed: str | None, madds: int) -> list[str]:
     return [printed, f'{value:.{len(number.partition(".")[2]) + 1}f}{unit}', difference(value, float(number))]
 
 
+def label(row: Row) -> str:
+    """Of a row, leading to its config where there is one of this very network."""
+    if '::' in row.network.config or not row.network.is_of_the_config:
+        return row.label
+    return f'[{row.label}](../configs/{row.network.config}.py)'
+
+
 def table_section(table: Table, paper: Paper) -> str:
     """A heading and a table.
 
@@ -153,7 +149,7 @@ def table_section(table: Table, paper: Paper) -> str:
     for row in table.rows:
         figure = ours(row, table)
         check(row, figure, paper)
-        cells = [row.label, *params_cells(row.params, figure.params)]
+        cells = [label(row), *params_cells(row.params, figure.params)]
         cells += madds_cells(row.madds, figure.madds) if has_madds else []
         if has_beside:
             beside = row.beside and measure(row.beside)[table.counted]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ GROUP_CHANNELS = 16  # of involution and DCDC
 WINDOW = 7  # of involution's and the attentions' blocks
 
 
+@dataclass(frozen=True)
 class Weights:
     """The weights below a name, and how the network runs.
 
@@ -28,17 +30,20 @@ class Weights:
         training (bool): whether batch norms take the statistics of the batch.
         temperature (float): τ of the attentions that have one.
         dropout (float): before the classifier, in training.
+        cells (dict[str, tuple[Tensor, int]]): of KernelWarehouse's layers by name, the warehouse and their first cell.
         name (str): what is before the names.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], training: bool = True, temperature: float = 1., dropout: float = 0.,
-                 name: str = '') -> None:
-        self.tensors, self.training, self.temperature, self.dropout = tensors, training, temperature, dropout
-        self.name = name
+    tensors: dict[str, Tensor]
+    training: bool = True
+    temperature: float = 1.
+    dropout: float = 0.
+    cells: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    name: str = ''
 
     def at(self, name: object) -> Weights:
         """Those below a further name."""
-        return Weights(self.tensors, self.training, self.temperature, self.dropout, f'{self.name}{name}.')
+        return replace(self, name=f'{self.name}{name}.')
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[self.name + name]
@@ -183,6 +188,40 @@ def weightnet(weights: Weights, x: Tensor, stride: int, shared: Tensor | None) -
     segments = kernels.reshape(each, activations.shape[1], -1)
     own = torch.einsum('bse,esj->bsj', activations, segments).reshape(len(x), *kernels.shape[1:])
     return own_kernels(x, own, stride)
+
+
+def kernel_warehouse(weights: Weights, x: Tensor, stride: int, shared: Tensor | None) -> Tensor:
+    """Each part of a kernel is Σ_j α_j E_j over all cells, α = (1 − τ) z / (Σ|z| + 10⁻³) + τ β (KernelWarehouse, Eq. 2
+    and 3), for as many cells as parts, or a multiple of that."""
+    (cells, first), attention = weights.cells[weights.name], weights.at('attention')
+    hidden = batch_norm(attention.at('norm1'), linear(attention.at('fc1'), averages(x))).relu()
+    z = linear(attention.at('fc2'), hidden).unflatten(1, (-1, len(cells) + 1))
+    size = 1 if weights.name.endswith('downsample.0.') else 3
+    parts, columns = z.shape[1], x.shape[1] // cells.shape[2]
+    beta = torch.eye(len(cells) + 1, dtype=x.dtype)[first:first + parts]
+    alpha = (1 - weights.temperature) * z / (z.abs().sum(2, keepdim=True) + 1e-3) + weights.temperature * beta
+    mixed = (alpha[:, :, :-1] @ cells.flatten(1)).view(
+        len(x), size, size, parts // columns // size**2, columns, *cells.shape[1:3])  # by place, rows and columns
+    return own_kernels(x, mixed.permute(0, 3, 5, 4, 6, 1, 2).flatten(3, 4).flatten(1, 2), stride)
+
+
+def resnet_warehouses(weights: Weights) -> dict[str, tuple[Tensor, int]]:
+    """The warehouse of each layer of a ResNet of basic blocks, one a stage, and the first of the layer's own cells.
+
+    A stage's first convolution and its shortcut belong to the stage before; parts are counted through block by block.
+    """
+    found, counts = {}, [0] * 4
+    for stage in (1, 2, 3, 4):
+        for number, block in enumerate(weights.at(f'layer{stage}').numbered()):
+            for name in ('conv1', 'conv2', 'downsample.0'):
+                layer = block.at(name)
+                if layer.has('attention'):
+                    before = number == 0 and name != 'conv2' and stage > 1
+                    index = stage - 1 - before
+                    cells = weights[f'warehouse_manager.weights.{index}']
+                    found[layer.name] = cells, counts[index]
+                    counts[index] += len(layer['attention.fc2.weight']) // (len(cells) + 1)
+    return found
 
 
 def dcd_coefficients(weights: Weights, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -333,8 +372,8 @@ def pairwise_attention(weights: Weights, x: Tensor, size: int) -> Tensor:
     return apply_windows(values[..., None], kernels[..., None]).view(len(x), -1, height, width)
 
 
-def attention_stem(weights: Weights, x: Tensor, heads: int = 8, size: int = 4) -> Tensor:
-    """Attention within blocks, of values mixed by where they stand (Stand-alone self-attention, 3.3 and Eq. 4)."""
+def attention_stem(weights: Weights, x: Tensor, heads: int = 4, size: int = 4) -> Tensor:
+    """Attention within blocks, of values mixed by where they stand (Stand-alone self-attention, Eq. 8 and 9; A.1)."""
     batch, _, height, width = x.shape
 
     def blocks(maps: Tensor) -> Tensor:
@@ -356,6 +395,7 @@ def attention_stem(weights: Weights, x: Tensor, heads: int = 8, size: int = 4) -
 
 LAYERS: dict[str, Callable] = {  # by a weight that no other layer has
     'attention.fc.weight': odconv,
+    'attention.norm1.weight': kernel_warehouse,
     'attention.fc1.weight': dyconv,
     'fc_phi.weight': dcd,
     'conv1.conv.weight': involution,
@@ -419,6 +459,8 @@ def resnet_stem(weights: Weights, x: Tensor) -> Tensor:
 
 def resnet(weights: Weights, x: Tensor) -> list[Tensor]:
     """The maps of the four stages."""
+    if weights.has('warehouse_manager'):
+        weights = replace(weights, cells=resnet_warehouses(weights))
     maps = [resnet_stem(weights, x)]
     for stage in (1, 2, 3, 4):
         y = maps[-1]
@@ -507,9 +549,9 @@ def retinanet_pyramid(weights: Weights, maps: list[Tensor]) -> list[Tensor]:
 # Training.
 
 
-def temperature_at(iteration: int, total: int, start: float = 30.) -> float:
-    """τ = 1 + 29 · max(0, (T − t) / T), t the iterations done and one (ODConv, A.2)."""
-    return 1 + (start - 1) * max(0., (total - (iteration + 1)) / total)
+def temperature_at(iteration: int, total: int, start: float = 30., end: float = 1.) -> float:
+    """τ = 1 + 29 · max(0, (T − t) / T), t the iterations done and one (ODConv, A.2); KernelWarehouse's from 1 to 0."""
+    return end + (start - end) * max(0., (total - (iteration + 1)) / total)
 
 
 class SGD:

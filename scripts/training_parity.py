@@ -11,28 +11,33 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pages import ROOT
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import atomic_write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'docs' / 'training_parity.json'
 PAGE = ROOT / 'docs' / 'training_parity.md'
-FIGURE = ROOT / 'docs' / 'training_parity.png'
+FIGURE = ROOT / 'docs' / 'images' / 'training_parity.png'
 MARKERS = '<!-- written by scripts/training_parity.py: {} -->\n', '<!-- end -->\n'
 
 STEPS, ANNEALED = 12, 10  # the temperature falls over the first of these
+ANNEALING, WAREHOUSE_ANNEALING = (30., 1.), (1., 0.)  # from and to, KernelWarehouse's last
 SGD = dict(lr=0.01, momentum=0.9, weight_decay=1e-4)
 CLASSES = 10
 BATCH, IMAGE_SIZE = 4, 64
 DETECTOR_BATCH, DETECTOR_IMAGE_SIZE = 2, 128
 SHOWN_STEPS = (1, 2, 3, 6, STEPS)
 IN_FULL = 'odconv4x-resnet18_8xb32_in1k'
-THIN = dict(stem_channels=32, base_channels=16)  # groups of 16 channels, which an involution has, in the stem too
+THIN = dict(stem_channels=32, base_channels=16, zero_init_residual=False)  # else blocks put out nothing at first
 BOTTLENECKS = dict(THIN, depth=26)
 MOBILE = dict(widen_factor=0.25)
 CLASSIFIERS = {  # what is changed in their backbones, so that all runs take minutes; and channels of what they put out
@@ -51,6 +56,7 @@ CLASSIFIERS = {  # what is changed in their backbones, so that all runs take min
     'dwweightnet-resnet50_8xb128-timm_in1k': (BOTTLENECKS, 512),
     'cgc-resnet18_8xb32_in1k': (THIN, 128),
     'we-resnet18_8xb32_in1k': (THIN, 128),
+    'kw1x-resnet18_32xb128-300e_in1k': (THIN, 128),
     'rednet26_8xb32_in1k': (THIN, 512),
     'dcdc-resnet26_8xb32_in1k': (THIN, 512),
     'ddf-resnet50_8xb128-timm_in1k': (BOTTLENECKS, 512),
@@ -73,9 +79,13 @@ def classifier(name: str) -> nn.Module:
 
 
 def detector(name: str) -> nn.Module:
-    """One of the page, in float64, with fresh weights."""
+    """One of the page, in float64, with fresh weights; the norms of its backbone, which stay in eval mode, have the
+    statistics of random images."""
+    from dynconv_mm.conversion.settle_norms import random_images, settle_norms
     changes = DETECTORS[name]
-    return prepared(name, **{**changes, 'backbone': dict(changes['backbone'], init_cfg=None)})
+    model = prepared(name, **{**changes, 'backbone': dict(changes['backbone'], init_cfg=None)})
+    settle_norms(model.backbone, random_images(8, 3, DETECTOR_IMAGE_SIZE, DETECTOR_IMAGE_SIZE).double())
+    return model
 
 
 def prepared(name: str, **changes: object) -> nn.Module:
@@ -86,7 +96,7 @@ def prepared(name: str, **changes: object) -> nn.Module:
 
     from dynconv_mm import get_model
 
-    MMLogger.get_instance('training_parity', log_level='ERROR').setLevel('ERROR')  # else every parameter is reported
+    MMLogger.get_instance('training_parity').setLevel('ERROR')  # else every parameter is reported
     model = get_model(name, **changes)
     torch.manual_seed(0)
     model.init_weights()
@@ -126,11 +136,11 @@ def detector_batches(steps: int) -> list[dict]:
                  data_samples=[sample() for _ in range(DETECTOR_BATCH)]) for _ in range(steps)]
 
 
-def train_ours(model: nn.Module, batches: list[dict], annealed: int | None) -> list[float]:
+def train_ours(model: nn.Module, batches: list[dict], annealing: dict | None) -> list[float]:
     """The loss of each step of mmengine's Runner; the model is trained.
 
     Args:
-        annealed (int, optional): steps over which TemperatureAnnealingHook lowers the temperature; None: there is none.
+        annealing (dict, optional): ``start``, ``end`` and ``iters`` of TemperatureAnnealingHook; None: there is none.
     """
     import tempfile
 
@@ -149,7 +159,7 @@ def train_ours(model: nn.Module, batches: list[dict], annealed: int | None) -> l
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             losses.append(outputs['loss'].item())
 
-    hooks = [Recorder()] + [dict(type='TemperatureAnnealingHook', iters=annealed)] * (annealed is not None)
+    hooks = [Recorder(), *([dict(type='TemperatureAnnealingHook', **annealing)] if annealing else [])]
     with tempfile.TemporaryDirectory() as folder:
         Runner(model, folder, DataLoader(batches, batch_size=None), train_cfg=dict(by_epoch=True, max_epochs=1),
                optim_wrapper=dict(optimizer=dict(type='SGD', **SGD)), custom_hooks=hooks, log_level='ERROR',
@@ -159,14 +169,14 @@ def train_ours(model: nn.Module, batches: list[dict], annealed: int | None) -> l
 
 
 def train_reference(loss: Callable[[dict[str, Tensor], dict, float], Tensor], tensors: dict[str, Tensor],
-                    parameters: dict[str, Tensor], batches: list[dict], annealed: int | None) -> list[float]:
+                    parameters: dict[str, Tensor], batches: list[dict], annealing: dict | None) -> list[float]:
     """The loss of each step of the reference; the parameters are trained.
 
     Args:
         loss (Callable): of tensors, a batch and a temperature.
         tensors (dict[str, Tensor]): all weights and statistics.
         parameters (dict[str, Tensor]): those of them that learn.
-        annealed (int, optional): as of :func:`train_ours`.
+        annealing (dict, optional): as of :func:`train_ours`.
     """
     import reference_networks
     import torch
@@ -174,7 +184,8 @@ def train_reference(loss: Callable[[dict[str, Tensor], dict, float], Tensor], te
     optimizer, losses = reference_networks.SGD(parameters, **SGD), []
     for step, batch in enumerate(batches):
         torch.manual_seed(step)
-        temperature = 1. if annealed is None else reference_networks.temperature_at(step, annealed)
+        temperature = 1. if annealing is None else reference_networks.temperature_at(
+            step, annealing['iters'], annealing['start'], annealing['end'])
         value = loss(tensors, batch, temperature)
         optimizer.step(value)
         losses.append(value.item())
@@ -197,20 +208,28 @@ def change_last_bit(parameters: dict[str, Tensor]) -> None:
             value.copy_(torch.where(value == 0, value, torch.nextafter(value, torch.full_like(value, math.inf))))
 
 
+def annealing_of(model: nn.Module, iters: int) -> dict | None:
+    """From where to where a network's temperature falls; None: there is none."""
+    from dynconv_mm.layers.kernel_warehouse import WarehouseLayer
+    from dynconv_mm.layers.temperature import TemperatureMixin
+    layers = [layer for layer in model.modules() if isinstance(layer, TemperatureMixin)]
+    if not layers:
+        return None
+    start, end = WAREHOUSE_ANNEALING if isinstance(layers[0], WarehouseLayer) else ANNEALING
+    return dict(start=start, end=end, iters=iters)
+
+
 def compare(model: nn.Module, batches: list[dict], loss: Callable, frozen: tuple[str, ...],
-            annealed: int | None) -> dict[str, list[float]]:
+            annealing: dict | None) -> dict[str, list[float]]:
     """The losses of 'ours', of the 'reference' and of the reference with the 'last_bit' changed; the model is
     trained."""
-    from dynconv_mm.layers.temperature import TemperatureMixin
-    if not any(isinstance(layer, TemperatureMixin) for layer in model.modules()):
-        annealed = None
     losses = {}
     for run in ('reference', 'last_bit'):
         tensors, parameters = copied(model, frozen)
         if run == 'last_bit':
             change_last_bit(parameters)
-        losses[run] = train_reference(loss, tensors, parameters, batches, annealed)
-    return {'ours': train_ours(model, batches, annealed), **losses}
+        losses[run] = train_reference(loss, tensors, parameters, batches, annealing)
+    return {'ours': train_ours(model, batches, annealing), **losses}
 
 
 def compare_classifier(model: nn.Module, batches: list[dict], annealed: int = ANNEALED) -> dict[str, list[float]]:
@@ -225,7 +244,7 @@ def compare_classifier(model: nn.Module, batches: list[dict], annealed: int = AN
         labels = torch.cat([sample.gt_label for sample in batch['data_samples']])
         return reference_networks.cross_entropy(reference_networks.logits(weights, batch['inputs']), labels)
 
-    return compare(model, batches, loss, (), annealed)
+    return compare(model, batches, loss, (), annealing_of(model, annealed))
 
 
 def compare_retinanet(model: nn.Module, batches: list[dict]) -> dict[str, list[float]]:
@@ -269,11 +288,6 @@ def differences(losses: dict[str, list[float]], run: str) -> list[float]:
     return [abs(value - wanted) / abs(wanted) for value, wanted in zip(losses[run], losses['reference'])]
 
 
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
-
-
 def render_all(results: dict[str, dict]) -> str:
     """The table of all networks."""
     rows = []
@@ -298,6 +312,7 @@ def render_one(losses: dict[str, list[float]]) -> str:
 def draw(results: dict[str, dict]) -> Figure:
     """The differences of each network by step, and those of two references beside them."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
     names = [name for name in (*CLASSIFIERS, *DETECTORS) if name in results]
     columns = 4
     rows = -(-len(names) // columns)
@@ -309,8 +324,9 @@ def draw(results: dict[str, dict]) -> Figure:
                                    ('ours', 'this package and the reference', '-')):
             values = [max(value, least) for value in differences(results[name], kind)]
             axis.plot(range(1, len(values) + 1), values, style, label=label, marker='.', linewidth=1.2)
-        axis.set_title(name.partition('_8x')[0].partition('_1x')[0], fontsize=9)
+        axis.set_title(re.split(r'_\d+x', name)[0], fontsize=9)
         axis.set_yscale('log')
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     for axis in axes[len(names):]:
         axis.set_visible(False)
@@ -336,8 +352,6 @@ def parts(results: dict[str, dict]) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     from dynconv_mm.analysis.figures import to_png
-    from dynconv_mm.atomic_write import atomic_write
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--again', action='store_true', help='run what has a result too')
     parser.add_argument('--only', nargs='+', metavar='NETWORK', choices=(*CLASSIFIERS, *DETECTORS),
@@ -349,11 +363,9 @@ def main(argv: list[str] | None = None) -> None:
             results[name] = run(name)
             ours, band = (differences(results[name], kind) for kind in ('ours', 'last_bit'))
             print(f'{name}: first step {ours[0]:.0e} ({band[0]:.0e}), last {ours[-1]:.0e} ({band[-1]:.0e})', flush=True)
-            with atomic_write(RESULTS) as partial:
-                partial.write_text(json.dumps(results, indent=1) + '\n')
+            write_text(RESULTS, json.dumps(results, indent=1) + '\n')
     if IN_FULL in results:
-        with atomic_write(PAGE) as partial:
-            partial.write_text(page_with(PAGE.read_text(encoding='utf-8'), parts(results)), encoding='utf-8')
+        write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), parts(results)))
         with atomic_write(FIGURE) as partial:
             partial.write_bytes(to_png(draw(results)))
 

@@ -29,7 +29,9 @@ class Markdown(griffe.Extension):
         for module in found:
             for name in map(str, module.exports or ()):
                 member = module.members.get(name)
-                if member is not None and member.is_module and name in member.members:
+                if member is None or member.is_alias and not member.target_path.startswith(pkg.path):
+                    continue  # what another package defines is not read
+                if member.is_module and name in member.members:
                     # as in Python, where the import replaces the module of the same name
                     module.members[name] = griffe.Alias(name, target=member.members[name], parent=module)
 

@@ -22,11 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NAVIGATION = {
     'Start': ['installation.md', 'training.md', 'troubleshooting.md'],
     'Methods': ['methods.md', 'gallery.md'],
-    'Guide': ['warm_start.md', 'conversion.md', 'dynamicize.md', 'visualization.md', 'evaluation.md', 'complexity.md',
-              'export.md', 'performance.md'],
+    'Guide': ['warm_start.md', 'conversion.md', 'dynamicize.md', 'neighbours.md', 'visualization.md', 'evaluation.md',
+              'complexity.md', 'export.md', 'performance.md'],
     'Configs': [],
     'API': [],
-    'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'performance_goals.md', 'stress.md'],
+    'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'training_parity.md', 'performance_goals.md',
+                'stress.md'],
 }
 STYLES = {'light': 'default', 'dark': 'github-dark'}  # of code, by the mode of the page
 LINK = re.compile(r'(?<=\]\()(?!\w+:)([^)#\s]*)(#[^)\s]*)?(?=[)\s])')

@@ -385,12 +385,12 @@ def _cell_logits(module: nn.Module) -> int:
     """FCs of an attention over cells; that which combines bases runs for each mixture."""
     attention = module.attention
     fcs = attention.fc1.weight.numel() + attention.fc2.weight.numel()
-    return fcs + (len(attention.targets) * attention.fc3.weight.numel() if attention.bases else 0)
+    return fcs + (attention.mixture_num * attention.fc3.weight.numel() if attention.bases else 0)
 
 
 def _mixtures(module: nn.Module) -> int:
     """Each of m mixtures of all cells."""
-    return len(module.attention.targets) * module.cells.numel()
+    return module.attention.mixture_num * module.cells.numel()
 
 
 def squeeze_excitation(module: nn.Module, x: Tensor, y: Tensor) -> Counter[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models import (
+    SAN,
     DCDMobileNetV2,
     DCDResNet,
     FDConvMobileNetV2,
@@ -25,7 +26,7 @@ from ..models.backbones.resnet import basic_convs
 from .checkpoint_file import CheckpointError
 
 BACKBONES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dcd': (DCDResNet, DCDMobileNetV2), 'rednet': (RedNet, None),
-             'kw': (KWResNet, KWMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2),
+             'kw': (KWResNet, KWMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2), 'san': (SAN, None),
              'static': (None, MobileNetV2)}  # ResNet, MobileNetV2
 METHODS = tuple(BACKBONES)
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4)
@@ -45,7 +46,7 @@ class Architecture:
 
     Attributes:
         method (str): one of :data:`METHODS`.
-        depth (int, optional): of a ResNet or RedNet.
+        depth (int, optional): of a ResNet, RedNet or SAN.
         widen_factor (float, optional): of a MobileNetV2.
         kernel_num (int, optional): n of ODConv.
         ratio (str, optional): of KernelWarehouse, a key of :data:`KW_RATIOS`.
@@ -77,8 +78,8 @@ class Architecture:
     @property
     def name(self) -> str:
         """As configs and checkpoints are named, such as ``odconv4x-resnet50`` or ``dcd-mobilenet-v2-w100``."""
-        if self.method == 'rednet':
-            return f'rednet{self.depth}'
+        if self.method in ('rednet', 'san'):
+            return f'{self.method}{self.depth}'
         prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', kw=f'kw{self.ratio}x-', fdconv='fdconv-',
                       static='')[self.method]
         return prefix + (f'mobilenet-v2-w{round(100 * self.widen_factor):03d}' if self.depth is None
@@ -120,11 +121,12 @@ def recognise(weights: Mapping[str, Tensor]) -> Architecture:
     method = _method(weights)
     if any(name.startswith(('conv1.conv.', 'conv2.conv.')) for name in weights):
         size = dict(widen_factor=_widen_factor(weights))
-    elif any(re.match(r'(conv1|stem\.1|layer1\.0)\.', name) for name in weights):
+    elif method == 'san' or any(re.match(r'(conv1|stem\.1|layer1\.0)\.', name) for name in weights):
         size = dict(depth=_depth(weights, method))
     else:
         shown = ', '.join(list(weights)[:5]) or 'none'
-        raise CheckpointError(f'the weights are of neither a ResNet, RedNet nor MobileNetV2: their names are {shown} …')
+        raise CheckpointError('the weights are of neither a ResNet, RedNet, SAN nor MobileNetV2: their names are '
+                              f'{shown} …')
     if method == 'static' and 'depth' in size:
         raise CheckpointError('the weights are of a static ResNet, without dynamic convolutions: mmdet and mmpretrain '
                               'load such files as they are; docs/warm_start.md starts dynamic networks from them')
@@ -145,8 +147,12 @@ def _method(weights: Mapping[str, Tensor]) -> str:
     if any(name.endswith('.dft_weight') for name in weights):
         return 'fdconv'
     if is_mixture or any('.lsa.' in name for name in weights):
-        raise CheckpointError('the weights are of a dynamic network, but of none of ODConv, DCD, RedNet, '
+        raise CheckpointError('the weights are of a dynamic network, but of none of ODConv, DCD, RedNet, SAN, '
                               'KernelWarehouse and FDConv, of which there are official releases')
+    if any('.sam.conv_w.' in name for name in weights):
+        if not any('.sam.conv_p.' in name for name in weights):
+            raise CheckpointError('the weights are of a patchwise SAN; only the pairwise one is built here')
+        return 'san'
     if any('.fc_phi.' in name for name in weights):
         return 'dcd'
     if any(re.fullmatch(r'layer\d\.\d+\.conv2\.conv1\.conv\.weight', name) for name in weights):
@@ -181,6 +187,10 @@ def _ratio(weights: Mapping[str, Tensor], size: dict) -> tuple[str, dict]:
 
 
 def _depth(weights: Mapping[str, Tensor], method: str) -> int:
+    if method == 'san':  # a stage's other modules are its convolution and norm
+        blocks = [len({name.split('.')[1] for name in weights if re.match(rf'layer{stage}\.\d+\.sam\.', name)})
+                  for stage in range(1, 6)]
+        return _nearest(blocks, SAN.arch_settings)
     blocks = [len({name.split('.')[1] for name in weights if name.startswith(f'layer{stage}.')})
               for stage in range(1, 5)]
     is_basic = not any(re.match(r'layer\d\.\d+\.conv3\.', name) for name in weights)
@@ -189,6 +199,10 @@ def _depth(weights: Mapping[str, Tensor], method: str) -> int:
               if (convs is basic_convs) == is_basic}
     if not depths:
         raise CheckpointError(f'the weights have blocks of two convolutions, which no {network.__name__} has')
+    return _nearest(blocks, depths)
+
+
+def _nearest(blocks: list[int], depths: Mapping[int, tuple[int, ...]]) -> int:
     return min(depths, key=lambda depth: sum(abs(a - b) for a, b in zip(blocks, depths[depth])))
 
 

@@ -1,10 +1,10 @@
-"""Checkpoints of the official releases of ODConv, DCD, RedNet, KernelWarehouse and FDConv to checkpoints of this
+"""Checkpoints of the official releases of ODConv, DCD, RedNet, KernelWarehouse, FDConv and SAN to checkpoints of this
 package, and back.
 
 The releases are of https://github.com/OSVAI/ODConv (classifiers and mmdet 2.x detectors),
 https://github.com/liyunsheng13/dcd, https://github.com/d-li14/involution (MMClassification 0.x),
-https://github.com/OSVAI/KernelWarehouse (classifiers, whose files hold an ``argparse.Namespace`` too) and
-https://github.com/Linwei-Chen/FDConv (mmdet 2.x detectors).
+https://github.com/OSVAI/KernelWarehouse (classifiers, whose files hold an ``argparse.Namespace`` too),
+https://github.com/Linwei-Chen/FDConv (mmdet 2.x detectors) and https://github.com/hszhao/SAN.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .checkpoint_file import WRAPPERS, CheckpointError, check_fit, unwrap
 from .expected_weights import expected_weights
 from .fdconv_names import package_names, released_names
 from .mobilenet_names import mobilenet_modules, rename
+from .san_names import san_modules, san_modules_of
 
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -71,8 +72,8 @@ def from_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool
     if parts.detector and parts.classifier:  # which ODConv's detectors carry along
         remarks.append(f"the classifier of the detector's backbone was left out ({len(parts.classifier)} tensors)")
         parts.classifier.clear()
-    activations_count = 'conv.0.weight' in parts.backbone
-    backbone = _rename(parts.backbone, mobilenet_modules(activations_count))
+    modules = san_modules(parts.backbone) or mobilenet_modules(activations_count='conv.0.weight' in parts.backbone)
+    backbone = _rename(parts.backbone, modules)
     architecture, converted = _checked(parts._replace(backbone=backbone), method, backbone_only)
     meta = _meta(checkpoint)
     meta['official'] = dict(fields=_fields(checkpoint), classifier=classifier_name)
@@ -101,8 +102,7 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
     parts = _split({name: value for name, value in ours.items() if not name.endswith('.temperature')})[0]
     meta = _meta(checkpoint)
     origin = meta.pop('official', {})
-    modules = mobilenet_modules(architecture.method == 'dcd') if architecture.depth is None else {}
-    backbone = _rename(parts.backbone, {ours: theirs for theirs, ours in modules.items()})
+    backbone = _rename(parts.backbone, {ours: theirs for theirs, ours in _released_modules(architecture).items()})
     if architecture.method == 'fdconv':
         backbone, moved = released_names(backbone)
         if moved:
@@ -125,6 +125,13 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
     # without momenta, but such that the official code, which restores the optimizer even to evaluate, takes it
     optimizer = dict(state={}, param_groups=[dict(params=list(range(parameters)))])
     return Conversion(dict(fields, state_dict=state_dict, optimizer=optimizer), architecture, tuple(remarks))
+
+
+def _released_modules(architecture: Architecture) -> dict[str, str]:
+    """The released modules' names to this package's, where they differ."""
+    if architecture.method == 'san':
+        return san_modules_of(architecture.depth)
+    return mobilenet_modules(architecture.method == 'dcd') if architecture.depth is None else {}
 
 
 def _weights(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:

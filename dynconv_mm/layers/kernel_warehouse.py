@@ -22,6 +22,22 @@ RATIOS = ('cell_num_ratio', 'cell_out_ratio', 'cell_in_ratio')
 EPSILON = 1e-3  # of the attention's denominator
 
 
+torch.fx.wrap('one_hot_cells')
+
+
+def one_hot_cells(like: Tensor, mixtures: int, start: int, ratio: float, cells: int) -> Tensor:
+    """β, Tensor[m, n + 1]: the cell of each mixture of a layer whose own ones start there, or none, the last
+    (KernelWarehouse, 3.3). It is made anew where it is needed, and no part of a layer's state."""
+    mixture = torch.arange(mixtures, device=like.device)
+    if ratio >= 1:
+        targets = start + mixture * int(ratio)
+    else:
+        every = int(1 / ratio)
+        block = mixture // every
+        targets = torch.where(mixture % every == block % every, start + block, cells)
+    return (targets.clamp(max=cells)[:, None] == torch.arange(cells + 1, device=like.device)).to(like.dtype)
+
+
 class Cells(NamedTuple):
     """What a layer has in a warehouse."""
 
@@ -46,21 +62,20 @@ class CellAttention(nn.Module):
 
     Args:
         in_channels, hidden_channels (int): of the features, and behind the first FC.
-        n (int): cells.
-        targets (Sequence[int]): the cell that β gives each mixture; n is none.
+        m, n (int): mixtures and cells.
+        ratio (float): the warehouse's ``cell_num_ratio``, by which β gives each mixture a cell.
         own (tuple[int, int]): from which to which cell are the layer's own.
         bases (int): with 0 there is a logit for each cell. Else the others' are combinations of so many: of ResNet50
             at half the parameters.
         norm_cfg (dict, optional): of the hidden vector.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, n: int, targets: Sequence[int], own: tuple[int, int],
+    def __init__(self, in_channels: int, hidden_channels: int, m: int, n: int, ratio: float, own: tuple[int, int],
                  bases: int, norm_cfg: dict | None) -> None:
         super().__init__()
-        self.in_channels, self.cell_num, self.targets = in_channels, n, tuple(targets)
+        self.in_channels, self.mixture_num, self.cell_num, self.ratio = in_channels, m, n, ratio
         self.start, self.stop = own
         self.bases = bases
-        m = len(targets)
         self.fc1 = FullyConnected(in_channels, hidden_channels, None, bias=(norm_cfg or {}).get('type') == 'LN')
         self.norm1 = build_attention_norm(norm_cfg, hidden_channels)
         if bases:
@@ -70,22 +85,17 @@ class CellAttention(nn.Module):
             self.basis_bias = nn.Parameter(torch.zeros(m * (n + 1)))
         else:
             self.fc2 = FullyConnected(hidden_channels, m * (n + 1), None)
-        self.register_buffer('beta', self._one_hot(), persistent=False)
-
-    def _one_hot(self, device: str | None = None) -> Tensor:
-        """β, Tensor[m, n + 1]."""
-        targets = torch.tensor(self.targets, device=device)[:, None]
-        return (targets == torch.arange(self.cell_num + 1, device=device)).float()
 
     def init_weights(self) -> None:
-        """FCs Kaiming-normal by fan-out, biases 0; β as it was."""
+        """FCs Kaiming-normal by fan-out, biases 0."""
         for module in self.children():
             if isinstance(module, FullyConnected):
                 module.init_weights()
         if self.bases:
             nn.init.zeros_(self.basis_bias)
-        with torch.no_grad():
-            self.beta.copy_(self._one_hot(self.beta.device))
+
+    def _beta(self, like: Tensor) -> Tensor:
+        return one_hot_cells(like, self.mixture_num, self.start, self.ratio, self.cell_num)
 
     @torch.no_grad()
     def neutralize_attention(self) -> float:
@@ -95,7 +105,8 @@ class CellAttention(nn.Module):
             float: what of its cell each mixture then is at τ = 0; at τ = 1 it is all of it.
         """
         self.fc2.weight.zero_()
-        (self.basis_bias if self.bases else self.fc2.bias).copy_(self.beta.flatten())
+        bias = self.basis_bias if self.bases else self.fc2.bias
+        bias.copy_(self._beta(bias).flatten())
         return 1 / (1 + EPSILON)
 
     def forward(self, x: Tensor, temperature: Tensor) -> Tensor:
@@ -104,22 +115,18 @@ class CellAttention(nn.Module):
         Under autocast it is computed in its parameters' precision.
         """
         with full_precision(x):
-            z = self.fc2(hidden_vector(x, self.fc1, self.norm1, temperature)).unflatten(1, (len(self.targets), -1))
+            m = self.mixture_num
+            z = self.fc2(hidden_vector(x, self.fc1, self.norm1, temperature)).unflatten(1, (m, -1))
             if self.bases:
                 own = self.stop - self.start
-                others = self.fc3(z[..., own:own + self.bases].flatten(0, 1)).unflatten(0, z.shape[:2])
+                others = self.fc3(z[..., own:own + self.bases].flatten(0, 1)).unflatten(0, (-1, m))
                 z = torch.cat([others[..., :self.start], z[..., :own], others[..., self.start:], z[..., -1:]], -1)
-                z = z + self.basis_bias.unflatten(0, (len(self.targets), -1))
+                z = z + self.basis_bias.unflatten(0, (m, -1))
             alpha = z / (z.abs().sum(-1, keepdim=True) + EPSILON)
-            return ((1 - temperature) * alpha + temperature * self.beta)[..., :-1]
-
-    def _load_from_state_dict(self, *args) -> None:
-        if self.beta.is_meta:  # load_state_dict(assign=True) would leave it there
-            self.beta = self._one_hot('cpu')
-        super()._load_from_state_dict(*args)
+            return ((1 - temperature) * alpha + temperature * self._beta(temperature))[..., :-1]
 
     def extra_repr(self) -> str:
-        return f'mixtures={len(self.targets)}, cells={self.cell_num}' + (f', bases={self.bases}' if self.bases else '')
+        return f'mixtures={self.mixture_num}, cells={self.cell_num}' + (f', bases={self.bases}' if self.bases else '')
 
 
 class WarehouseLayer(TemperatureMixin):
@@ -191,9 +198,8 @@ class WarehouseLayer(TemperatureMixin):
         bases, others = 0, cells - (share.stop - share.start)
         if self.nonlocal_basis_ratio < 1 and others:
             bases = max(int(others * self.nonlocal_basis_ratio), 16)
-        targets = target_cells(mixtures, share.start, self.cell_num_ratio, cells)
-        self.attention = CellAttention(in_channels, hidden_channels, cells, targets, (share.start, share.stop), bases,
-                                       norm_cfg).to(self.temperature)
+        self.attention = CellAttention(in_channels, hidden_channels, mixtures, cells, self.cell_num_ratio,
+                                       (share.start, share.stop), bases, norm_cfg).to(self.temperature)
         self.attention.train(self.training)
         self.init_weights()
 
@@ -239,27 +245,14 @@ class WarehouseLayer(TemperatureMixin):
                              'least 1, or train from scratch')
         cells = self.cells
         parts = parts.to(cells) / self.neutralize_attention()
-        cells[list(self.attention.targets)] = parts.view(-1, *cells.shape[1:])
+        start, step = self.attention.start, int(self.cell_num_ratio)
+        cells[start:start + step * len(parts):step] = parts.view(-1, *cells.shape[1:])
 
     def _warehouse_repr(self) -> str:
         """The warehouse's name, and the ratios that are not 1."""
         ratios = [f', {name}={getattr(self, name):g}' for name in (*RATIOS, 'nonlocal_basis_ratio')
                   if getattr(self, name) != 1]
         return f'warehouse={self.warehouse!r}' + ''.join(ratios)
-
-
-def target_cells(mixtures: int, start: int, ratio: float, cells: int) -> list[int]:
-    """The cell that β gives each mixture of a layer whose own ones start there; ``cells`` is none (KernelWarehouse,
-    3.3)."""
-    if ratio >= 1:
-        targets = [start + mixture * int(ratio) for mixture in range(mixtures)]
-    else:
-        targets, every = [], int(1 / ratio)
-        for mixture in range(mixtures):
-            takes_one = mixture % every == mixture // every % every
-            targets.append(start if takes_one else cells)
-            start += takes_one
-    return [min(target, cells) for target in targets]
 
 
 class KernelWarehouse(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from model_state import model_state
 from torch import nn
 
-from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, KWConv2d, ODConv2d, ODConvResNet
+from dynconv_mm import CondConv2d, CondConvResNet, DyConv2d, FDConv2d, KWConv2d, ODConv2d, ODConvResNet
 from dynconv_mm.analysis.attention_statistics import AttentionStatistics
 
 
@@ -122,3 +122,14 @@ def test_hooks_are_removed_after_a_failure():
     with pytest.raises(ValueError), statistics.collect():
         model(torch.randn(1, 5, 9, 9))
     assert model_state(model) == before
+
+
+def test_fdconv():
+    """Its global attentions, which are sigmoids too."""
+    layer, images = FDConv2d(18, 20, 3, kernel_num=3).eval(), torch.randn(4, 18, 7, 6)
+    nn.init.normal_(layer.attention.kernel_fc.weight)
+    statistics = run(nn.Sequential(layer), images, 2).layers['0']
+    assert set(statistics) == {'channel', 'filter', 'spatial', 'kernel'}
+    with torch.no_grad():
+        expected = layer.compute_attentions(images)['kernel'].double().mean(0).numpy()
+    np.testing.assert_allclose(statistics['kernel'].mean, expected, rtol=1e-5)

@@ -23,11 +23,13 @@ from dynconv_mm import (
     Involution2d,
     KWConv2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
     dynamicize,
 )
 from dynconv_mm.models import (
+    SAN,
     CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
@@ -42,9 +44,11 @@ from dynconv_mm.models import (
     FDConvMobileNetV2,
     FDConvResNet,
     KWResNet,
+    LRNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    SAResNet,
     WeightNetResNet,
     WEResNet,
 )
@@ -70,6 +74,9 @@ BACKBONES = {
     'weightnet-resnet': (WeightNetResNet, RESNET, 0), 'dw-condconv': (DwCondConvResNet, RESNET, 0),
     'dw-weightnet': (DwWeightNetResNet, RESNET, 0),
     'ddf-resnet': (DDFResNet, SMALL_BOTTLENECKS, 8),
+    'lrnet': (LRNet, dict(SMALL_BOTTLENECKS, kernel_size=3), 9),
+    'sa-resnet': (SAResNet, dict(SMALL_BOTTLENECKS, kernel_size=3, heads=4), 9),
+    'san': (SAN, dict(depth=10, base_channels=32, kernel_size=3, out_indices=(0, 2, 4)), 25),
     'kw-resnet': (KWResNet, RESNET, 50),  # whose cells are of several layers
     'fdconv-resnet': (FDConvResNet, dict(SMALL_BOTTLENECKS, kernel_num=4, static_channels=4), 24),
     'fdconv-mobilenet': (FDConvMobileNetV2, dict(MOBILENET, kernel_num=4), 13),
@@ -112,7 +119,7 @@ def outer_norms(model: nn.Module) -> list[str]:
     """The names of the batch norms that are not within an attention or a dynamic branch."""
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)
             and not any(isinstance(model.get_submodule(parent), (ODConv2d, DCDConv2d, Involution2d, DCDC2d, CGConv2d,
-                                                                 FDConv2d, KWConv2d))
+                                                               PairwiseSelfAttention2d, FDConv2d, KWConv2d))
                         for parent in parents(name))]
 
 

@@ -20,9 +20,12 @@ from dynconv_mm import (
     FDConv2d,
     Involution2d,
     KWConv2d,
+    LocalRelation2d,
     LSConv2d,
     ODConv2d,
+    PairwiseSelfAttention2d,
     SELayer,
+    StandAloneSelfAttention2d,
     WEConv2d,
     WeightNetConv2d,
     build_warehouses,
@@ -69,6 +72,10 @@ LAYERS = {
     'kw-bases': lambda: with_bases(),
     'kw-depthwise': lambda: KWConv2d(16, 16, 3, padding=1, groups=16, padding_mode='reflect'),
     'we': lambda: WEConv2d(16, 24, 3, padding=1),
+    'local-relation': lambda: LocalRelation2d(16, 16, 5, stride=2),
+    'local-relation-product': lambda: LocalRelation2d(16, 16, 3, similarity='product'),
+    'stand-alone-attention': lambda: StandAloneSelfAttention2d(16, 16, 5, stride=2, heads=2),
+    'pairwise-attention': lambda: PairwiseSelfAttention2d(32, 16, 3),
     'fdconv': lambda: FDConv2d(17, 24, 3, stride=2, padding=1),
     'fdconv-pointwise': lambda: FDConv2d(18, 24, 1, kernel_num=5, bias=False),
     'lsconv': lambda: LSConv2d(16, 16),
@@ -95,6 +102,7 @@ NETWORKS = {
     'ODConvResNet': dict(depth=18, **THIN), 'DyConvResNet': dict(depth=18, **THIN),
     'DCDResNet': dict(depth=18, **THIN), 'CondConvMobileNetV2': dict(widen_factor=0.25),
     'RedNet': dict(depth=26, **WIDER), 'DCDCResNet': dict(depth=26, **WIDER),
+    'LRNet': dict(depth=26, kernel_size=3, **THIN),
 }
 
 

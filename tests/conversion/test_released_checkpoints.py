@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from dynconv_mm.conversion import CheckpointError, from_released, read_checkpoint, to_released
-from dynconv_mm.layers import DCDConv2d, ODConv2d, TemperatureMixin
+from dynconv_mm.layers import DCDConv2d, ODConv2d, PairwiseSelfAttention2d, TemperatureMixin
 from dynconv_mm.models import (
     DCDCResNet,
     DCDMobileNetV2,
@@ -152,6 +152,8 @@ def replace(model: nn.Module, layer, kept: tuple[str, ...]) -> None:
 
 
 def original(name: str) -> nn.Module:
+    if name == 'san10':
+        return OriginalSAN()
     models = pytest.importorskip('torchvision.models')
     if name.startswith('dcd'):
         model = models.resnet18()
@@ -172,8 +174,36 @@ def original(name: str) -> nn.Module:
     return model
 
 
+class OriginalSAN(nn.Module):
+    """SAN-10 under the released names, from the equations of its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in, self.bn_in, channels = nn.Conv2d(3, 64, 1, bias=False), nn.BatchNorm2d(64), 64
+        for stage, blocks in enumerate((2, 1, 2, 4, 1)):
+            planes = 64 if stage == 0 else 128 * 2**stage
+            self.add_module(f'conv{stage}', nn.Conv2d(channels, planes, 1, bias=False))
+            self.add_module(f'layer{stage}', nn.Sequential(*(nn.ModuleDict(dict(
+                bn1=nn.BatchNorm2d(planes),
+                sam=PairwiseSelfAttention2d(planes, planes // 4, 3 if stage == 0 else 7, bias=False),
+                bn2=nn.BatchNorm2d(planes // 4), conv=nn.Conv2d(planes // 4, planes, 1))) for _ in range(blocks))))
+            self.add_module(f'bn{stage}', nn.BatchNorm2d(planes))
+            channels = planes
+        self.fc = nn.Linear(channels, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn_in(self.conv_in(x)).relu()
+        for stage in range(5):
+            x = getattr(self, f'conv{stage}')(nn.functional.max_pool2d(x, 2))
+            for block in getattr(self, f'layer{stage}'):
+                inner = block.sam(block.bn1(x).relu())
+                x = x + block.conv(block.bn2(inner).relu())
+            x = getattr(self, f'bn{stage}')(x).relu()
+        return self.fc(x.mean((2, 3)))
+
+
 @pytest.mark.parametrize('name', ['odconv2x-resnet18', 'odconv1x-resnet50', 'odconv4x-mobilenet-v2-w050',
-                                  'dcd-resnet18', 'mobilenet-v2-w100'])
+                                  'dcd-resnet18', 'mobilenet-v2-w100', 'san10'])
 def test_same_outputs(name, root):
     pytest.importorskip('mmpretrain')
     model = original(name)
@@ -353,11 +383,13 @@ def twice_named() -> dict:
     (lambda: classifier({**SMALL(), **on_meta({'classifier.1.weight': [1000, 512]})}), 'two classifiers'),
     (static_detector, 'static MobileNetV2'),
     (retinanet, 'neither a classifier nor a Faster or Mask R-CNN.*bbox_head'),
-    (lambda: classifier(meta_weights(DyConvResNet, depth=18)), 'of none of ODConv, DCD, RedNet, KernelWarehouse and FDConv'),
-    (lambda: classifier(meta_weights(DCDCResNet, depth=26)), 'of none of ODConv, DCD, RedNet, KernelWarehouse and FDConv'),
-    (lambda: on_meta({'a': [2], 'b.weight': [3]}), 'of neither a ResNet, RedNet nor MobileNetV2.*a, b.weight'),
+    (lambda: classifier(meta_weights(DyConvResNet, depth=18)), 'of none of ODConv, DCD, RedNet, SAN, Kern'),
+    (lambda: classifier(meta_weights(DCDCResNet, depth=26)), 'of none of ODConv, DCD, RedNet, SAN, Kern'),
+    (lambda: classifier(on_meta({'layer0.0.sam.conv_w.0.weight': [170], 'conv0.weight': [64, 64, 1, 1]})),
+     'of a patchwise SAN; only the pairwise one'),
+    (lambda: on_meta({'a': [2], 'b.weight': [3]}), 'of neither a ResNet, RedNet, SAN nor MobileNetV2.*a, b.weight'),
     (twice_named, 'modules twice'),
-], ids=['no classifier', 'two classifiers', 'static', 'retinanet', 'dyconv', 'dcdc', 'others', 'twice'])
+], ids=['no classifier', 'two classifiers', 'static', 'retinanet', 'dyconv', 'dcdc', 'patchwise', 'others', 'twice'])
 def test_other_weights(weights, words):
     with pytest.raises(CheckpointError, match=words):
         from_released(weights())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynconv_mm.layers import KWConv2d, KWLinear, build_warehouses
-from dynconv_mm.layers.kernel_warehouse import WarehouseLayer, target_cells
+from dynconv_mm.layers import KWConv2d, KWLinear, build_warehouses, kernel_warehouse
+from dynconv_mm.layers.kernel_warehouse import WarehouseLayer, one_hot_cells
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 RATIOS = dict(cell_num_ratio='cell_num_ratio', cell_inplane_ratio='cell_in_ratio', cell_outplane_ratio='cell_out_ratio',
@@ -78,7 +78,7 @@ def make_input(batch: int = 3, channels: int = 6) -> Tensor:
 
 
 @pytest.mark.parametrize('name', [f'kw_{index}' for index in range(5)])
-def test_golden(name):
+def test_golden(name, monkeypatch):
     golden = {key: value if key == 'meta' else torch.from_numpy(value)
               for key, value in np.load(GOLDEN / f'{name}.npz').items()}
     meta = json.loads(str(golden['meta']))
@@ -106,8 +106,9 @@ def test_golden(name):
     for key, gradient in gradients.items():
         torch.testing.assert_close(network.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
     set_temperature(network, .6)
-    for layer in network.layers():  # the release's β stays float32, and with it τβ
-        layer.attention.beta *= np.float32(.6).item() / .6
+    # the release's β stays float32, and with it τβ
+    monkeypatch.setattr(kernel_warehouse, 'one_hot_cells',
+                        lambda *arguments: one_hot_cells(*arguments) * np.float32(.6).item() / .6)
     torch.testing.assert_close(network(x), golden['y_eval_T06'], rtol=0, atol=1e-9)
     set_temperature(network, 0)
     torch.testing.assert_close(network.train()(x), golden['y_train'], rtol=0, atol=1e-9)
@@ -235,7 +236,9 @@ def test_structure():
     (1, [3, 4, 5, 6, 7, 8, 9, 10]), (4, [3, 7, 11, 15, 19, 23, 27, 31]), (.5, [3, 40, 40, 4, 5, 40, 40, 6]),
     (.25, [3, 40, 40, 40, 40, 4, 40, 40]), (2.5, [3, 5, 7, 9, 11, 13, 15, 17])])
 def test_cells_at_the_start(ratio, targets):
-    assert target_cells(8, 3, ratio, 40) == targets
+    beta = one_hot_cells(torch.zeros(1, dtype=torch.float64), 8, 3, ratio, 40)
+    assert beta.shape == (8, 41) and beta.dtype == torch.float64 and beta.sum() == 8
+    assert beta.argmax(1).tolist() == targets
 
 
 @pytest.mark.parametrize('name', NETWORKS)

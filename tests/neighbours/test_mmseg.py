@@ -11,7 +11,7 @@ from dynconv_mm import ODConv2d
 from dynconv_mm.models.backbones import ResNet
 
 mmseg = pytest.importorskip('mmseg.models', reason='needs mmsegmentation, tested with 1.2.2: pip install '
-                            'mmsegmentation ftfy', exc_type=ImportError)
+                            'mmsegmentation ftfy regex', exc_type=ImportError)
 SMALL = dict(stem_channels=8, base_channels=8)
 
 
@@ -22,11 +22,12 @@ SMALL = dict(stem_channels=8, base_channels=8)
 ], ids=['contract_dilation', 'multi_grid', 'both'])
 @torch.no_grad()
 def test_dilations(keys):
-    theirs = mmseg.ResNetV1c(50, out_indices=(2, 3), **SMALL, **keys).eval()
+    theirs = mmseg.ResNetV1c(depth=50, out_indices=(2, 3), **SMALL, **keys)
+    theirs.eval()  # which returns nothing
     ours = ResNet(50, out_indices=(2, 3), deep_stem=True, zero_init_residual=False, **SMALL, **keys).eval()
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=.1)
-    own = {name: value for name, value in zip(ours.state_dict(), theirs.state_dict().values())}
+    own = dict(zip(ours.state_dict(), theirs.state_dict().values()))
     assert [value.shape for value in own.values()] == [value.shape for value in ours.state_dict().values()]
     ours.load_state_dict(own)
     x = torch.randn(1, 3, 65, 64)

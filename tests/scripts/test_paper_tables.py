@@ -43,7 +43,7 @@ def test_the_rule(tool, monkeypatch, params, madds, reasons, message):
             tool.table_section(paper.tables[0], paper)
     else:
         text = tool.table_section(paper.tables[0], paper)
-        cells = f'| ODConv | 44.90 | {params:.3f} | '
+        cells = f'| [ODConv](../configs/config.py) | 44.90 | {params:.3f} | '
         assert cells in text and text.endswith(f' | {"why" if reasons else ""} |\n')
         assert f'| 1.916G | {madds / 1e3:.4f}G | {madds / 1916 - 1:+.1%} |' in text
 
@@ -72,10 +72,30 @@ def test_classifiers_of_the_pretraining_are_added(tool, monkeypatch):
 def test_networks_are_what_their_rows_say(tool):
     pytest.importorskip('mmpretrain')
     from paper_rows import classifier
-    cfg = tool.config_of(classifier('ResNet18', 'SE', style='caffe'))
-    assert cfg.model.backbone.type.__name__ == 'ResNet' and cfg.model.backbone.style == 'caffe'
-    assert cfg.model.backbone.plugins == [dict(cfg=dict(type='DynConvSELayer'), position='after_conv2')]
-    assert cfg.model.head.type == 'LinearClsHead'
+    cfg = tool.config_of(classifier('ResNet50', 'SE', style='caffe'))
+    assert (cfg.model.backbone.type, cfg.model.backbone.style) == ('StaticResNet', 'caffe')
+    assert cfg.model.backbone.plugins == [dict(cfg=dict(type='DynConvSELayer'), position='after_conv3')]
     assert tool.config_of(classifier('ResNet18', 'ODConv (4×)', kernel_num=2)).model.backbone.kernel_num == 2
     assert tool.config_of(classifier('ResNet18', 'ODConv (4×)')).model.backbone.kernel_num == 4  # left as it was
     assert tool.config_of(classifier('ResNet50', 'CondConv (8×)')).model.head.type == 'CondConvLinearClsHead'
+    head = tool.config_of(classifier('ResNet18', 'DCD')._replace(head=(('variant', 'paper'), ))).model.head
+    assert (head.type, head.variant) == ('DCDLinearClsHead', 'paper')
+    cfg = tool.config_of(tool.Network('mmpretrain::res2net/res2net50-w26-s8_8xb32_in1k', (('scales', 4), )))
+    assert (cfg.model.backbone.type, cfg.model.backbone.scales) == ('Res2Net', 4)
+
+
+def test_each_row_is_a_config(tool, root):
+    """A table is one config a row away: but for rows that a paper quotes from others."""
+    rows = [(paper.title.partition(':')[0], table.title.partition(':')[0], row) for paper in tool.PAPERS
+            for table in paper.tables for row in table.rows]
+    others = {(paper, table, row.label) for paper, table, row in rows
+              if '::' in row.network.config or not row.network.is_of_the_config}
+    assert others == {
+        ('DCD', 'Table 4a', '0.35×, static'), ('DCD', 'Table 4a', '0.35×, DY-Conv'),
+        ('DCD', 'Table 4b', 'ResNet10, DY-Conv'),
+        *(('DCDC', 'Table I', label) for label in ('ResNeXt-50 (32×4d)', 'ResNeXt-101 (32×4d)', 'Res2Net-50 (26w×4s)',
+                                                   'Res2Net-101 (26w×4s)'))}
+    for _, _, row in rows:
+        assert '::' in row.network.config or (root / 'configs' / f'{row.network.config}.py').is_file()
+    assert tool.label(rows[0][2]) == '[MobileNetV2 (1.0×)](../configs/static/mobilenet-v2-w100_8xb32_in1k.py)'
+    assert tool.label(tool.Row('a', None, None, tool.Network('mmpretrain::a'))) == 'a'

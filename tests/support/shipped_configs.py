@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,6 +15,10 @@ NAMES = [path.relative_to(CONFIGS).as_posix() for path in RUNNABLE]
 CLASSIFIERS = [name for name in NAMES if name.endswith(('_in1k.py', '-thin_digits.py'))]
 DETECTORS = [name for name in NAMES if name not in CLASSIFIERS]
 IMAGENET = [name for name in NAMES if name.endswith('_in1k.py')]
+
+#: those that are not a method's network by its first recipe: of other arguments, or trained in another way
+VARIANTS = [name for name in IMAGENET if not re.fullmatch(
+    r'\w+/(?:[a-z\d]+-)?(?:[a-z]+\d+|mobilenet-v2-w\d{3})_8xb32_in1k\.py', name)]
 
 
 @functools.cache

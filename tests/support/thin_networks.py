@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynconv_mm.conversion.settle_norms import calm_attentions, random_images, settle_norms
 from dynconv_mm.models import (
+    SAN,
     CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
@@ -54,7 +55,7 @@ METHODS = {
     'KW': partial(KWResNet, cell_num_ratio=1 / 2, cell_in_ratio=1 / 2, **RESNET),
     'FDConv': partial(FDConvResNet, kernel_num=4, static_channels=4, **RESNET),
 }
-#: all registered backbones, but for SAN, whose stages are others
+#: all registered backbones
 BACKBONES = {
     'ODConvResNet': METHODS['ODConv'],
     'ODConvMobileNetV2': partial(ODConvMobileNetV2, kernel_num=2, **MOBILENET),
@@ -78,6 +79,7 @@ BACKBONES = {
     'KWMobileNetV2': partial(KWMobileNetV2, **MOBILENET),
     'FDConvResNet': METHODS['FDConv'],
     'FDConvMobileNetV2': partial(FDConvMobileNetV2, kernel_num=4, static_channels=4, **MOBILENET),
+    'SAN': partial(SAN, depth=10, base_channels=32, kernel_size=3),
 }
 
 

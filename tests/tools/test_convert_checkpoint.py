@@ -174,7 +174,7 @@ def test_options(tool, capsys):
         tool.main(['--help'])
     told = capsys.readouterr().out
     assert raised.value.code == 0
-    options = ('--method', 'auto,odconv,dcd,rednet,static', '--reverse', '--backbone-only', '--overwrite')
+    options = ('--method', 'auto,odconv,dcd,rednet,san,kw,fdconv,static', '--reverse', '--backbone-only', '--overwrite')
     assert all(word in told for word in ('SRC', 'DST', *options))
 
 

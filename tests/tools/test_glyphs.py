@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -22,14 +21,8 @@ IMAGES = {'train': 6, 'val': 3}
 
 
 @pytest.fixture(scope='module')
-def tool(root):
-    """The tool, which finds its neighbours, wherever these are."""
-    with pytest.MonkeyPatch.context() as patch:
-        for folder in ('tools', 'tools/dataset_converters'):
-            patch.syspath_prepend(root / folder)
-        import glyphs
-        yield glyphs
-        del sys.modules['glyphs']
+def tool(load_tool):
+    return load_tool('glyphs')
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from runs import METRIC, add_runs, check_groups, file_to_write, read_runs, write_png
+from runs import METRIC, add_runs, check_groups, draw_and_write, read_runs
 
 if TYPE_CHECKING:
     from dynconv_mm.analysis.result_figures import Point
@@ -105,13 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--result', default='Top 1 Accuracy', metavar='NAME', help="the papers' result, as the "
                         'metafiles in configs/ name it (default: %(default)s)')
     parser.add_argument('--metric', **METRIC)
-    parser.add_argument('--out', type=file_to_write, required=True, metavar='FILE', help='the PNG to write')
-    args = parser.parse_args(argv)
-    try:
-        figure = draw(args)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f'{parser.prog}: {error}') from error
-    write_png(args.out, figure)
+    draw_and_write(parser, draw, argv)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from runs import METRIC, add_runs, file_to_write, read_runs, write_png
+from runs import METRIC, add_runs, draw_and_write, read_runs
 
 
 def draw(args: argparse.Namespace):
@@ -43,13 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--train-metric', metavar='NAME', help='of training, drawn dashed, such as accuracy_top-1, '
                         'which mmpretrain logs with model.head.cal_acc=True (default: none)')
     parser.add_argument('--error', action='store_true', help='draw 100%% less the metric')
-    parser.add_argument('--out', type=file_to_write, required=True, metavar='FILE', help='the PNG to write')
-    args = parser.parse_args(argv)
-    try:
-        figure = draw(args)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f'{parser.prog}: {error}') from error
-    write_png(args.out, figure)
+    draw_and_write(parser, draw, argv)
 
 
 if __name__ == '__main__':

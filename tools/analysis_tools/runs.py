@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,21 @@ def numbered(names: list[str]) -> list[str]:
             for index, name in enumerate(names)]
 
 
-def write_png(path: Path, figure: Figure) -> None:
-    """A figure, whole or not at all."""
+def draw_and_write(parser: argparse.ArgumentParser, draw: Callable[[argparse.Namespace], Figure],
+                   argv: list[str] | None) -> None:
+    """Parse a command line with ``--out`` besides, and write what ``draw`` makes of it, a PNG, whole or not at all.
+
+    Raises:
+        SystemExit: with a message, of a FileNotFoundError or ValueError of ``draw``, which are of the user's making.
+    """
     from dynconv_mm.analysis.figures import to_png
     from dynconv_mm.atomic_write import atomic_write
-    with atomic_write(path) as partial:
+    parser.add_argument('--out', type=file_to_write, required=True, metavar='FILE', help='the PNG to write')
+    args = parser.parse_args(argv)
+    try:
+        figure = draw(args)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f'{parser.prog}: {error}') from error
+    with atomic_write(args.out) as partial:
         partial.write_bytes(to_png(figure))
-    print(f'written: {path}')
+    print(f'written: {args.out}')

@@ -92,9 +92,10 @@ def read_face(path: Path) -> Face:
     except Exception as error:  # damaged files raise whatever they happen to lead to
         raise FontError(f'cannot be read ({type(error).__name__}: {error})') from error
     missing = [character for character in CHARACTERS if ord(character) not in cmap]
-    if missing or not family:
-        raise FontError(f'lacks {len(missing)} of the characters' if missing else 'has no name')
-    return Face(path, family.replace('/', '-'), version, url or licence, plainness)
+    if missing:
+        raise FontError(f'lacks {len(missing)} of the characters')
+    named = any(letter.isalnum() for letter in family or '')  # some are called '.'
+    return Face(path, family.replace('/', '-') if named else path.stem, version, url or licence, plainness)
 
 
 def find_faces(folders: list[Path]) -> tuple[list[Face], list[str]]:

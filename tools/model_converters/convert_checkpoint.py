@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Convert an official checkpoint of ODConv, DCD, RedNet, KernelWarehouse or FDConv to one of this package, or back.
+"""Convert an official checkpoint of ODConv, DCD, RedNet, SAN, KernelWarehouse or FDConv to one of this package, or
+back.
 
 What is in the file is recognised by its names and shapes. Nothing is written unless every weight has its place in the
 network, by name and shape, and every place its weight.
@@ -11,7 +12,8 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = dict(odconv='ODConv', dcd='DCD', rednet='RedNet', kw='KernelWarehouse', fdconv='FDConv', static='static')
+METHODS = dict(odconv='ODConv', dcd='DCD', rednet='RedNet', san='SAN', kw='KernelWarehouse', fdconv='FDConv',
+               static='static')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,8 +52,8 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
 
 def describe(architecture) -> str:
     """An architecture in words."""
-    if architecture.method == 'rednet':
-        network = f'RedNet-{architecture.depth}'
+    if architecture.method in ('rednet', 'san'):
+        network = f'{METHODS[architecture.method]}-{architecture.depth}'
     else:
         network = METHODS[architecture.method] + (f' MobileNetV2 of width {architecture.widen_factor:g}'
                                                   if architecture.depth is None else f' ResNet-{architecture.depth}')
