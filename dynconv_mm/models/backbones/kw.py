@@ -42,8 +42,9 @@ class KWRule:
             by_frozen, by_learning = self._warehouses_by_users()
             frozen, shared = (', '.join(warehouses.names[index] for index in sorted(indices)) or 'none'
                               for indices in (by_frozen - by_learning, by_frozen & by_learning))
-            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: the cells of warehouses {frozen} '
-                      f'are frozen; those of {shared} learn, as layers behind the frozen stages use them', 'current')
+            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: warehouses whose cells are frozen: '
+                      f'{frozen}; whose cells learn, as layers behind the frozen stages use them too: {shared}',
+                      'current')
 
     def warehouse_cfg(self, warehouse: str, **ratios: float) -> dict:
         """The ``conv_cfg`` of a layer of that warehouse, whose ratios are the network's unless there are some."""

@@ -197,7 +197,7 @@ def test_frozen_stages_freeze_the_cells_that_they_alone_use(network, frozen_stag
     assert [name for name, cells in zip(warehouses.names, warehouses.weights) if not cells.requires_grad] == frozen
     told = [line for line in lines if line.startswith(f'frozen_stages={frozen_stages} of ')]
     assert len(told) == (frozen_stages >= 0)
-    assert not told or f'the cells of warehouses {", ".join(frozen) or "none"} are frozen' in told[0]
+    assert not told or f'cells are frozen: {", ".join(frozen) or "none"};' in told[0]
     if frozen_stages < 4:
         sum(maps.square().sum() for maps in model(torch.randn(2, 3, 64, 64))).backward()
     for name, cells in zip(warehouses.names, warehouses.weights):
