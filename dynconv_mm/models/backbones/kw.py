@@ -42,8 +42,8 @@ class KWRule:
             by_frozen, by_learning = self._warehouses_by_users()
             frozen, shared = (', '.join(warehouses.names[index] for index in sorted(indices)) or 'none'
                               for indices in (by_frozen - by_learning, by_frozen & by_learning))
-            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: warehouses whose cells are frozen: '
-                      f'{frozen}; whose cells learn, as layers behind the frozen stages use them too: {shared}',
+            print_log(f'frozen_stages={self.frozen_stages} of {type(self).__name__}: warehouses whose cells are '
+                      f'frozen: {frozen}; whose cells learn, as layers behind the frozen stages use them too: {shared}',
                       'current')
 
     def warehouse_cfg(self, warehouse: str, **ratios: float) -> dict:
