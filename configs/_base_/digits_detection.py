@@ -69,5 +69,5 @@ default_hooks = dict(
 randomness = dict(seed=0)
 custom_hooks = [
     dict(type='EpochSeedHook'),  # after `--resume`, training goes on as if never interrupted
-    dict(type='NumClassCheckHook'),  # heads have as many classes as the data
+    dict(type='mmdet.NumClassCheckHook'),  # heads have as many classes as the data
 ]

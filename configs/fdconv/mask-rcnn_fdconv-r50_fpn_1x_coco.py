@@ -1,5 +1,5 @@
 # the paper reports a box AP of 42.4 and a mask AP of 38.6; as the released config: AdamW, sizes and crops of DETR
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/dynconv_mm.py']
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/detection.py']
 model = dict(
     backbone=dict(
         type='FDConvResNet',

@@ -222,7 +222,6 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
 
     kept, swaps, groups = {}, [], {}
     for conv, places in convs:
-        dynamic = None
         why = (_unselected(conv, places, set().union(*included) if included else None, excluded, stems - wanted_stems,
                            bounds, in_blocks)
                or _refusal(conv, places, readers, holders))
@@ -235,7 +234,7 @@ def plan_swaps(model: nn.Module, op: dict, include: Pattern | Sequence[Pattern] 
                     _take_over(conv, dynamic, places[0], keep_function, noise)
             except ValueError as error:
                 why = f'{kind.__name__} does not fit: {error}'
-        if dynamic is None:
+        if why is not None:
             kept.update((name, why) for name in places)
         else:
             swaps.append(Swap(tuple(places), conv, dynamic))

@@ -149,7 +149,7 @@ def _Reader(quantization, name: str, images: list[Tensor]):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without ONNX Runtime's advice to rewrite the graph first, which :mod:`.onnx_graph` has done."""
+    """Without ONNX Runtime's advice to rewrite the graph first, which ``onnx_graph`` has done."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -95,7 +95,8 @@ class LSConv2d(PositionKernelConv2d):
         return [self.conv1, self.conv2, self.conv3, self.conv4, self.kernel_norm]
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + x
+        y = super().forward(x)
+        return y + x.to(y.dtype)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, group_channels={self.group_channels}'

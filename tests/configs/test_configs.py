@@ -184,7 +184,7 @@ def test_a_detector_that_does_not_fit_its_data():
     """Each but the panoptic ones, whose heads know things or stuff."""
     for name in DETECTORS:
         hooks = [hook.type for hook in load(name).get('custom_hooks', [])]
-        assert ('NumClassCheckHook' in hooks) == ('panoptic' not in name and not name.startswith('static/')), name
+        assert ('mmdet.NumClassCheckHook' in hooks) == ('panoptic' not in name and not name.startswith('static/')), name
     config = load('demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py')
     config.model.roi_head.bbox_head.num_classes = 7
     _, check = map(HOOKS.build, config.custom_hooks)

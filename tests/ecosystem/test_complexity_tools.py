@@ -23,7 +23,7 @@ SHARES = {
     'DwCondConv': (0.8, 1), 'DwWeightNet': (0.8, 1), 'WeightNet': (0.8, 1),
     'DDFConv2d': (0.3, 1.5), 'DDFResNet': (0.8, 1), 'PairwiseSelfAttention2d': (0.5, 1), 'LocalRelation2d': (0.2, 1),
     'StandAloneSelfAttention2d': (0.3, 1), 'LRNet': (0.7, 1), 'SAResNet': (0.6, 1), 'SAN': (0.6, 1),
-    'KW': (0.8, 1.1), 'FDConv': (0.2, 1), 'LSConv2d': (0.5, 1),
+    'KW': (0.8, 1.1), 'FDConv': (0.8, 1.5), 'LSConv2d': (0.5, 1.1),  # a recorded transform is products of matrices
     'CGC': (0.9, 1), 'CGConv2d': (0.8, 1), 'WE': (1, 2),  # whose FCs cost nothing once it is folded
 }
 

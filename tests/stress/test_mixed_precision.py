@@ -7,6 +7,7 @@ from thin_networks import METHODS
 from torch import nn
 from torch.nn import functional as F
 
+from dynconv_mm.layers.kernel_warehouse import WarehouseLayer
 from dynconv_mm.layers.temperature import TemperatureMixin
 
 STEPS = 50
@@ -22,7 +23,8 @@ def test_training(count, method):
     labels = torch.arange(8) % 2
     for module in model.modules():
         if isinstance(module, TemperatureMixin):
-            module.set_temperature(30)  # as at the start of a pre-training: at 1 fresh attentions amplify all changes
+            # as at the start of a pre-training: later on fresh attentions amplify all changes
+            module.set_temperature(1 if isinstance(module, WarehouseLayer) else 30)
     # what tells the classes apart is a gradient from the left to the right; the same images in each step
     images = torch.linspace(-1, 1, 32) * (labels * 2 - 1).view(-1, 1, 1, 1) + 0.3 * torch.randn(8, 3, 24, 32)
     losses = []
