@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..atomic_write import atomic_write
+from ..atomic_write import write_text
 from ..functional import device_record, enable_numba, enable_triton
 from ..functional.device_record import Record
 from ..functional.involution import INVOLUTION, Involution
@@ -285,9 +285,8 @@ def write_record(device: torch.device, record: Record) -> Path:
         Path: of the file.
     """
     file = device_record.path(device)
-    with atomic_write(file) as part:
-        content = dict(device=device_record.device_name(device), **record._asdict())
-        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    content = dict(device=device_record.device_name(device), **record._asdict())
+    write_text(file, json.dumps(content, indent=1) + '\n')
     device_record.read.cache_clear()
     return file
 

@@ -123,6 +123,41 @@ def validation_set(config: Config) -> Sequence:
     return DATASETS.build(dict(config.val_dataloader.dataset, test_mode=True))
 
 
+class Spread(Sequence):
+    """``count`` of the images, evenly spaced, or all; loaded when they are asked for."""
+
+    def __init__(self, images: Sequence[dict], count: int | None) -> None:
+        self.images = images
+        count = len(images) if count is None else min(count, len(images))
+        self.indices = [index * len(images) // count for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.images[self.indices[index]]
+
+
+def load_with_images(config: str | Path, checkpoint: str | Path, paths: Iterable[str | Path] | None, count: int | None,
+                     device: str | torch.device = 'cpu') -> tuple[TrainedModel, Spread]:
+    """A network, and images as its own pipeline puts them out.
+
+    Args:
+        config, checkpoint, device: as of :func:`load_trained_model`.
+        paths (Iterable[str | Path], optional): as of :func:`find_images`; None takes the validation set.
+        count (int, optional): how many of them; None takes all.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as of these.
+        ValueError: the validation set is empty.
+    """
+    trained = load_trained_model(config, checkpoint, device)
+    images = validation_set(trained.config) if paths is None else ImageFiles(trained.config, find_images(paths))
+    if not len(images):
+        raise ValueError(f'the validation set of {config} is empty')
+    return trained, Spread(images, count)
+
+
 def batches(images: Sequence, batch_size: int) -> Iterator[dict]:
     """Batches as a data loader without workers makes them, in order."""
     for start in range(0, len(images), batch_size):

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..layers.conv_arguments import check_module_cfg
+from ..models.warehoused import module_config
 from .dynamicize import Pattern, Swap, apply_swaps, place, plan_swaps, seeded_init_from_static
 
 
@@ -89,10 +90,7 @@ def Dynamicized(module: str | dict,
     Raises:
         ValueError: ``module`` is neither; and as :func:`dynamicize`.
     """
-    cfg = dict(type=module) if isinstance(module, str) else module
-    if not isinstance(cfg, dict) or 'type' not in {**cfg, **kwargs}:
-        raise ValueError(f"module must be a model's registry name, or its config with a type, but is {module!r}")
-    cfg = {**cfg, **kwargs}
+    cfg = module_config(module, kwargs)
     if '_scope_' not in cfg:
         check_module_cfg('module', cfg, "dict(type='StaticResNet', depth=18)")
     model = MODELS.build(cfg)

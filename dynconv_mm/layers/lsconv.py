@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS, build_norm_layer
-from .conv_arguments import check_module_cfg, check_positive_int
+from .conv_arguments import check_divisor, check_module_cfg
 from .conv_norm_act import ConvNormAct
 from .involution import PositionKernelConv2d, check_odd
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
@@ -58,9 +58,7 @@ class LSConv2d(PositionKernelConv2d):
             raise ValueError(f'stride must be 1, as the features are added to the result, but is {stride!r}')
         if in_channels % 2:
             raise ValueError(f'in_channels must be even, as half of them are inside, but is {in_channels}')
-        check_positive_int('group_channels', group_channels)
-        if in_channels % group_channels:
-            raise ValueError(f'group_channels must divide in_channels={in_channels}, but is {group_channels}')
+        check_divisor('group_channels', group_channels, 'in_channels', in_channels)
         check_odd('large_kernel_size', large_kernel_size)
         check_module_cfg('norm_cfg', norm_cfg, "dict(type='BN')")
         self.group_channels = group_channels

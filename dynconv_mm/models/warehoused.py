@@ -10,6 +10,18 @@ from torch import nn
 from ..layers.kernel_warehouse import build_warehouses
 
 
+def module_config(module: str | dict, arguments: dict) -> dict:
+    """The config of a model that is given by its registry name, or by a config, and arguments beside it.
+
+    Raises:
+        ValueError: ``module`` is neither.
+    """
+    cfg = dict(type=module) if isinstance(module, str) else module
+    if not isinstance(cfg, dict) or 'type' not in {**cfg, **arguments}:
+        raise ValueError(f"module must be a model's registry name, or its config with a type, but is {module!r}")
+    return {**cfg, **arguments}
+
+
 @MODELS.register_module()
 def Warehoused(module: str | dict, **kwargs: Any) -> nn.Module:
     """Any model, neck or head of a config, and the warehouses that its convolutions name.
@@ -31,9 +43,6 @@ def Warehoused(module: str | dict, **kwargs: Any) -> nn.Module:
     Raises:
         ValueError: ``module`` is neither; and as :func:`~dynconv_mm.build_warehouses`.
     """
-    cfg = dict(type=module) if isinstance(module, str) else module
-    if not isinstance(cfg, dict) or 'type' not in {**cfg, **kwargs}:
-        raise ValueError(f"module must be a model's registry name, or its config with a type, but is {module!r}")
-    model = MODELS.build({**cfg, **kwargs})
+    model = MODELS.build(module_config(module, kwargs))
     print_log(f'Warehoused {type(model).__name__}: {build_warehouses(model)}', 'current')
     return model

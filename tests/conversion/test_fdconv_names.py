@@ -1,9 +1,9 @@
 """FDConv's detectors and layers go from the release's names to this package's and back."""
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from torch import Tensor, nn
 
 from dynconv_mm.conversion import CheckpointError, dynamicize, from_released, to_released
@@ -20,9 +20,8 @@ def released_order(rows: int, columns: int) -> Tensor:
 
 
 @pytest.mark.parametrize('name', ['fdconv_0', 'fdconv_1', 'fdconv_2'])
-def test_layers(name, root):
-    weights = {key[3:]: torch.from_numpy(value) for key, value in
-               np.load(root / 'tests' / 'data' / 'golden' / f'{name}.npz').items() if key.startswith('sd/')}
+def test_layers(name):
+    weights = Golden(name).state_dict
     ours = package_names(weights)
     back, moved = released_names(ours)
     assert moved == 0 and back.keys() == weights.keys()

@@ -1,13 +1,11 @@
 """FDConv2d is the release's layer and the paper's equations, and starts as a static convolution."""
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden import Golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +13,6 @@ from dynconv_mm.conversion.fdconv_names import package_names
 from dynconv_mm.functional.frequency import groups_of_order
 from dynconv_mm.layers import FDConv2d
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 SMALL = dict(in_channels=17, out_channels=18, kernel_size=3, kernel_num=5)
 OPTIONS = [
     dict(),
@@ -46,33 +43,21 @@ def make_input(layer: FDConv2d, batch: int = 3) -> Tensor:
 
 @pytest.mark.parametrize('name', ['fdconv_0', 'fdconv_1', 'fdconv_2'])
 def test_golden(name):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    layer = FDConv2d(**json.loads(str(golden['meta']))['args']).double().eval()
-    weights = package_names({key[3:]: value for key, value in golden.items() if key.startswith('sd/')})
-    rows, columns = golden['indices'][0].flatten(1)
-    groups = weights['coefficient_groups']
+    golden = Golden(name)
+    layer = FDConv2d(**golden.meta['args'])
+    golden.state_dict, golden.gradients = map(package_names, (golden.state_dict, golden.gradients))
+    rows, columns = golden.arrays['indices'][0].flatten(1)
+    groups = golden.state_dict['coefficient_groups']
     order = rows * groups.shape[1] + columns
-    weights['coefficient_groups'] = groups_of_order(order, layer.kernel_num).view(groups.shape)
-    layer.load_state_dict(weights, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = layer(x)
-    torch.testing.assert_close(y, golden['y_eval'], rtol=0, atol=1e-9)
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    torch.testing.assert_close(x.grad, golden['dx'], rtol=0, atol=1e-9)
-    gradients = package_names({key[5:]: value for key, value in golden.items() if key.startswith('grad/')})
-    del gradients['coefficient_groups']
-    assert gradients.keys() == dict(layer.named_parameters()).keys()
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(layer.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
-    torch.testing.assert_close(layer.train()(x), golden['y_train'], rtol=0, atol=1e-9)
+    golden.state_dict['coefficient_groups'] = groups_of_order(order, layer.kernel_num).view(groups.shape)
+    del golden.gradients['coefficient_groups']
+    assert golden.gradients.keys() == dict(layer.named_parameters()).keys()
+    golden.check(layer)
 
 
 def test_order_of_the_golden_vectors():
     """The distances of the release's order rise, and our groups differ from its where distances are equal alone."""
-    golden = np.load(GOLDEN / 'fdconv_0.npz')
-    rows, columns = torch.from_numpy(golden['indices'])[0].flatten(1)
+    rows, columns = Golden('fdconv_0').arrays['indices'][0].flatten(1)
     layer = FDConv2d(32, 48, 3, kernel_num=16)
     distance = (torch.minimum(rows, 144 - rows) * 96)**2 + (columns * 144)**2
     sorted_groups = layer.coefficient_groups[rows, columns].long()

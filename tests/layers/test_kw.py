@@ -1,20 +1,18 @@
 """KWConv2d and KWLinear are the release's layers and the paper's equations."""
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden import Golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynconv_mm.layers import KWConv2d, KWLinear, build_warehouses, kernel_warehouse
 from dynconv_mm.layers.kernel_warehouse import WarehouseLayer, one_hot_cells
 
-GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden'
 RATIOS = dict(cell_num_ratio='cell_num_ratio', cell_inplane_ratio='cell_in_ratio', cell_outplane_ratio='cell_out_ratio',
               nonlocal_basis_ratio='nonlocal_basis_ratio', reduction='reduction')  # by the release's names
 #: layers in order; those of the same warehouse share cells
@@ -79,9 +77,8 @@ def make_input(batch: int = 3, channels: int = 6) -> Tensor:
 
 @pytest.mark.parametrize('name', [f'kw_{index}' for index in range(5)])
 def test_golden(name, monkeypatch):
-    golden = {key: value if key == 'meta' else torch.from_numpy(value)
-              for key, value in np.load(GOLDEN / f'{name}.npz').items()}
-    meta = json.loads(str(golden['meta']))
+    golden = Golden(name)
+    meta = golden.meta
     warehouses = [layer['warehouse_name'] for layer in meta['layers']]
     order = list(dict.fromkeys(warehouses))
     layers = []
@@ -92,26 +89,16 @@ def test_golden(name, monkeypatch):
             arguments[RATIOS[key]] = value[order.index(layer['warehouse_name'])] if isinstance(value, list) else value
         layers.append(arguments)
     network = Chain(layers, warehouses).double().eval()
-    set_temperature(network, .3)
-    state = {key[3:]: value for key, value in golden.items() if key.startswith('sd/')}
-    network.load_state_dict(state, strict=True)
-    x = golden['x'].double().requires_grad_()
-
-    y = network(x)  # at a temperature of 0, which the release does not save
-    torch.testing.assert_close(y, golden['y_eval'], rtol=0, atol=1e-9)
-    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-    torch.testing.assert_close(x.grad, golden['dx'], rtol=0, atol=1e-9)
-    gradients = {key[5:]: value for key, value in golden.items() if key.startswith('grad/')}
-    assert gradients.keys() == dict(network.named_parameters()).keys()
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(network.get_parameter(key).grad, gradient, rtol=0, atol=1e-9)
+    assert golden.gradients.keys() == dict(network.named_parameters()).keys()
+    network.load_state_dict(golden.state_dict, strict=True)
     set_temperature(network, .6)
     # the release's β stays float32, and with it τβ
-    monkeypatch.setattr(kernel_warehouse, 'one_hot_cells',
-                        lambda *arguments: one_hot_cells(*arguments) * np.float32(.6).item() / .6)
-    torch.testing.assert_close(network(x), golden['y_eval_T06'], rtol=0, atol=1e-9)
-    set_temperature(network, 0)
-    torch.testing.assert_close(network.train()(x), golden['y_train'], rtol=0, atol=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_warehouse, 'one_hot_cells',
+                      lambda *arguments: one_hot_cells(*arguments) * np.float32(.6).item() / .6)
+        torch.testing.assert_close(network(golden.arrays['x'].double()), golden.arrays['y_eval_T06'], rtol=0, atol=1e-9)
+    set_temperature(network, .3)
+    golden.check(network)  # at a temperature of 0, which the release does not save
 
 
 # The equations, literally.

@@ -19,13 +19,14 @@ class Golden:
         meta (dict): how the released layer was built.
         arrays (dict[str, Tensor]): all else, by its name in the file.
         state_dict (dict[str, Tensor]): its weights.
+        gradients (dict[str, Tensor]): of these.
     """
 
     def __init__(self, name: str) -> None:
         arrays = dict(np.load(FOLDER / f'{name}.npz'))
         self.meta = json.loads(str(arrays.pop('meta')))
         self.arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
-        self.state_dict = self._under('sd/')
+        self.state_dict, self.gradients = self._under('sd/'), self._under('grad/')
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
@@ -45,11 +46,11 @@ class Golden:
         x = self.arrays['x'].double().requires_grad_()
         y = layer(given(x))
         y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-        gradients = self._under('grad/')
-        assert gradients
+        assert self.gradients
         for name, actual, expected in (
                 ('output', y, self.arrays['y_eval']), ('gradient of x', x.grad, self.arrays['dx']),
-                *((f'gradient of {key}', layer.get_parameter(key).grad, value) for key, value in gradients.items()),
+                *((f'gradient of {key}', layer.get_parameter(key).grad, value)
+                  for key, value in self.gradients.items()),
                 ('output in training', layer.train()(given(x)), self.arrays['y_train'])):
             torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9,
                                        msg=lambda text, name=name: f'{name}: {text}')

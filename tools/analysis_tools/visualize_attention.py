@@ -10,14 +10,9 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runs import numbered
-
-if TYPE_CHECKING:
-    from dynconv_mm.analysis.trained_model import TrainedModel
 
 PAGE, NUMBERS = 'report.html', 'report.json'
 FIGURES = ('attention_means', 'attention_histograms', 'phi_variance', 'kernel_maps', 'grad_cam')
@@ -59,32 +54,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-class Spread(Sequence):
-    """``count`` of the images, evenly spaced, or all; loaded when they are asked for."""
-
-    def __init__(self, images: Sequence[dict], count: int | None) -> None:
-        self.images = images
-        count = len(images) if count is None else min(count, len(images))
-        self.indices = [index * len(images) // count for index in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.images[self.indices[index]]
-
-
-def load(args: argparse.Namespace, config: str, checkpoint: str) -> tuple[TrainedModel, Spread]:
-    """A network, and the images as its own pipeline puts them out."""
-    from dynconv_mm.analysis import trained_model
-    trained = trained_model.load_trained_model(config, checkpoint, args.device)
-    images = (trained_model.validation_set(trained.config) if args.dataset
-              else trained_model.ImageFiles(trained.config, trained_model.find_images(args.images)))
-    if not len(images):
-        raise ValueError(f'the validation set of {config} is empty')
-    return trained, Spread(images, args.max_images)
-
-
 def analyse(args: argparse.Namespace, command: str) -> tuple[str, dict, dict[str, bytes]]:
     """The page, the numbers and the figures by name.
 
@@ -96,8 +65,10 @@ def analyse(args: argparse.Namespace, command: str) -> tuple[str, dict, dict[str
     from dynconv_mm.analysis import report
     from dynconv_mm.analysis.attention_statistics import AttentionStatistics
     from dynconv_mm.analysis.phi_variance import PhiVariance
-    trained, images = load(args, args.config, args.checkpoint)
-    beside = [load(args, *paths) for paths in args.beside]
+    from dynconv_mm.analysis.trained_model import Spread, load_with_images
+    chosen = None if args.dataset else args.images, args.max_images, args.device
+    trained, images = load_with_images(args.config, args.checkpoint, *chosen)
+    beside = [load_with_images(*paths, *chosen) for paths in args.beside]
     if beside and not all(network.is_classifier for network, _ in ((trained, images), *beside)):
         raise ValueError('--beside is for Grad-CAM, which is for classifiers of mmpretrain alone')
     name = Path(args.config).stem

@@ -38,16 +38,12 @@ def load(args: argparse.Namespace):
     """The network, and images as it gets them, each Tensor[1, 3, height, width]."""
     from rich.progress import track
 
-    from dynconv_mm.analysis import trained_model
-    trained = trained_model.load_trained_model(args.config, args.checkpoint)
-    found = (trained_model.validation_set(trained.config) if args.dataset
-             else trained_model.ImageFiles(trained.config, trained_model.find_images(args.images)))
-    count = min(args.max_images, len(found))
-    if count < 2:
+    from dynconv_mm.analysis.trained_model import batches, load_with_images, preprocess
+    trained, found = load_with_images(args.config, args.checkpoint, None if args.dataset else args.images,
+                                      args.max_images)
+    if len(found) < 2:
         raise ValueError(f'there must be at least 2 images, but there are {len(found)}')
-    chosen = [index * len(found) // count for index in range(count)]
-    images = [trained_model.preprocess(trained, batch) for batch in
-              track(trained_model.batches([found[index] for index in chosen], 1), 'reading images', count)]
+    images = [preprocess(trained, batch) for batch in track(batches(found, 1), 'reading images', len(found))]
     shapes = sorted({tuple(image.shape[2:]) for image in images})
     if len(shapes) > 1:
         raise ValueError(f'the test pipeline of {args.config} must give all images the same size, but gives '
