@@ -15,7 +15,6 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ..layers.condconv import CondConvLinear, CondConvRouting
 from ..layers.dcd import DCDConv2d
@@ -79,23 +78,12 @@ def build_on_meta(cfg: Config) -> nn.Module:
     from mmengine.registry import MODELS, init_default_scope
 
     from .. import conversion, models  # noqa: F401  register what configs name
+    from ..conversion.expected_weights import NoInitialisation
     if not isinstance(cfg.get('model'), dict):
         raise ValueError("the config describes no model: it needs a dict 'model'")
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with torch.device('meta'), _NoInitialisation():
+    with torch.device('meta'), NoInitialisation():
         return MODELS.build(cfg.model)
-
-
-class _NoInitialisation(TorchFunctionMode):
-    """On the meta device there is nothing to initialise, which is what building a model takes most of its time for."""
-
-    SKIPPED = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.linspace:  # of whose values mmpretrain's backbones make their rates of stochastic depth
-            kwargs = {'device': 'cpu', **kwargs}
-        return args[0] if func in self.SKIPPED else func(*args, **kwargs)
 
 
 def default_size(model: nn.Module) -> tuple[int, int]:
