@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.condconv import CondConvLinear, CondConvRouting
-from ..layers.dcd import DCDConv2d
+from ..layers.conv_arguments import ConvArguments
 from ..layers.involution import SizeKeepingConv
 from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
-from ..layers.mixture_conv import MixtureConv2d
+from ..layers.weightnet import WeightNetReduction
 from .multiply_adds import KINDS, count_by_layer, counted_layers
 
 # The networks halve the image five times: below it, there is nothing left to convolve.
@@ -63,7 +63,8 @@ class Complexity:
     @property
     def not_run(self) -> list[str]:
         """Layers that inference does not run, such as auxiliary heads; they have parameters but count no products."""
-        return [layer.name for layer in self.layers if not any(layer.madds.values()) and layer.type != 'Embedding']
+        return [layer.name for layer in self.layers
+                if not any(layer.madds.values()) and layer.type not in ('Embedding', KernelWarehouse.__name__)]
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -164,11 +165,11 @@ def dynamic_params(model: nn.Module) -> int:
 
 def _static_params(layer: nn.Module) -> int | None:
     """Parameters of the static layer in a dynamic one; None if it is not dynamic."""
-    if isinstance(layer, (SizeKeepingConv, CondConvRouting, KernelWarehouse)):
+    if isinstance(layer, (SizeKeepingConv, CondConvRouting, WeightNetReduction, KernelWarehouse)):
         return 0
     if isinstance(layer, WarehouseLayer):
         return math.prod(layer.kernel_sizes()) + (0 if layer.bias is None else layer.bias.numel())
-    if isinstance(layer, (MixtureConv2d, DCDConv2d)):
+    if isinstance(layer, ConvArguments):
         kernel_height, kernel_width = layer.kernel_size
         kernel = layer.out_channels * (layer.in_channels // layer.groups) * kernel_height * kernel_width
         return kernel + (0 if layer.bias is None else layer.bias.numel())

@@ -85,8 +85,8 @@ def normalised_positions(x: Tensor) -> Tensor:
     Returns:
         Tensor[1, 2, height, width]
     """
-    rows, columns = (torch.linspace(-1, 1, _at_least(size, 2), dtype=x.dtype, device=x.device)[:size]  # ONNX's of 1 is NaN
-                     for size in x.shape[2:])
+    rows, columns = (  # of at least 2, as ONNX's of 1 is NaN
+        torch.linspace(-1, 1, _at_least(size, 2), dtype=x.dtype, device=x.device)[:size] for size in x.shape[2:])
     by_row, by_column = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack([by_column, by_row])[None]
 
