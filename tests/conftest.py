@@ -89,6 +89,13 @@ def load_tool():
     return load
 
 
+@pytest.fixture(scope='session', autouse=True)
+def packages_are_read_once(load_tool):
+    """There are hundreds of configs, and no test changes what is installed."""
+    with load_tool('pages').packages_read_once():
+        yield
+
+
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory, load_tool) -> Path:
     """A handful of images of the demo's data set."""
