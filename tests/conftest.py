@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
+from slow_files import SLOW_FILES
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,17 @@ def interpret_triton() -> None:
 
 
 interpret_triton()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Before `-m "not slow"` leaves tests out: which these are, and which files it would leave out as a whole."""
+    for item in items:
+        mark = item.get_closest_marker('one_at_a_time')
+        if mark is not None and sum(item.callspec.indices.get(name, 0) > 0 for name in mark.args) > 1:
+            item.add_marker('slow')
+    quick = {item.path for item in items if item.get_closest_marker('slow') is None}
+    config.stash[SLOW_FILES] = sorted({str(item.path) for item in items if item.path not in quick})
 
 
 def pytest_runtest_setup() -> None:

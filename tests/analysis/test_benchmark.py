@@ -17,6 +17,9 @@ from dynconv_mm.analysis.benchmark import (
     markdown,
     static_network,
 )
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV
+from dynconv_mm.functional.operator import is_channels_last
+from dynconv_mm.layers import ODConv2d
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     DCDCResNet,
@@ -155,8 +158,24 @@ def test_networks_of_two_kinds_are_not_compared():
 @pytest.mark.parametrize('setting', [SMALL, SMALL._replace(channels_last=True), SMALL._replace(dtype='bfloat16'),
                                      SMALL._replace(training=True)], ids=['plain', 'channels_last', 'bfloat16',
                                                                           'training'])
-def test_steps(setting):
-    make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')()
+def test_steps(setting, monkeypatch):
+    """What a layer in the network gets is what the setting says, and weights change in training alone."""
+    network, seen = build_network('odconv1x-mobilenet-v2-w050'), []
+
+    def look(layer: ODConv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append((layer.training, torch.is_grad_enabled(), str(output.dtype), tuple(inputs[0].shape[::2]),
+                     is_channels_last(inputs[0]), MIXTURE_CONV.plan_for_all.get()))
+
+    next(module for module in network.modules() if isinstance(module, ODConv2d)).register_forward_hook(look)
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: network)
+    before = [parameter.clone() for parameter in network.parameters()]
+    step = make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')
+    assert not seen
+    step()
+    assert seen == [(setting.training, setting.training, f'torch.{setting.dtype}', (2, 16), setting.channels_last,
+                     'fold')]
+    changed = [not parameter.equal(old) for parameter, old in zip(network.parameters(), before)]
+    assert any(changed) == setting.training
 
 
 def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) -> Result:

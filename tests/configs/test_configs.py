@@ -1,13 +1,12 @@
 """Every config in configs/ builds, runs forward and takes a training step."""
 import re
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS
 from shipped_configs import CLASSIFIERS, DETECTORS, NAMES, VARIANTS, load
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -195,20 +194,25 @@ def test_a_detector_that_does_not_fit_its_data():
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name not in MMDETS])
-def test_all_parts_exist(name):
-    """Pipelines, hooks and schedules are of known types and arguments."""
+def test_all_parts_exist(name, digits):
+    """Hooks, schedules, data sets with their pipelines, samplers and metrics are of known types and arguments."""
     config = load(name)
-    for hook in config.get('custom_hooks', []):
+    config.default_hooks.pop('visualization', None)  # which asks for the runner's visualizer
+    for hook in [*config.get('custom_hooks', []), *config.default_hooks.values()]:
         HOOKS.build(hook)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
     schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
     for scheduler in schedulers:
         PARAM_SCHEDULERS.build(dict(scheduler, convert_to_iter_based=False), default_args=dict(optimizer=optimizer))
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        if name in CLASSIFIERS:
-            assert hasattr(import_module(f'{config.default_scope}.datasets'), loader.dataset.type)
-        else:
-            DATASETS.build(dict(loader.dataset, lazy_init=True))
+        dataset = DATASETS.build(dict(loader.dataset, lazy_init=True))
+        assert len(dataset.pipeline.transforms) == len(loader.dataset.pipeline)
+        DATA_SAMPLERS.build(loader.sampler, default_args=dict(dataset=range(9), seed=0))
+    for metric in (config.val_evaluator, config.test_evaluator):
+        if 'ann_file' in metric:  # which is read at once
+            kind = 'panoptic' if 'Panoptic' in metric.type else 'instances'
+            metric.ann_file = str(digits / 'annotations' / f'{kind}_val.json')
+        METRICS.build(metric)
 
 
 @pytest.mark.parametrize('name', [name for name in DETECTORS if 'panoptic' in name])
