@@ -38,9 +38,10 @@ interpret_triton()
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before `-m "not slow"` leaves tests out: which these are, and which files it would leave out as a whole."""
     for item in items:
-        mark = item.get_closest_marker('one_at_a_time')
-        if mark is not None and sum(item.callspec.indices.get(name, 0) > 0 for name in mark.args) > 1:
-            item.add_marker('slow')
+        for mark, others in (('first_is_quick', 0), ('one_at_a_time', 1)):
+            names = getattr(item.get_closest_marker(mark), 'args', ())
+            if sum(item.callspec.indices[name] > 0 for name in names) > others:
+                item.add_marker('slow')
     quick = {item.path for item in items if item.get_closest_marker('slow') is None}
     config.stash[SLOW_FILES] = sorted({str(item.path) for item in items if item.path not in quick})
 

@@ -82,6 +82,7 @@ def test_detectors_that_have_no_pair(name):
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', ['faster-rcnn_odconv1x-r50_fpn_1x_coco', 'panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco'])
 def test_a_step_of_a_detector(name, training, monkeypatch):
     pytest.importorskip('mmdet')
@@ -141,6 +142,7 @@ def test_comparison():
         assert result.milliseconds > 0 and result.quartiles[0] <= result.ratio <= result.quartiles[1]
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own():
     ballast = torch.ones(2**29, dtype=torch.uint8)  # of this process
     static, dynamic = compare(['odconv4x-mobilenet-v2-w050'], ['auto'], SMALL._replace(training=True), range(1))
