@@ -17,6 +17,9 @@ from dynconv_mm.analysis.benchmark import (
     markdown,
     static_network,
 )
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV
+from dynconv_mm.functional.operator import is_channels_last
+from dynconv_mm.layers import ODConv2d
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     DCDCResNet,
@@ -79,6 +82,7 @@ def test_detectors_that_have_no_pair(name):
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', ['faster-rcnn_odconv1x-r50_fpn_1x_coco', 'panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco'])
 def test_a_step_of_a_detector(name, training, monkeypatch):
     pytest.importorskip('mmdet')
@@ -138,6 +142,7 @@ def test_comparison():
         assert result.milliseconds > 0 and result.quartiles[0] <= result.ratio <= result.quartiles[1]
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own():
     ballast = torch.ones(2**29, dtype=torch.uint8)  # of this process
     static, dynamic = compare(['odconv4x-mobilenet-v2-w050'], ['auto'], SMALL._replace(training=True), range(1))
@@ -155,8 +160,24 @@ def test_networks_of_two_kinds_are_not_compared():
 @pytest.mark.parametrize('setting', [SMALL, SMALL._replace(channels_last=True), SMALL._replace(dtype='bfloat16'),
                                      SMALL._replace(training=True)], ids=['plain', 'channels_last', 'bfloat16',
                                                                           'training'])
-def test_steps(setting):
-    make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')()
+def test_steps(setting, monkeypatch):
+    """What a layer in the network gets is what the setting says, and weights change in training alone."""
+    network, seen = build_network('odconv1x-mobilenet-v2-w050'), []
+
+    def look(layer: ODConv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append((layer.training, torch.is_grad_enabled(), str(output.dtype), tuple(inputs[0].shape[::2]),
+                     is_channels_last(inputs[0]), MIXTURE_CONV.plan_for_all.get()))
+
+    next(module for module in network.modules() if isinstance(module, ODConv2d)).register_forward_hook(look)
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: network)
+    before = [parameter.clone() for parameter in network.parameters()]
+    step = make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')
+    assert not seen
+    step()
+    assert seen == [(setting.training, setting.training, f'torch.{setting.dtype}', (2, 16), setting.channels_last,
+                     'fold')]
+    changed = [not parameter.equal(old) for parameter, old in zip(network.parameters(), before)]
+    assert any(changed) == setting.training
 
 
 def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) -> Result:

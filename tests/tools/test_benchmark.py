@@ -51,6 +51,7 @@ def test_compiled_batches(tool, tmp_path, monkeypatch):
                      (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
 
 
+@pytest.mark.slow
 def test_exported(tool, tmp_path):
     pytest.importorskip('onnxruntime')
     (tmp_path / 'speed.md').write_text('before\n')
