@@ -42,8 +42,8 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
     """Metrics of networks during their training, as ODConv's Fig. 4 and DCD's Fig. 5.
 
     Args:
-        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation' (drawn solid) and, where there is one,
-            its 'training' (dashed). Of several seeds the mean is drawn, in a band from the lowest to the highest.
+        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation' (drawn solid), its 'training' (dashed)
+            or both. Of several seeds the mean is drawn, in a band from the lowest to the highest.
         x_label (str): 'epoch' or 'iteration'.
         y_label (str): the metric.
     """
@@ -54,7 +54,7 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
         for kind, curve in kinds.items():
             marker = MARKERS[number % len(MARKERS)] if len(curve.places) == 1 else None  # a line needs two
             axis.plot(curve.places, curve.mean, color=f'C{number % 10}', linestyle=_style(kind), linewidth=1.4,
-                      marker=marker, markersize=4, label=name if kind == 'validation' else None)
+                      marker=marker, markersize=4, label=name if kind == next(iter(kinds)) else None)
             if curve.low != curve.high:
                 axis.fill_between(curve.places, curve.low, curve.high, color=f'C{number % 10}', alpha=0.2, linewidth=0)
     axis.set_xlabel(x_label)
