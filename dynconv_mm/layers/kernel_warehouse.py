@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..functional.attention import hidden_vector
 from ..functional.operator import full_precision
 from .attention_norm import build_attention_norm
+from .average_pool import PoolsFeatures
 from .conv_arguments import by_kernel, check_positive_int, check_reduction
 from .fully_connected import FullyConnected
 from .temperature import TemperatureMixin, check_temperature
@@ -52,7 +53,7 @@ class Cells(NamedTuple):
         return self.warehouse.weights[self.index][self.start:self.stop]
 
 
-class CellAttention(nn.Module):
+class CellAttention(nn.Module, PoolsFeatures):
     r"""The attention of a layer: m mixtures, each of n cells and nothing (KernelWarehouse, Eq. 2 and 3).
 
     .. math:: \alpha_{ij} = \tau \beta_{ij} + (1 - \tau) \frac{z_{ij}}{\sum_p |z_{ip}| + 10^{-3}}

@@ -85,6 +85,7 @@ def demo_options(digits: Path) -> list[str]:
             'default_hooks.logger.interval=1']
 
 
+@pytest.mark.slow
 def test_train_and_test(trained, digits, tmp_path, run):
     checkpoint = trained / f'epoch_{EPOCHS}.pth'
     done = run('mim', 'test', MMDET, DEMO, '--checkpoint', checkpoint, '--work-dir', tmp_path, '--cfg-options',
@@ -106,6 +107,7 @@ def test_train_and_test(trained, digits, tmp_path, run):
     assert len(pictures) == 2 and all(f'src="{picture.name}"' in page for picture in pictures)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(trained, digits, tmp_path):
     """kill -9 in mid-epoch, then --resume: the losses of the uninterrupted run."""
     expected = losses(trained)
@@ -130,6 +132,7 @@ def test_killed_and_resumed(trained, digits, tmp_path):
     assert losses(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
     """Mask R-CNN's data and evaluation too: polygons and RLE."""
     config = 'configs/odconv/mask-rcnn_odconv1x-mobilenet-v2_fpn_1x_coco.py'
@@ -178,6 +181,7 @@ DCDC_DEMOS = {  # and figures that its test gives, COCO's out of 1 and panoptic 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('detector', DCDC_DEMOS)
 def test_dcdc_demo(detector, digits, tmp_path, run):
     """Three iterations of training, a test, and for the panoptic one the report."""
@@ -217,6 +221,7 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
         assert (tmp_path / 'report' / 'summary.txt').read_text() == f'PQ {figures["coco_panoptic/PQ"]:.1f}\n'
 
 
+@pytest.mark.slow
 def test_no_coco_folder(tmp_path, run):
     done = run(*train_command(R50, tmp_path, *FROM_SCRATCH, f'train_dataloader.dataset.data_root={tmp_path}/data/coco/',
                               'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))
@@ -232,6 +237,7 @@ def test_missing_checkpoint(digits, tmp_path, run):
     assert 'model.backbone.init_cfg=None' in done.stdout
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_architecture(trained, digits, tmp_path, run):
     config, checkpoint = tmp_path / 'config.py', trained / f'epoch_{EPOCHS}.pth'
     config.write_text(f"_base_ = '{Path(DEMO).resolve()}'\n"

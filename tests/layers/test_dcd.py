@@ -80,7 +80,7 @@ def coefficients(layer: DCDConv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
     tensors = layer.state_dict(keep_vars=True)
     if 'fc.0.weight' not in tensors:
         return x.new_ones(len(x), layer.out_channels), None
-    pooled = pool(x, 1) if layer.variant == 'paper' else pool(x, layer.pool_size)
+    pooled = pool(x, 1) if layer.variant == 'paper' else pool(x, layer.pool.pool_size)
     hidden = pooled @ tensors['fc.0.weight'].T
     hidden = hidden.relu() if layer.variant == 'paper' else hidden * hsig(hidden @ tensors['fc.1.fc.0.weight'].T)
     scale = (hsig(hidden @ tensors['fc_scale.weight'].T) if 'fc_scale.weight' in tensors else
@@ -226,7 +226,7 @@ def test_equations_of_the_released_build(variant, options):
 
 
 def sizes(layer: DCDConv2d) -> tuple[int, int, int]:
-    return layer.pool_size, layer.latent_channels, layer.hidden_channels
+    return layer.pool.pool_size, layer.latent_channels, layer.hidden_channels
 
 
 @pytest.mark.parametrize(('variant', 'channels', 'options', 'expected'), [
