@@ -158,6 +158,8 @@ def test_a_classifier_learns(network, tmp_path, run, load_tool):
         picture.unlink()
     options = [f'{loader}_dataloader.{option}' for loader in ('train', 'val', 'test') for option in (
         f'dataset.data_root={data}', 'dataset.pipeline.1.scale=(32,32)', 'num_workers=0', 'persistent_workers=False')]
+    options += [f'model.backbone.{option}' for option in ('num_stages=3', 'out_indices=(2,)', 'strides=(1,2,2)',
+                                                          'dilations=(1,1,1)')] + ['model.head.in_channels=64']
     if network.startswith('kw'):
         options += ['custom_hooks.0.epochs=.5']  # of two
     done = run('mim', 'train', distribution('mmpretrain'), f'configs/demo/{network}_digits.py', '--work-dir',
