@@ -3,6 +3,7 @@ PYTHON ?= python3
 STACK ?= official
 VENV ?= .venv-$(STACK)
 BIN = $(VENV)/bin
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # what must have docstrings
 DOCUMENTED = dynconv_mm dynconv_mm_scope tools scripts docs setup.py
@@ -35,7 +36,7 @@ $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install environment demo demo-panoptic test coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test test-all coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,13 +61,16 @@ demo: announcement environment  ## make data, train and test an ODConv detector,
 demo-panoptic: announcement environment  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
 
-test: install lint  ## the whole test suite
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS)
-	@echo "make test: the test suite passes on the $(STACK) stack"
+test: install lint  ## the tests but the slow ones, in minutes
+	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@echo "make test: the tests pass on the $(STACK) stack; make test-all runs the slow ones too"
 
-coverage: install  ## the test suite again, with the share of lines that it runs; at least 90%
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS) --cov --cov-report=html \
-		--cov-report=term:skip-covered
+test-all: install lint  ## the whole test suite, before a release and in the workflows
+	@$(PYTEST) $(PYTEST_ARGS)
+	@echo "make test-all: the test suite passes on the $(STACK) stack"
+
+coverage: install  ## the whole test suite again, with the share of lines that it runs; at least 90%
+	@$(PYTEST) $(PYTEST_ARGS) --cov --cov-report=html --cov-report=term:skip-covered
 	@echo "make coverage: line by line in work_dirs/coverage/index.html"
 
 lint: install  ## ruff, and docstrings for all that is public

@@ -179,12 +179,16 @@ class WarehouseLayer(TemperatureMixin):
         Raises:
             ValueError: none was built.
         """
+        self._check_built()
+        return self._share
+
+    def _check_built(self) -> None:
+        """Raise a ValueError unless its warehouse was built."""
         if self._share is None:
             raise ValueError(
                 f'warehouse {self.warehouse!r} of this {type(self).__name__} was never built: call '
                 'dynconv_mm.build_warehouses(model) when the model has all of its layers, or, in a config, put the '
                 "module into dict(type='Warehoused', module=…)")
-        return self._share
 
     @property
     def cells(self) -> nn.Parameter:
@@ -225,6 +229,7 @@ class WarehouseLayer(TemperatureMixin):
         Returns:
             Tensor[batch, m, n]: α, which may be negative.
         """
+        self._check_built()
         return self.attention(x, self.temperature)
 
     def attention_modules(self) -> list[nn.Module]:
@@ -236,6 +241,7 @@ class WarehouseLayer(TemperatureMixin):
         Returns:
             Tensor[]: what of its cell it is at the layer's temperature.
         """
+        self._check_built()
         return self.temperature + (1 - self.temperature) * self.attention.neutralize_attention()
 
     def _put_into_cells(self, parts: Tensor) -> None:

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,15 +28,8 @@ CONV = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dila
 
 
 def make_layer(**options) -> DCDConv2d:
-    """A small layer in float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = DCDConv2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    """In float64, all of whose parameters and statistics are random."""
+    return randomize(DCDConv2d(**{**SMALL, **options}).double())
 
 
 def make_input(batch: int = 3, channels: int = 8, size: tuple[int, int] = (8, 7)) -> Tensor:

@@ -51,6 +51,7 @@ def test_compiled_batches(tool, tmp_path, monkeypatch):
                      (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
 
 
+@pytest.mark.slow
 def test_exported(tool, tmp_path):
     pytest.importorskip('onnxruntime')
     (tmp_path / 'speed.md').write_text('before\n')
@@ -62,6 +63,16 @@ def test_exported(tool, tmp_path):
     assert found['machine']['onnxruntime']
     page = (tmp_path / 'speed.md').read_text()
     assert page.startswith('before\n<!-- benchmark-onnxruntime -->\n') and '(32×64, onnxruntime, cpu, float32)' in page
+
+
+def test_exported_for_any_size(tool, tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    tool.main(['--networks', 'odconv1x-mobilenet-v2-w050', '--runtime', 'onnxruntime', '--dynamic', '--batches', '1',
+               '--size', '64', '--rounds', '1', '--output', str(tmp_path / 'speed')])
+    assert '(64², onnxruntime, any batch and size, cpu, float32)' in (tmp_path / 'speed.md').read_text()
+    with pytest.raises(SystemExit):
+        tool.main([*COMMAND, '--dynamic'])
+    assert '--dynamic is for --runtime onnxruntime or openvino' in capsys.readouterr().err
 
 
 def test_a_runtime_that_is_not_installed(tool, tmp_path, capsys, monkeypatch):

@@ -29,6 +29,7 @@ def short(tiny_classifier, tmp_path):
     return tmp_path / 'short.py'
 
 
+@pytest.mark.slow
 def test_a_classifier(run, short, tmp_path):
     work = tmp_path / 'work'
     trained = run('python', 'tools/train.py', short, '--work-dir', work, '--cfg-options',

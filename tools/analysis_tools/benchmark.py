@@ -59,7 +59,7 @@ def compare(args: argparse.Namespace) -> None:
         groups.setdefault(benchmark.static_network(name), []).append(name)
     height, width = args.size
     settings = [benchmark.Setting(mode == 'training', batch, threads, height, args.device, args.dtype,
-                                  args.channels_last, args.compile, width, args.runtime)
+                                  args.channels_last, args.compile, width, args.runtime, args.dynamic)
                 for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
                 for threads in args.threads]
     settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
@@ -108,10 +108,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help='named as in configs/; each is compared with the same network without its method. Whole '
                         'detectors, such as faster-rcnn_odconv1x-r50_fpn_1x_coco, have a section of their own of '
                         'PATH.md (default: %(default)s)')
-    parser.add_argument('--runtime', choices=['pytorch', 'compile', 'onnxruntime', 'openvino'], default='pytorch',
-                        help='what runs the networks, the static ones too: compile is torch.compile with weights as '
-                        'constants, onnxruntime and openvino run them exported for a fixed batch; all but pytorch for '
-                        'inference alone, in a section of their own of PATH.md (default: pytorch)')
+    parser.add_argument('--runtime', choices=['pytorch', 'folded', 'compile', 'onnxruntime', 'openvino'],
+                        default='pytorch',
+                        help='what runs the networks, the static ones too: folded is PyTorch with batch norms folded '
+                        'into the convolutions, compile is torch.compile with weights as constants, onnxruntime and '
+                        'openvino run them exported for a fixed batch; all but pytorch for inference alone, in a '
+                        'section of their own of PATH.md (default: pytorch)')
+    parser.add_argument('--dynamic', action='store_true', help='with --runtime onnxruntime or openvino: export for any '
+                        'batch and size')
     parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], help='default: both; but inference '
                         'where --runtime is not pytorch')
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch of inference '
@@ -160,6 +164,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             if value not in (['inference'], 'cpu', 'float32', False, []):
                 parser.error(f'--{name} must be left out with --runtime {args.runtime}, but is {value}')
         args.modes = ['inference']
+    if args.dynamic and args.runtime not in ('onnxruntime', 'openvino'):
+        parser.error(f'--dynamic is for --runtime onnxruntime or openvino, but that is {args.runtime}')
     target = Path(args.calibrate) if args.calibrate else args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')
