@@ -205,11 +205,19 @@ def render_load(results: dict) -> str:
     return f'The load of the machine after each run was {middle:.1f}, {low:.1f} to {high:.1f} in four of five.\n'
 
 
+def any_runs(results: dict, families: Sequence[str]) -> bool:
+    """Whether there is anything to draw of some families of networks."""
+    return any(row_of(results, family, method).runs for family in families for method in COMPARED[family])
+
+
 def parts(results: dict) -> dict[str, str]:
     """What the page shows of the results, by the names of its markers."""
     families = {family: render_family(results, family) for family in FAMILIES}
-    return {'rates': render_rates(results), **families, 'longer': render_longer(results), 'starts': render_starts(results),
-            'ablations': render_ablations(results), 'progress': render_progress(results), 'load': render_load(results)}
+    figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
+               if any_runs(results, members) else '' for name, members in FIGURES.items()}
+    return {'rates': render_rates(results), **families, **figures, 'longer': render_longer(results),
+            'starts': render_starts(results), 'ablations': render_ablations(results),
+            'progress': render_progress(results), 'load': render_load(results)}
 
 
 def draw(results: dict, families: Sequence[str]) -> Figure:
@@ -240,6 +248,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f'{parser.prog}: {args.results} has no results yet: `python scripts/compare_methods.py`')
     write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), 'comparison_page', parts(results)))
     for name, families in FIGURES.items():
+        if not any_runs(results, families):
+            continue
         with atomic_write(ROOT / 'docs' / 'images' / f'{name}.png') as partial:
             partial.write_bytes(to_png(draw(results, families)))
 
