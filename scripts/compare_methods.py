@@ -80,13 +80,16 @@ class Run(NamedTuple):
         return f'{self.family}, {self.method}, lr {self.rate:g}, seed {self.seed}'
 
 
-RESNET18, RESNET26, MOBILENET, WARM = 'ResNet-18', 'ResNet-26', 'MobileNetV2', 'warm start'
+RESNET18, RESNET26, MOBILENET = FAMILIES = 'ResNet-18', 'ResNet-26', 'MobileNetV2'
+WARM, LONG = ALSO_RESNET18 = 'warm start', 'ResNet-18 for longer'
+LONGER = 4  # times as many epochs
 RESNET = dict(SMALL, in_channels=1, strides=(1, 2, 1), zero_init_residual=False)
 COMMON = {  # of all networks of a family; pictures are gray and small
     RESNET18: dict(RESNET, depth=18),
     RESNET26: dict(RESNET, depth=26, stem_channels=32),  # RedNet's stem has half of them, in groups of 16
     MOBILENET: dict(in_channels=1, widen_factor=0.25),
 }
+COMMON.update(dict.fromkeys(ALSO_RESNET18, COMMON[RESNET18]))
 SCALE = {MOBILENET: 1.5}  # by which pictures are enlarged, where a network cannot have fewer strides
 SE = dict(plugins=[dict(cfg=dict(type='DynConvSELayer'), position='after_conv2')])
 
@@ -126,7 +129,9 @@ COMPARED = {
     },
 }
 FEW = dict(min_channels=4)  # a quarter of the least hidden width, as the network's; else r would change next to nothing
-SLOW = 'FDConv'  # takes as long as all others together, and so its turn after them
+SLOW = 'KernelWarehouse (1×)', 'FDConv'  # of ResNet-18: they take as long as all others together, and turns after them
+QUICK = [method for method in COMPARED[RESNET18] if method not in SLOW]
+COMPARED[LONG] = {method: COMPARED[RESNET18][method] for method in QUICK if method != 'SE'}
 VARIANTS = {  # of ResNet-18, beside those above
     'ODConv (1×), no annealing': odconv(1, annealed=False),
     'ODConv (4×), no annealing': odconv(4, annealed=False),
@@ -152,13 +157,13 @@ def network_of(run: Run) -> Network:
 
 def rate_of(family: str, runs: Mapping[str, dict]) -> float:
     """The learning rate of a family: the one with which its static network is best, as far as it was trained."""
-    family = RESNET18 if family == WARM else family
+    family = RESNET18 if family in ALSO_RESNET18 else family
     return max(RATES, key=lambda rate: sum(runs.get(Run(family, 'static', rate, 0).name, {}).get('correct', [-1])))
 
 
 def grid(family: str) -> list[Run]:
     """The runs by which the learning rate of a family is chosen."""
-    return [Run(RESNET18 if family == WARM else family, 'static', rate, 0) for rate in RATES]
+    return [Run(RESNET18 if family in ALSO_RESNET18 else family, 'static', rate, 0) for rate in RATES]
 
 
 def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
@@ -169,17 +174,20 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
 
     return {
         'learning rate of ResNet-18': grid(RESNET18),
-        'ResNet-18': block(RESNET18, [method for method in COMPARED[RESNET18] if method != SLOW], SEEDS),
+        'ResNet-18': block(RESNET18, QUICK, SEEDS),
+        'half of its learning rate': block(RESNET18, QUICK, SEEDS[:1], SECOND),
+        'warm start': block(WARM, STARTS, SEEDS),
+        'ResNet-18 for longer': block(LONG, COMPARED[LONG], SEEDS[:1]),
         'learning rate of ResNet-26': grid(RESNET26),
         'ResNet-26': block(RESNET26, COMPARED[RESNET26], SEEDS),
-        'warm start': block(WARM, STARTS, SEEDS),
-        f'{SLOW} of ResNet-18': block(RESNET18, [SLOW], SEEDS),
+        ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS),
         'learning rate of MobileNetV2': grid(MOBILENET),
         'MobileNetV2': block(MOBILENET, COMPARED[MOBILENET], SEEDS),
-        'further seeds': [run for family, methods in COMPARED.items() for run in block(family, methods, FURTHER_SEEDS)],
-        'second learning rate': [run for family, methods in COMPARED.items()
-                                 for run in block(family, methods, SEEDS, SECOND)],
+        'further seeds': [run for family in FAMILIES for run in block(family, COMPARED[family], FURTHER_SEEDS)],
+        'half of all learning rates': [run for family in FAMILIES
+                                       for run in block(family, COMPARED[family], SEEDS, SECOND)],
         'ablations': block(RESNET18, VARIANTS, SEEDS),
+        'ResNet-18 for longer, further seeds': block(LONG, COMPARED[LONG], SEEDS),
     }
 
 
@@ -303,6 +311,8 @@ def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
 
     set_random_seed(run.seed)
     network = network_of(run)
+    if run.family == LONG:
+        schedule = schedule._replace(epochs=LONGER * schedule.epochs)
     model = build(run.family, network, len(splits['train'].classes))
     return model, fit(model, splits['train'], schedule, run, network.annealed)
 

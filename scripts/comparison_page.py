@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import compare_methods
 import numpy as np
-from compare_methods import COMPARED, MOBILENET, RATES, RESNET18, RESNET26, RESULTS, SECOND, STARTS, WARM, Run
+from compare_methods import (
+    COMPARED,
+    FAMILIES,
+    LONG,
+    LONGER,
+    MOBILENET,
+    RATES,
+    RESNET18,
+    RESNET26,
+    RESULTS,
+    SECOND,
+    STARTS,
+    WARM,
+    Run,
+)
 from pages import ROOT, page_with
 
 from dynconv_mm.analysis.markdown import markdown_table
@@ -121,10 +135,21 @@ def render_family(results: dict, family: str) -> str:
                            'training (ms a picture)', 'inference (ms a picture)'], rows)
 
 
+def render_longer(results: dict) -> str:
+    """The table of the methods that were trained for longer, beside what they reached before."""
+    short_base, base, rows = row_of(results, RESNET18, 'static'), row_of(results, LONG, 'static'), []
+    for method in COMPARED[LONG]:
+        short = short_base if method == 'static' else row_of(results, RESNET18, method)
+        row = base if method == 'static' else row_of(results, LONG, method)
+        rows.append([method, cells(short, short_base)[2], *cells(row, base)])
+    return markdown_table(['network', 'more than static (points), above', 'seeds', f'accuracy (%), {LONGER} × as long',
+                           f'more than static (points), {LONGER} × as long'], rows)
+
+
 def render_rates(results: dict) -> str:
     """The grid by which learning rates are chosen."""
     rows = []
-    for family in COMPARED:
+    for family in FAMILIES:
         runs = [results['runs'].get(run.name) for run in compare_methods.grid(family)]
         values = [NONE if run is None else f'{compare_methods.accuracy(run, results["task"]["classes"]):.2f}'
                   for run in runs]
@@ -180,11 +205,19 @@ def render_load(results: dict) -> str:
     return f'The load of the machine after each run was {middle:.1f}, {low:.1f} to {high:.1f} in four of five.\n'
 
 
+def any_runs(results: dict, families: Sequence[str]) -> bool:
+    """Whether there is anything to draw of some families of networks."""
+    return any(row_of(results, family, method).runs for family in families for method in COMPARED[family])
+
+
 def parts(results: dict) -> dict[str, str]:
     """What the page shows of the results, by the names of its markers."""
-    families = {family: render_family(results, family) for family in COMPARED}
-    return {'rates': render_rates(results), **families, 'starts': render_starts(results),
-            'ablations': render_ablations(results), 'progress': render_progress(results), 'load': render_load(results)}
+    families = {family: render_family(results, family) for family in FAMILIES}
+    figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
+               if any_runs(results, members) else '' for name, members in FIGURES.items()}
+    return {'rates': render_rates(results), **families, **figures, 'longer': render_longer(results),
+            'starts': render_starts(results), 'ablations': render_ablations(results),
+            'progress': render_progress(results), 'load': render_load(results)}
 
 
 def draw(results: dict, families: Sequence[str]) -> Figure:
@@ -215,6 +248,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f'{parser.prog}: {args.results} has no results yet: `python scripts/compare_methods.py`')
     write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), 'comparison_page', parts(results)))
     for name, families in FIGURES.items():
+        if not any_runs(results, families):
+            continue
         with atomic_write(ROOT / 'docs' / 'images' / f'{name}.png') as partial:
             partial.write_bytes(to_png(draw(results, families)))
 

@@ -347,14 +347,23 @@ def test_plan(tool):
     assert [tool.rate_of('ResNet-18', found(rate)) for rate in tool.RATES] == list(tool.RATES)
     assert tool.rate_of(tool.WARM, found(.2)) == .2
     plan = tool.plan(found(.2))
-    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'learning rate of ResNet-26']
+    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'half of its learning rate']
     assert [run.seed for run in plan['ResNet-18']] == sorted(run.seed for run in plan['ResNet-18'])
-    assert tool.SLOW not in {run.method for run in plan['ResNet-18']}
+    assert not {run.method for run in plan['ResNet-18']} & set(tool.SLOW)
     assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['ablations']} == {.2}
-    seconds = {(run.family, run.method, run.seed) for run in plan['second learning rate']}
-    assert seconds == {(run.family, run.method, run.seed)
-                       for block in (*tool.COMPARED, 'FDConv of ResNet-18') for run in plan[block]}
-    assert {run.rate for run in plan['second learning rate'] if run.family == 'ResNet-18'} == {.1}
+    seconds = {(run.family, run.method, run.seed) for run in plan['half of all learning rates']}
+    assert seconds == {(family, method, seed) for family in tool.FAMILIES for method in tool.COMPARED[family]
+                       for seed in tool.SEEDS}
+    assert {run.rate for run in plan['half of all learning rates'] if run.family == 'ResNet-18'} == {.1}
+    assert {run.rate for run in plan['ResNet-18 for longer']} == {.2}
+
+
+def test_longer(tool, splits, schedule, monkeypatch):
+    seen = []
+    monkeypatch.setattr(tool, 'fit', lambda model, glyphs, schedule, *args: seen.append(schedule))
+    for family in ('ResNet-18', tool.LONG):
+        tool.trained(tool.Run(family, 'static', .1, 0), splits, schedule, None)
+    assert seen == [schedule, (4 * schedule.epochs, *schedule[1:])]
 
 
 def test_time_left(tool):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -36,6 +37,8 @@ def results_of(methods, seeds=(0, 1), families=6):
     add('SE', .1, 0, 48)
     add('DCD', .2, 7, 51)  # with a seed that static has not
     add('ODConv (1×), spatial alone', .2, 0, 51)
+    add('static', .2, 0, 55, methods.LONG)
+    add('DCD', .2, 0, 57, methods.LONG)
     add('static ResNet18', .2, 0, 20, methods.WARM)
     add('DCD', .2, 0, 21, methods.WARM)
     return dict(task=dict(classes=62), runs=runs)
@@ -110,11 +113,13 @@ def test_tables(tool, methods):
     assert cells[0] == '| SE' and cells[1:4] == ['180', '5.00', '2'] and cells[6].endswith(' (1)')
     assert cells[5].startswith('+') and cells[7:] == ['0.50', '0.12 |']
     assert lines[2].split(' | ')[5] == '–' and lines[4] == '| ODConv (1×)' + ' | –' * 8 + ' |'
+    assert re.search(r'\| DCD \| – \| 1 \| 9\d\.\d\d \[.*\] \| \+', parts['longer'])
     assert '| DCD | 1 |' in parts['starts'] and '| ODConv (1×) | – | – | – |' in parts['starts']
     assert '| attentions (Table 7) | ODConv (1×), spatial alone | 180 | 5.00 | 1 |' in parts['ablations']
     progress = parts['progress'].splitlines()
     assert progress[2].startswith('| learning rate of ResNet-18 | 4 of 4 | 6 min | – |')
-    assert progress[-1].startswith('| **all** | 11 of ')
+    assert progress[-1].startswith('| **all** | 13 of ')
+    assert 'images/comparison_resnet.png' in parts['comparison_resnet'] and parts['comparison_mobilenet'] == ''
     assert parts['load'] == 'The load of the machine after each run was 1.5, 1.5 to 1.5 in four of five.\n'
 
 
