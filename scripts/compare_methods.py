@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RESULTS = ROOT / 'docs' / 'comparison.json'
 SGD = dict(type='SGD', momentum=0.9, weight_decay=1e-4, nesterov=True)
 RATES = (0.05, 0.1, 0.2, 0.4)  # one of them for each family of networks: the best of its static network, with seed 0
-SECOND = 1 / 2  # another learning rate for all methods, in parts of the first
+OTHER_RATES = 1 / 2, 2  # for all methods, in parts of the first
 ANNEALED = 1 / 10  # of the training, over which temperatures fall: ODConv's 10 of 100 epochs
 SEEDS, FURTHER_SEEDS = (0, 1, 2), (3, 4)
 TEST_FAMILIES = 4  # in a batch
@@ -175,7 +175,8 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'half of its learning rate': block(RESNET18, QUICK, SEEDS[:1], SECOND),
+        'half and double of its learning rate': [run for part in OTHER_RATES
+                                                 for run in block(RESNET18, QUICK, SEEDS[:1], part)],
         'warm start': block(WARM, STARTS, SEEDS),
         'ResNet-18 for longer': block(LONG, COMPARED[LONG], SEEDS[:1]),
         'learning rate of ResNet-26': grid(RESNET26),
@@ -184,8 +185,8 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
         'learning rate of MobileNetV2': grid(MOBILENET),
         'MobileNetV2': block(MOBILENET, COMPARED[MOBILENET], SEEDS),
         'further seeds': [run for family in FAMILIES for run in block(family, COMPARED[family], FURTHER_SEEDS)],
-        'half of all learning rates': [run for family in FAMILIES
-                                       for run in block(family, COMPARED[family], SEEDS, SECOND)],
+        'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
+                                                  for run in block(family, COMPARED[family], SEEDS, part)],
         'ablations': block(RESNET18, VARIANTS, SEEDS),
         'ResNet-18 for longer, further seeds': block(LONG, COMPARED[LONG], SEEDS),
     }

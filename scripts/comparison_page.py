@@ -16,11 +16,11 @@ from compare_methods import (
     LONG,
     LONGER,
     MOBILENET,
+    OTHER_RATES,
     RATES,
     RESNET18,
     RESNET26,
     RESULTS,
-    SECOND,
     STARTS,
     WARM,
     Run,
@@ -125,13 +125,14 @@ def render_family(results: dict, family: str) -> str:
     """The table of the methods of a family of networks."""
     base, rows = row_of(results, family, 'static'), []
     for method in COMPARED[family]:
-        row, second = base if method == 'static' else row_of(results, family, method), \
-            row_of(results, family, method, SECOND)
+        row = base if method == 'static' else row_of(results, family, method)
+        others = [row_of(results, family, method, part) for part in OTHER_RATES]
         times = [f'{row.mean(key):.2f}' for key in ('train_ms', 'test_ms')] if row.runs else [NONE] * 2
         rows.append([method, *costs(row), *cells(row, base),
-                     f'{second.accuracy().mean:.2f} ({len(second.runs)})' if second.runs else NONE, *times])
+                     *(f'{other.accuracy().mean:.2f} ({len(other.runs)})' if other.runs else NONE for other in others),
+                     *times])
     return markdown_table(['network', 'parameters (K)', 'multiply-adds (M)', 'seeds', 'accuracy (%)',
-                           'more than static (points)', 'accuracy with half of the rate (seeds)',
+                           'more than static (points)', 'at half of the rate (seeds)', 'at the double (seeds)',
                            'training (ms a picture)', 'inference (ms a picture)'], rows)
 
 

@@ -294,22 +294,22 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     results = json.loads(path.read_text())
     rate = tool.rate_of('ResNet-18', results['runs'])
     names = [run.name for run in tool.grid('ResNet-18')] + [f'ResNet-18, SE, lr {rate:g}, seed 1']
-    halves = f'ResNet-18, SE, lr {rate / 2:g}, seed 1'  # the second learning rate
-    assert set(results['runs']) == {*names, halves}
+    others = [f'ResNet-18, SE, lr {part * rate:g}, seed 1' for part in tool.OTHER_RATES]
+    assert set(results['runs']) == {*names, *others}
     best = max(sum(results['runs'][name]['correct']) for name in names[:4])
     assert sum(results['runs'][f'ResNet-18, static, lr {rate:g}, seed 0']['correct']) == best
     told = capsys.readouterr().out.splitlines()
-    assert len(told) == 7 and re.fullmatch(r'\[1, 5 left\] ResNet-18, static, lr 0.05, seed 0: [\d.]+% in \d+ s; about '
+    assert len(told) == 8 and re.fullmatch(r'\[1, 6 left\] ResNet-18, static, lr 0.05, seed 0: [\d.]+% in \d+ s; about '
                                            r'\d+ min of one core left', told[0])
     before = path.read_bytes()
     tool.main([*command, '--only', 'ResNet-18, SE, *seed 1'])
-    assert capsys.readouterr().out == f'all 6 runs are in {path}\n' and path.read_bytes() == before
+    assert capsys.readouterr().out == f'all 7 runs are in {path}\n' and path.read_bytes() == before
     tool.main([*command, '--repeat', names[-1]])
     assert re.search(r'ResNet-18, SE, .*% as before, in every family', capsys.readouterr().out)
     tool.main(['--list', '--results', str(path)])
     told = capsys.readouterr().out.splitlines()
-    assert [line[5:] for line in told if line.startswith('done ')] == [*names[:4], names[4], halves]
-    assert re.fullmatch(r'6 of \d+ runs are done; the others take about .* of one core', told[-1])
+    assert [line[5:] for line in told if line.startswith('done ')] == [*names[:4], names[4], *others]
+    assert re.fullmatch(r'7 of \d+ runs are done; the others take about .* of one core', told[-1])
     results['runs'][names[-1]]['correct'][0] ^= 1
     tool.write_results(path, results)
     with pytest.raises(SystemExit, match='SE.* comes out otherwise: .*% in place of .*%'):
@@ -347,14 +347,14 @@ def test_plan(tool):
     assert [tool.rate_of('ResNet-18', found(rate)) for rate in tool.RATES] == list(tool.RATES)
     assert tool.rate_of(tool.WARM, found(.2)) == .2
     plan = tool.plan(found(.2))
-    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'half of its learning rate']
+    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'half and double of its learning rate']
     assert [run.seed for run in plan['ResNet-18']] == sorted(run.seed for run in plan['ResNet-18'])
     assert not {run.method for run in plan['ResNet-18']} & set(tool.SLOW)
     assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['ablations']} == {.2}
-    seconds = {(run.family, run.method, run.seed) for run in plan['half of all learning rates']}
+    seconds = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
     assert seconds == {(family, method, seed) for family in tool.FAMILIES for method in tool.COMPARED[family]
                        for seed in tool.SEEDS}
-    assert {run.rate for run in plan['half of all learning rates'] if run.family == 'ResNet-18'} == {.1}
+    assert {run.rate for run in plan['half and double of all learning rates'] if run.family == 'ResNet-18'} == {.1, .4}
     assert {run.rate for run in plan['ResNet-18 for longer']} == {.2}
 
 

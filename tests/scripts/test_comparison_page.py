@@ -110,9 +110,9 @@ def test_tables(tool, methods):
     lines = parts['ResNet-18'].splitlines()
     assert [line.split(' | ')[0] for line in lines[2:]] == [f'| {name}' for name in methods.COMPARED['ResNet-18']]
     cells = lines[3].split(' | ')
-    assert cells[0] == '| SE' and cells[1:4] == ['180', '5.00', '2'] and cells[6].endswith(' (1)')
-    assert cells[5].startswith('+') and cells[7:] == ['0.50', '0.12 |']
-    assert lines[2].split(' | ')[5] == '–' and lines[4] == '| ODConv (1×)' + ' | –' * 8 + ' |'
+    assert cells[0] == '| SE' and cells[1:4] == ['180', '5.00', '2'] and cells[6].endswith(' (1)') and cells[7] == '–'
+    assert cells[5].startswith('+') and cells[8:] == ['0.50', '0.12 |']
+    assert lines[2].split(' | ')[5] == '–' and lines[4] == '| ODConv (1×)' + ' | –' * 9 + ' |'
     assert re.search(r'\| DCD \| – \| 1 \| 9\d\.\d\d \[.*\] \| \+', parts['longer'])
     assert '| DCD | 1 |' in parts['starts'] and '| ODConv (1×) | – | – | – |' in parts['starts']
     assert '| attentions (Table 7) | ODConv (1×), spatial alone | 180 | 5.00 | 1 |' in parts['ablations']
