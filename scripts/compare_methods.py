@@ -80,6 +80,13 @@ class Run(NamedTuple):
         return f'{self.family}, {self.method}, lr {self.rate:g}, seed {self.seed}'
 
 
+class Training(NamedTuple):
+    """What is known of one when it is done."""
+
+    milliseconds: float  # of a processor for a picture, the median over the steps
+    loss: float  # the mean over the last tenth of the steps
+
+
 RESNET18, RESNET26, MOBILENET = FAMILIES = 'ResNet-18', 'ResNet-26', 'MobileNetV2'
 WARM, LONG = ALSO_RESNET18 = 'warm start', 'ResNet-18 for longer'
 LONGER = 4  # times as many epochs
@@ -232,14 +239,11 @@ def build(family: str, network: Network, classes: int) -> nn.Module:
 
 
 def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed: bool,
-        rates: Mapping[str, float] | None = None) -> float:
+        rates: Mapping[str, float] | None = None) -> Training:
     """Train a model.
 
     Args:
         rates (Mapping[str, float], optional): of parameters that learn that many times as fast, and decay as others do.
-
-    Returns:
-        float: milliseconds of a processor for a picture, the median over the steps
     """
     from glyph_task import batches
     from mmengine.hooks import Hook
@@ -249,7 +253,7 @@ def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed
 
     from dynconv_mm.functional.mixture_conv import use_plan
 
-    steps, times = schedule.epochs * schedule.steps, []
+    steps, times, losses = schedule.epochs * schedule.steps, [], []
     bar = tqdm(total=steps, desc=run.name, leave=False, disable=None)
 
     class Clock(Hook):
@@ -259,6 +263,7 @@ def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             times.append(time.process_time() - self.start)
+            losses.append(outputs['loss'].item())
             bar.update()
 
     annealing = annealing_of(model, max(round(ANNEALED * steps), 1)) if annealed else None
@@ -268,7 +273,7 @@ def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed
               dict(optimizer=dict(SGD, lr=run.rate), paramwise_cfg=dict(custom_keys=keys)),
               [Clock(), *([dict(type='TemperatureAnnealingHook', **annealing)] if annealing else [])],
               schedule.epochs, dict(type='CosineAnnealingLR', T_max=steps, by_epoch=False), run.seed)
-    return 1000 * statistics.median(times) / schedule.batch
+    return Training(1000 * statistics.median(times) / schedule.batch, statistics.mean(losses[-max(steps // 10, 1):]))
 
 
 def test(model: nn.Module, glyphs: Glyphs, scale: float) -> tuple[list[int], float]:
@@ -296,18 +301,19 @@ def execute(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
 
     torch.set_num_threads(1)
     begin = time.process_time()
-    model, train_ms = (fine_tuned if run.family == WARM else trained)(run, splits, schedule, folder)
+    model, training = (fine_tuned if run.family == WARM else trained)(run, splits, schedule, folder)
     val = splits['val'].every_other_class(1) if run.family == WARM else splits['val']
     scale = SCALE.get(run.family, 1)
     correct, test_ms = test(model, val, scale)
     size = tuple(int(scale * side) for side in val.images.shape[-2:])
     return dict(correct=correct, params=sum(parameter.numel() for parameter in model.parameters()),
-                madds=count_madds(model, size, 1), train_ms=round(train_ms, 4), test_ms=round(test_ms, 4),
+                madds=count_madds(model, size, 1), loss=round(training.loss, 4),
+                train_ms=round(training.milliseconds, 4), test_ms=round(test_ms, 4),
                 seconds=round(time.process_time() - begin, 1), load=round(os.getloadavg()[0], 1))
 
 
-def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Path) -> tuple[nn.Module, float]:
-    """A network of the comparison, and milliseconds for a picture."""
+def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Path) -> tuple[nn.Module, Training]:
+    """A network of the comparison."""
     from mmengine.runner import set_random_seed
 
     set_random_seed(run.seed)
@@ -318,7 +324,7 @@ def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
     return model, fit(model, splits['train'], schedule, run, network.annealed)
 
 
-def fine_tuned(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Path) -> tuple[nn.Module, float]:
+def fine_tuned(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Path) -> tuple[nn.Module, Training]:
     """A network that learned one half of the classes, started as the static network that learned the other half."""
     from glyph_task import digest
     from mmengine.runner import set_random_seed
@@ -393,14 +399,21 @@ def write_results(path: Path, results: dict) -> None:
 
 
 def seconds_of(runs: Iterable[Run], results: Mapping[str, dict]) -> float | None:
-    """How long they take, by what runs of the same network took, or the average run; None: there is none yet."""
+    """How long they take, by what runs of the same network took, or the average one; None: there is none yet."""
     if not results:
         return None
     known: dict[str, list[float]] = {}
     for name, values in results.items():
         known.setdefault(name.rpartition(', lr ')[0], []).append(values['seconds'])
-    average = statistics.mean(values['seconds'] for values in results.values())
-    return sum(statistics.mean(known.get(run.name.rpartition(', lr ')[0], [average])) for run in runs)
+    average = [values['seconds'] for values in results.values()]
+
+    def expected(run: Run) -> float:
+        own = known.get(f'{run.family}, {run.method}')
+        if own is None and run.family == LONG:
+            return LONGER * statistics.mean(known.get(f'{RESNET18}, {run.method}', average))
+        return statistics.mean(own or average)
+
+    return sum(map(expected, runs))
 
 
 def in_words(seconds: float | None) -> str:

@@ -85,9 +85,10 @@ class Row(NamedTuple):
         """What all runs have alike."""
         return next(iter(self.runs.values()))[key]
 
-    def mean(self, key: str) -> float:
-        """Over the seeds."""
-        return float(np.mean([values[key] for values in self.runs.values()]))
+    def mean(self, key: str) -> str:
+        """Over the seeds of which it is known."""
+        values = [values[key] for values in self.runs.values() if key in values]
+        return f'{np.mean(values):.2f}' if values else NONE
 
     def accuracy(self) -> Estimate:
         """In percent."""
@@ -127,13 +128,12 @@ def render_family(results: dict, family: str) -> str:
     for method in COMPARED[family]:
         row = base if method == 'static' else row_of(results, family, method)
         others = [row_of(results, family, method, part) for part in OTHER_RATES]
-        times = [f'{row.mean(key):.2f}' for key in ('train_ms', 'test_ms')] if row.runs else [NONE] * 2
         rows.append([method, *costs(row), *cells(row, base),
                      *(f'{other.accuracy().mean:.2f} ({len(other.runs)})' if other.runs else NONE for other in others),
-                     *times])
+                     *map(row.mean, ('loss', 'train_ms', 'test_ms'))])
     return markdown_table(['network', 'parameters (K)', 'multiply-adds (M)', 'seeds', 'accuracy (%)',
                            'more than static (points)', 'at half of the rate (seeds)', 'at the double (seeds)',
-                           'training (ms a picture)', 'inference (ms a picture)'], rows)
+                           'loss at the end', 'training (ms a picture)', 'inference (ms a picture)'], rows)
 
 
 def render_longer(results: dict) -> str:
@@ -142,9 +142,9 @@ def render_longer(results: dict) -> str:
     for method in COMPARED[LONG]:
         short = short_base if method == 'static' else row_of(results, RESNET18, method)
         row = base if method == 'static' else row_of(results, LONG, method)
-        rows.append([method, cells(short, short_base)[2], *cells(row, base)])
+        rows.append([method, cells(short, short_base)[2], *cells(row, base), row.mean('loss')])
     return markdown_table(['network', 'more than static (points), above', 'seeds', f'accuracy (%), {LONGER} × as long',
-                           f'more than static (points), {LONGER} × as long'], rows)
+                           f'more than static (points), {LONGER} × as long', 'loss at the end'], rows)
 
 
 def render_rates(results: dict) -> str:

@@ -133,6 +133,7 @@ def test_a_run(tool, splits, schedule, tmp_path, monkeypatch, family, method):
     still = [name for name, value in after.items() if torch.equal(value, before[name]) and value.grad.any()]
     assert not still and before.keys() == after.keys()
     assert len(values['correct']) == FAMILIES['val'] and all(0 <= count <= 4 for count in values['correct'])
+    assert np.isfinite(values['loss']) and values['train_ms'] > 0 < values['test_ms']
     assert values['params'] == sum(value.numel() for value in after.values()) and values['madds'] > 10**5
     assert json.loads(json.dumps(values)) == values
 
@@ -230,7 +231,7 @@ def test_warm_start(tool, splits, schedule, tmp_path, monkeypatch):
             with torch.no_grad():
                 model.backbone.conv1.weight.neg_()  # what it learned
         seen[run.method, glyphs.classes] = schedule
-        return 0.
+        return tool.Training(0., 0.)
 
     monkeypatch.setattr(tool, 'fit', fit)
     images = torch.randn(3, 1, 32, 32)
@@ -370,4 +371,5 @@ def test_time_left(tool):
     known = {'ResNet-18, static, lr 0.1, seed 0': dict(seconds=60.), 'ResNet-18, SE, lr 0.1, seed 0': dict(seconds=90.)}
     left = [tool.Run('ResNet-18', 'SE', .1, 1), tool.Run('ResNet-18', 'DCD', .1, 1)]
     assert tool.seconds_of(left, known) == 90 + 75 and tool.seconds_of(left, {}) is None
+    assert tool.seconds_of([tool.Run(tool.LONG, 'static', .1, 0)], known) == 4 * 60
     assert [tool.in_words(value) for value in (None, 165., 7260.)] == ['unknown', '3 min', '2 h 01 min']
