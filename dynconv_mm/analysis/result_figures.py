@@ -24,6 +24,7 @@ class Point(NamedTuple):
     params: int
     madds: int  # for one image
     value: float
+    interval: tuple[float, float] | None = None  # in which the value lies
 
 
 def in_percent(metric: str) -> bool:
@@ -79,7 +80,8 @@ def trade_off_figure(groups: Mapping[str, Sequence[Point]], y_label: str) -> Fig
     """What networks reach over their parameters and their multiply-adds, as ODConv's Fig. 3 and DCDC's Fig. 4.
 
     Args:
-        groups (Mapping[str, Sequence[Point]]): networks by method, which a line joins in the order of their costs.
+        groups (Mapping[str, Sequence[Point]]): networks by method, which a line joins in the order of their costs;
+            their intervals are upright lines.
         y_label (str): the metric.
     """
     figure, axes = _panel(2)
@@ -94,6 +96,9 @@ def trade_off_figure(groups: Mapping[str, Sequence[Point]], y_label: str) -> Fig
             costs = [getattr(point, attribute) / scale for point in points]
             axis.plot(costs, [point.value for point in points], color=f'C{number % 10}', linewidth=1.2,
                       marker=MARKERS[number % len(MARKERS)], markersize=5, label=name)
+            for point, cost in zip(points, costs):
+                if point.interval is not None:
+                    axis.vlines(cost, *point.interval, color=f'C{number % 10}', linewidth=1, alpha=0.6)
             for point, cost, short in zip(points, costs, differences([point.name for point in points])):
                 axis.annotate(short, (cost, point.value), xytext=(4 * right, 4 * up), textcoords='offset points',
                               ha='left' if right > 0 else 'right', va='bottom' if up > 0 else 'top', fontsize=7,

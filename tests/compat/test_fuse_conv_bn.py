@@ -168,7 +168,8 @@ def test_dynamicized_by_default():
 
 
 @pytest.mark.parametrize(('network', 'op'), [
-    (network, op) for network, (_, grouped) in NETWORKS.items() for op in OPS
+    pytest.param(network, op, marks=[] if network == 'mmdet.ResNet' or op == 'ODConv2d' else pytest.mark.slow)
+    for network, (_, grouped) in NETWORKS.items() for op in OPS
     if not (grouped and op in SIZE_KEEPING)])  # which take the place of no grouped convolution
 def test_dynamicized_models(network, op):
     arguments, _ = NETWORKS[network]
@@ -177,6 +178,15 @@ def test_dynamicized_models(network, op):
     model = MODELS.build(dict(type=network, **arguments))
     dynamicize(model, dict(type=op, **OPS[op]), placement='3x3', keep_function=op not in SIZE_KEEPING)
     assert_same(model, torch.randn(8, 3, 64, 64))
+
+
+def test_norms_within_attentions():
+    """Those directly behind a fully connected layer."""
+    model = nn.Sequential(ODConv2d(8, 6, 3), KWConv2d(6, 6, 3, cell_num_ratio=1), FDConv2d(6, 8, 3, kernel_num=4),
+                          ODConv2d(8, 8, 1))
+    model[3].attention.fc.register_forward_hook(lambda module, inputs, output: 2 * output)
+    fused = assert_same(model, 100 * torch.randn(8, 8, 12, 11))
+    assert [name for name, module in fused.named_modules() if isinstance(module, _BatchNorm)] == ['3.attention.bn']
 
 
 @pytest.mark.parametrize('make', [

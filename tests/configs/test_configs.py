@@ -159,8 +159,8 @@ def depth(name: str) -> int:
     return int((re.findall(r'(?:resnet|rednet|lrnet|san|-r)(\d+)', name) or [0])[0])
 
 
-#: the smallest network of each kind
-QUICK = {kind(name): name for name in reversed(sorted(NAMES, key=depth))}.values()
+#: the smallest network of each kind; of HTC, which has three heads of each sort, the demo's
+QUICK = {kind(name): name for name in reversed(sorted(NAMES, key=depth)) if not name.startswith('dcdc/htc')}.values()
 
 
 @pytest.mark.parametrize('name', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)

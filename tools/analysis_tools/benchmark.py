@@ -42,6 +42,18 @@ def calibrate(args: argparse.Namespace) -> bool:
     return all(found.problem is None for found in checks)
 
 
+def section_suffix(args: argparse.Namespace) -> str:
+    """Of the name of the page's section, and of its file: '' for backbones in PyTorch."""
+    from dynconv_mm.analysis.benchmark import is_detector
+    kind = 'detectors' if is_detector(args.networks[0]) else args.runtime
+    return '' if kind == 'pytorch' else f'-{kind}'
+
+
+def section_file(args: argparse.Namespace) -> Path:
+    """Where the results of a section go."""
+    return args.output.with_name(f'{args.output.name}{section_suffix(args)}.json')
+
+
 def compare(args: argparse.Namespace) -> None:
     from rich.progress import (
         BarColumn,
@@ -64,11 +76,17 @@ def compare(args: argparse.Namespace) -> None:
                 for threads in args.threads]
     settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
                  for batch in args.compiled_batches for threads in args.threads]
-    machine, results = benchmark.describe_machine(args.runtime), []
-    kind = 'detectors' if benchmark.is_detector(args.networks[0]) else args.runtime
-    section = 'benchmark' if kind == 'pytorch' else f'benchmark-{kind}'
-    data = args.output.with_name(args.output.name + section.removeprefix('benchmark') + '.json')
-    command = shlex.join(['python', *sys.argv])
+    machine = benchmark.describe_machine(args.runtime)
+    section, data = f'benchmark{section_suffix(args)}', section_file(args)
+    commands, results = [shlex.join(['python', *sys.argv])], []
+    if args.append:
+        earlier = json.loads(data.read_text(encoding='utf-8'))
+        if earlier['machine'] != machine:
+            sys.exit(f'--append adds to tables of one machine, but {data} is of {earlier["machine"]}, and this is '
+                     f'{machine}: leave it out')
+        commands = [*earlier['commands'], *commands]
+        results = [benchmark.Result(**dict(row, setting=benchmark.Setting(**row['setting'])))
+                   for row in earlier['results']]
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -88,14 +106,15 @@ def compare(args: argparse.Namespace) -> None:
             results += benchmark.compare(networks, plans, setting, rounds(), memory)
             # what there is, should the rest be interrupted
             rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
-            write_text(data, json.dumps(dict(command=command, machine=machine, results=rows), indent=1) + '\n')
+            write_text(data, json.dumps(dict(commands=commands, machine=machine, results=rows), indent=1) + '\n')
     table = benchmark.markdown(results, machine)
     page = args.output.with_suffix('.md')
     old = page.read_text(encoding='utf-8') if page.exists() else ''
     place = re.compile(rf'(<!-- {section} -->\n).*?(<!-- /{section} -->)', re.DOTALL)
     if not place.search(old):
         old += f'<!-- {section} -->\n<!-- /{section} -->\n'
-    write_text(page, place.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
+    listed = '\n'.join(f'`{command}`  ' for command in commands)  # the spaces are a new line in Markdown
+    write_text(page, place.sub(lambda match: f'{match[1]}\n{listed}\n\n{table}\n{match[2]}', old))
     print(table)
     print(f'written: {page} and {data}')
 
@@ -139,6 +158,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
+    parser.add_argument('--append', action='store_true', help='keep the tables that are there, of the same machine, '
+                        'and add to them')
     parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
                         help="instead check on --device that every plan gives the equation's values and gradients in "
                         'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '
@@ -166,6 +187,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         args.modes = ['inference']
     if args.dynamic and args.runtime not in ('onnxruntime', 'openvino'):
         parser.error(f'--dynamic is for --runtime onnxruntime or openvino, but that is {args.runtime}')
+    if args.append and not section_file(args).is_file():
+        parser.error(f'--append adds to {section_file(args)}, but there is none: leave it out the first time')
     target = Path(args.calibrate) if args.calibrate else args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')
