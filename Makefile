@@ -37,7 +37,7 @@ $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install environment demo demo-panoptic test coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test test-neighbours coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,6 +59,14 @@ demo-panoptic: environment  ## the same with a DCDC panoptic segmentor
 test: install lint  ## the whole test suite
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS)
 	@echo "make test: the test suite passes on the $(STACK) stack"
+
+test-neighbours: VENV = .venv-neighbours
+test-neighbours: STACK = official
+test-neighbours:  ## the tests of tests/neighbours, in an environment with the toolboxes that they are about
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV) --development --neighbours
+	@$(BIN)/python -c 'import mmpose.models, mmseg.models, timm, ultralytics'  # without which they would be skipped
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests/neighbours $(PYTEST_ARGS)
+	@echo "make test-neighbours: the tests of tests/neighbours pass"
 
 coverage: install  ## the test suite again, with the share of lines that it runs; at least 90%
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS) --cov --cov-report=html \
