@@ -3,8 +3,7 @@ PYTHON ?= python3
 STACK ?= official
 VENV ?= .venv-$(STACK)
 BIN = $(VENV)/bin
-# the name of mmdet's distribution, which mim asks for
-MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # what must have docstrings
 DOCUMENTED = dynconv_mm dynconv_mm_scope tools scripts docs setup.py
@@ -28,16 +27,16 @@ DEMO_ENV = PATH="$(abspath $(BIN)):$$PATH" MALLOC_MMAP_THRESHOLD_=1000000000 MAL
 
 define run-demo
 $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
-@test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) mim train $(MMDET) $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
-@test -d $(DEMO_DIR)/test || { $(DEMO_ENV) mim test $(MMDET) $(DEMO_CONFIG) --checkpoint $(DEMO_CHECKPOINT) \
-	--work-dir $(DEMO_DIR)/test.partial && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
+@test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume --quiet
+@test -d $(DEMO_DIR)/test || { $(DEMO_ENV) python tools/test.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
+	--work-dir $(DEMO_DIR)/test.partial --quiet && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
 @$(DEMO_ENV) python tools/analysis_tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
 	--test-dir $(DEMO_DIR)/test --out $(DEMO_DIR)/report
 @echo "make $@: a $(DEMO_MODEL) was trained and tested on handwritten digits: $$(cat $(DEMO_DIR)/report/summary.txt);" \
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install environment demo demo-panoptic test test-neighbours coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test test-all test-neighbours coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -50,15 +49,21 @@ install:  ## a virtual environment with one tested set of packages, those for te
 environment:  ## the same without what tests, lint and documentation need
 	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV)
 
-demo: environment  ## make data, train and test an ODConv detector, draw its detections
+.PHONY: announcement
+announcement:
+	@echo "$(DEMO_DIR): what runs needs is installed (the first time some minutes, and 8 to 20 more where mmcv has to be" \
+		"compiled); 2700 images are drawn, a $(DEMO_MODEL) trains on them (some ten minutes on two cores) and is" \
+		"tested (a minute); then look at $(DEMO_DIR)/report/index.html"
+
+demo: announcement environment  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)
 
-demo-panoptic: environment  ## the same with a DCDC panoptic segmentor
+demo-panoptic: announcement environment  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
 
-test: install lint  ## the whole test suite
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS)
-	@echo "make test: the test suite passes on the $(STACK) stack"
+test: install lint  ## the tests but the slow ones, in minutes
+	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@echo "make test: the tests pass on the $(STACK) stack; make test-all runs the slow ones too"
 
 test-neighbours: VENV = .venv-neighbours
 test-neighbours: STACK = official
@@ -68,9 +73,12 @@ test-neighbours:  ## the tests of tests/neighbours, in an environment with the t
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests/neighbours $(PYTEST_ARGS)
 	@echo "make test-neighbours: the tests of tests/neighbours pass"
 
-coverage: install  ## the test suite again, with the share of lines that it runs; at least 90%
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests $(PYTEST_ARGS) --cov --cov-report=html \
-		--cov-report=term:skip-covered
+test-all: install lint  ## the whole test suite, before a release and in the workflows
+	@$(PYTEST) $(PYTEST_ARGS)
+	@echo "make test-all: the test suite passes on the $(STACK) stack"
+
+coverage: install  ## the whole test suite again, with the share of lines that it runs; at least 90%
+	@$(PYTEST) $(PYTEST_ARGS) --cov --cov-report=html --cov-report=term:skip-covered
 	@echo "make coverage: line by line in work_dirs/coverage/index.html"
 
 lint: install  ## ruff, and docstrings for all that is public

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
+from slow_files import SLOW_FILES
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,18 @@ def interpret_triton() -> None:
 
 
 interpret_triton()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Before `-m "not slow"` leaves tests out: which these are, and which files it would leave out as a whole."""
+    for item in items:
+        for mark, others in (('first_is_quick', 0), ('one_at_a_time', 1)):
+            names = getattr(item.get_closest_marker(mark), 'args', ())
+            if sum(item.callspec.indices[name] > 0 for name in names) > others:
+                item.add_marker('slow')
+    quick = {item.path for item in items if item.get_closest_marker('slow') is None}
+    config.stash[SLOW_FILES] = sorted({str(item.path) for item in items if item.path not in quick})
 
 
 def pytest_runtest_setup() -> None:
@@ -87,6 +100,13 @@ def load_tool():
         return module
 
     return load
+
+
+@pytest.fixture(scope='session', autouse=True)
+def packages_are_read_once(load_tool):
+    """There are hundreds of configs, and no test changes what is installed."""
+    with load_tool('pages').packages_read_once():
+        yield
 
 
 @pytest.fixture(scope='session')

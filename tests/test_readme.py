@@ -278,9 +278,3 @@ def test_stacks(root):
                 assert pins[name] == version
             else:
                 assert pins['torch'] == name
-
-
-def test_model_tables(load_tool, capsys):
-    pytest.importorskip('mmdet')
-    pytest.importorskip('mmpretrain')
-    load_tool('update_model_tables').main(['--check'])

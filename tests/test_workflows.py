@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from slow_files import SLOW_FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / '.github' / 'workflows').glob('*.yml'))
@@ -34,10 +35,43 @@ def test_help_lists_every_target(run):
     assert sorted(shown) == sorted(TARGETS)
 
 
+#: what a target has to run, as its plan says it; all but help and clean do so in the environment
+RUNS = {
+    'help': ["sed -n "],
+    'install': ['true scripts/install_stack.py --stack onedl --venv .venv-onedl --development'],
+    'environment': ['true scripts/install_stack.py --stack onedl --venv .venv-onedl\n'],
+    'demo': ['mim train onedl-mmdetection configs/demo/faster-rcnn_odconv', 'mim test onedl-', 'report_detections.py'],
+    'demo-panoptic': ['mim train onedl-mmdetection configs/demo/panoptic-fpn_dcdc', 'mim test onedl-',
+                      'report_detections.py'],
+    'test': ['ruff check .\n', ' pytest tests -m "not slow" -n auto --dist loadgroup\n'],
+    'test-all': ['ruff check .\n', ' pytest tests -n auto --dist loadgroup\n'],
+    'coverage': [' pytest tests -n auto --dist loadgroup --cov --cov-report=html '],
+    'lint': ['.venv-onedl/bin/ruff check .\n', '.venv-onedl/bin/interrogate --quiet dynconv_mm '],
+    'docs': ['.venv-onedl/bin/mkdocs build --strict\n'],
+    'clean': ['rm -rf .venv-* build '],
+}
+
+
 @pytest.mark.parametrize('target', TARGETS)
-def test_target_can_be_planned(target, run):
-    done = run('make', '--dry-run', target, PYTHON='true')
+def test_target_can_be_planned(target, run, load_tool, monkeypatch, capsys):
+    """Its plan runs what the target is for, and names files, and options of our programs, that there are."""
+    done = run('make', '--dry-run', target, PYTHON='true', STACK='onedl')
     assert done.returncode == 0, done.stdout
+    assert all(command in done.stdout for command in RUNS[target]), done.stdout
+    if target not in ('help', 'clean'):
+        assert 'true scripts/install_stack.py --stack onedl --venv .venv-onedl' in done.stdout
+        assert f'echo "make {target}: ' in done.stdout or target in ('install', 'environment', 'lint')
+    for line in done.stdout.replace('\\\n', ' ').splitlines():
+        words = [word for word in re.split(r'[\s;"]+', line) if word]
+        files = [word for word in words if re.match(r'(configs|scripts|tests|tools)(/|$)', word)]
+        assert all((ROOT / file).exists() for file in files), line
+        program, = [file for file in files if file.endswith('.py') and not file.startswith('configs/')] or [None]
+        if program is not None:
+            monkeypatch.setattr('sys.argv', [program, '--help'])
+            with pytest.raises(SystemExit):
+                load_tool(Path(program).stem).main()
+            known = capsys.readouterr().out
+            assert all(re.search(rf'{word}(?![\w-])', known) for word in words if word.startswith('--')), line
 
 
 def test_lint_looks_at_what_is_there(run):
@@ -75,7 +109,16 @@ def test_steps(file):
 
 def test_all_targets_of_a_check_run():
     run = {step['run'].split()[1] for file in WORKFLOWS for step in steps(file) if 'run' in step}
-    assert run == {'test', 'test-neighbours', 'lint', 'docs', 'coverage'}
+    assert run == {'test-all', 'test-neighbours', 'lint', 'docs', 'coverage'}
+
+
+def test_a_push_runs_the_tests_that_take_minutes():
+    assert (ROOT / '.ci' / 'run').read_text(encoding='utf-8').endswith('exec make test\n')
+
+
+def test_each_file_keeps_a_quick_test(request):
+    """So that nothing breaks unseen by `make test`."""
+    assert not request.config.stash[SLOW_FILES]
 
 
 def test_stacks_and_python(load_tool):
@@ -113,8 +156,8 @@ def test_hooks_have_the_pinned_versions():
 def test_guide_names_the_targets(root):
     text = (root / 'CONTRIBUTING.md').read_text(encoding='utf-8')
     assert set(re.findall(r'`make ([a-z-]+)', text)) <= set(TARGETS)
-    listed = set(re.findall(r'^\| `make ([a-z-]+)`', text, re.MULTILINE))
-    assert {'test', 'test-neighbours', 'lint', 'coverage', 'docs'} <= listed
+    table = re.findall(r'^\| `make ([a-z-]+)`', text, re.MULTILINE)
+    assert {'test', 'test-all', 'test-neighbours', 'lint', 'coverage', 'docs'} <= set(table)
 
 
 def test_changelog_has_this_version(root):

@@ -17,6 +17,9 @@ from dynconv_mm.analysis.benchmark import (
     markdown,
     static_network,
 )
+from dynconv_mm.functional.mixture_conv import MIXTURE_CONV
+from dynconv_mm.functional.operator import is_channels_last
+from dynconv_mm.layers import ODConv2d
 from dynconv_mm.models import (
     CondConvMobileNetV2,
     DCDCResNet,
@@ -79,6 +82,7 @@ def test_detectors_that_have_no_pair(name):
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', ['faster-rcnn_odconv1x-r50_fpn_1x_coco', 'panoptic-fpn_dcdc-r50_dcdc-fpn_1x_coco'])
 def test_a_step_of_a_detector(name, training, monkeypatch):
     pytest.importorskip('mmdet')
@@ -138,6 +142,7 @@ def test_comparison():
         assert result.milliseconds > 0 and result.quartiles[0] <= result.ratio <= result.quartiles[1]
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_a_process_of_its_own():
     ballast = torch.ones(2**29, dtype=torch.uint8)  # of this process
     static, dynamic = compare(['odconv4x-mobilenet-v2-w050'], ['auto'], SMALL._replace(training=True), range(1))
@@ -155,8 +160,24 @@ def test_networks_of_two_kinds_are_not_compared():
 @pytest.mark.parametrize('setting', [SMALL, SMALL._replace(channels_last=True), SMALL._replace(dtype='bfloat16'),
                                      SMALL._replace(training=True)], ids=['plain', 'channels_last', 'bfloat16',
                                                                           'training'])
-def test_steps(setting):
-    make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')()
+def test_steps(setting, monkeypatch):
+    """What a layer in the network gets is what the setting says, and weights change in training alone."""
+    network, seen = build_network('odconv1x-mobilenet-v2-w050'), []
+
+    def look(layer: ODConv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append((layer.training, torch.is_grad_enabled(), str(output.dtype), tuple(inputs[0].shape[::2]),
+                     is_channels_last(inputs[0]), MIXTURE_CONV.plan_for_all.get()))
+
+    next(module for module in network.modules() if isinstance(module, ODConv2d)).register_forward_hook(look)
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: network)
+    before = [parameter.clone() for parameter in network.parameters()]
+    step = make_step('odconv1x-mobilenet-v2-w050', setting, 'fold')
+    assert not seen
+    step()
+    assert seen == [(setting.training, setting.training, f'torch.{setting.dtype}', (2, 16), setting.channels_last,
+                     'fold')]
+    changed = [not parameter.equal(old) for parameter, old in zip(network.parameters(), before)]
+    assert any(changed) == setting.training
 
 
 def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) -> Result:
@@ -165,8 +186,8 @@ def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) ->
 
 
 def test_goals():
-    assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.50)
-    assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.60)
+    assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.30)
+    assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.50)
     assert goal(result(batch=1, compile=True)) == 1.20
     for other in (result(plan='grouped'), result(dtype='bfloat16'), result(batch=4), result('resnet50'),
                   result(training=True, batch=1), result(size=160)):
@@ -179,7 +200,11 @@ def test_table():
     assert '**inference, batch 8, 1 thread** (224², cpu, float32)' in text
     assert '**training, batch 8, 2 threads** (224², cpu, float32)' in text
     assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.25 | 2346 | 1.79 |  |' in text
-    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.50 | 2346 | 1.79 | 1.60 |' in text
+    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.30 | 2346 | 1.79 | 1.50 |' in text
+    row = result(runtime='folded')._replace(milliseconds=12.34, peak_megabytes=None, memory_ratio=None)
+    text = markdown([row], {})
+    assert '| network | plan | ms | ratio | quartiles | to reach |\n' in text  # and no columns of nothing
+    assert text.endswith('| odconv4x-resnet50 | auto | 12.3 | 1.46 | 1.40–1.50 | 1.20 |\n')
 
 
 def test_machine():
@@ -202,3 +227,17 @@ def test_goals_of_exports():
     for other in (dict(batch=4), dict(size=96), dict(width=96)):
         assert goal(result._replace(setting=setting._replace(**other))) is None
     assert goal(result._replace(setting=setting._replace(runtime='compile'))) is None
+    assert goal(result._replace(setting=setting._replace(dynamic=True))) == pytest.approx(1.69)
+    image = setting._replace(batch=1, size=800, width=1216)
+    assert goal(result._replace(setting=image)) is None
+    assert goal(result._replace(setting=image._replace(runtime='folded'))) == 1.10
+
+
+def test_norms_are_folded(monkeypatch):
+    from dynconv_mm.analysis import benchmark
+    models, build = [], benchmark.build_network
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: models.append(build(name)) or models[-1])
+    for name in ('mobilenet-v2-w050', 'odconv1x-mobilenet-v2-w050'):
+        make_step(name, SMALL._replace(runtime='folded'))()
+        norms = [module for module in models[-1].modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert not norms

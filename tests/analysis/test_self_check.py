@@ -37,6 +37,7 @@ def replace(monkeypatch, name: str, forward) -> None:
     monkeypatch.setattr(calibration, 'PLANS', MIXTURE_CONV.backends)
 
 
+@pytest.mark.slow
 def test_all_backends_pass():
     checks = self_check.check(CPU)
     assert {found.backend for found in checks} >= {

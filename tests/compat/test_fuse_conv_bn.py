@@ -168,7 +168,8 @@ def test_dynamicized_by_default():
 
 
 @pytest.mark.parametrize(('network', 'op'), [
-    (network, op) for network, (_, grouped) in NETWORKS.items() for op in OPS
+    pytest.param(network, op, marks=[] if network == 'mmdet.ResNet' or op == 'ODConv2d' else pytest.mark.slow)
+    for network, (_, grouped) in NETWORKS.items() for op in OPS
     if not (grouped and op in SIZE_KEEPING)])  # which take the place of no grouped convolution
 def test_dynamicized_models(network, op):
     arguments, _ = NETWORKS[network]

@@ -1,16 +1,16 @@
 """Every config in configs/ builds, runs forward and takes a training step."""
 import re
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, PARAM_SCHEDULERS
 from shipped_configs import CLASSIFIERS, DETECTORS, NAMES, VARIANTS, load
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dynconv_mm.analysis.complexity import build_on_meta
 from dynconv_mm.evaluation import PanopticQualityMetric
 from dynconv_mm.layers import TemperatureMixin
 from dynconv_mm.models import heads
@@ -149,7 +149,22 @@ def test_mmdets_own(name):
     assert load(name).to_dict() == Config.fromstring(f"_base_ = 'mmdet::{folder}/{stem}'", '.py').to_dict()
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if name not in MMDETS])
+def kind(name: str) -> tuple[str, ...]:
+    """The method of a config, and the detector or the kind of network that is no ResNet."""
+    folder, stem = name.split('/')
+    return (folder, *re.findall('faster-rcnn|mask-rcnn|retinanet|panoptic-fpn|htc|mobilenet|convnext', stem)[:1])
+
+
+def depth(name: str) -> int:
+    return int((re.findall(r'(?:resnet|rednet|lrnet|san|-r)(\d+)', name) or [0])[0])
+
+
+#: the smallest network of each kind; of HTC, which has three heads of each sort, the demo's
+QUICK = {kind(name): name for name in reversed(sorted(NAMES, key=depth)) if not name.startswith('dcdc/htc')}.values()
+
+
+@pytest.mark.parametrize('name', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in NAMES if name not in MMDETS])
 def test_forward_and_training_step(name):
     config = load(name)
     static_or_kw = re.match('static/|kw/kw(?!1x-convnext)', name) and name in CLASSIFIERS
@@ -195,20 +210,25 @@ def test_a_detector_that_does_not_fit_its_data():
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name not in MMDETS])
-def test_all_parts_exist(name):
-    """Pipelines, hooks and schedules are of known types and arguments."""
+def test_all_parts_exist(name, digits):
+    """Hooks, schedules, data sets with their pipelines, samplers and metrics are of known types and arguments."""
     config = load(name)
-    for hook in config.get('custom_hooks', []):
+    config.default_hooks.pop('visualization', None)  # which asks for the runner's visualizer
+    for hook in [*config.get('custom_hooks', []), *config.default_hooks.values()]:
         HOOKS.build(hook)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
     schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
     for scheduler in schedulers:
         PARAM_SCHEDULERS.build(dict(scheduler, convert_to_iter_based=False), default_args=dict(optimizer=optimizer))
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        if name in CLASSIFIERS:
-            assert hasattr(import_module(f'{config.default_scope}.datasets'), loader.dataset.type)
-        else:
-            DATASETS.build(dict(loader.dataset, lazy_init=True))
+        dataset = DATASETS.build(dict(loader.dataset, lazy_init=True))
+        assert len(dataset.pipeline.transforms) == len(loader.dataset.pipeline)
+        DATA_SAMPLERS.build(loader.sampler, default_args=dict(dataset=range(9), seed=0))
+    for metric in (config.val_evaluator, config.test_evaluator):
+        if 'ann_file' in metric:  # which is read at once
+            kind = 'panoptic' if 'Panoptic' in metric.type else 'instances'
+            metric.ann_file = str(digits / 'annotations' / f'{kind}_val.json')
+        METRICS.build(metric)
 
 
 @pytest.mark.parametrize('name', [name for name in DETECTORS if 'panoptic' in name])
@@ -227,14 +247,20 @@ def test_panoptic_from_pypi_alone(name, digits):
 
 
 @pytest.mark.parametrize('name', DETECTORS)
-def test_no_annealing_downstream(name):
+def test_no_annealing_downstream(name, monkeypatch):
     """ODConv A.2: temperature annealing is not used on COCO."""
-    config = load(name)
+    config, temperatures, keep = load(name), set(), TemperatureMixin._init_temperature
+
+    def note(layer: TemperatureMixin, temperature: float) -> None:
+        temperatures.add(temperature)
+        keep(layer, temperature)
+
+    monkeypatch.setattr(TemperatureMixin, '_init_temperature', note)
     assert 'TemperatureAnnealingHook' not in str(config.get('custom_hooks', []))
     if not name.startswith('static/'):
-        temperatures = [module.temperature.item() for module in build_model(config).modules()
-                        if isinstance(module, TemperatureMixin)]
-        assert set(temperatures) <= ({0.} if name.startswith('kw/') else {1.})
+        layers = [module for module in build_on_meta(config).modules() if isinstance(module, TemperatureMixin)]
+        assert bool(layers) == bool(temperatures)
+        assert temperatures <= ({0.} if name.startswith('kw/') else {1.})
 
 
 # ODConv Table 4 counts all parameters of the detector and the classifier of the backbone, in M
@@ -270,8 +296,7 @@ TABLE_4 = {
 @pytest.mark.parametrize('name', TABLE_4)
 def test_detector_parameters(name):
     features = 1280 if 'mobilenet' in name else 2048
-    with torch.device('meta'):
-        parameters = sum(parameter.numel() for parameter in build_model(load(name)).parameters())
+    parameters = sum(parameter.numel() for parameter in build_on_meta(load(name)).parameters())
     classifier = features * 1000 + 1000
     if name.startswith('dcd/'):
         classifier = sum(parameter.numel() for parameter in heads.DCDLinearClsHead(1000, features).parameters())
@@ -318,8 +343,7 @@ TABLE_7 = {
 
 @pytest.mark.parametrize('name', [*TABLES_5_AND_6, *TABLE_7])
 def test_trainable_parameters(name):
-    with torch.device('meta'):
-        model = build_model(load(name))
+    model = build_on_meta(load(name))
     assert model.backbone.frozen_stages == 1
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or name in TABLE_7)
     assert count / 1e6 == pytest.approx({**TABLES_5_AND_6, **TABLE_7}[name], abs=0.1)
@@ -338,7 +362,6 @@ def test_inherited_from_the_package(name, tmp_path):
 
     assert without_scope(inherited.to_dict()) == without_scope(own.to_dict())
     if name.startswith('odconv/odconv1x-resnet18') or name.startswith('odconv/faster-rcnn_odconv1x-mobilenet'):
-        with torch.device('meta'):
-            build_model(inherited)
+        build_on_meta(inherited)
         for hook in inherited.get('custom_hooks', []):
             HOOKS.build(hook)

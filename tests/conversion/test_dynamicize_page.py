@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from dynconv_mm import ODConv2d, ODConvMobileNetV2, dynamicize
+from dynconv_mm.analysis.complexity import build_on_meta
 from dynconv_mm.models.backbones import MobileNetV2
 
 PAGE = (Path(__file__).resolve().parents[2] / 'docs' / 'dynamicize.md').read_text(encoding='utf-8')
@@ -31,8 +32,7 @@ def test_models_are_of_many_families():
 def test_model_row(package, config, cells):
     folder = Path(pytest.importorskip(package).__file__).parent
     import_module(f'{package}.models')
-    init_default_scope(package)
-    model = MODELS.build(Config.fromfile(folder / '.mim' / 'configs' / config).model).to('meta')
+    model = build_on_meta(Config.fromfile(folder / '.mim' / 'configs' / config))
     call, *figures = (cell.strip() for cell in cells.split('|'))
     arguments = eval(f'dict({call.strip("`")})')
     found = []

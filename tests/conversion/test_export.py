@@ -76,6 +76,7 @@ LAYERS = {
     'local-relation-product': lambda: LocalRelation2d(16, 16, 3, similarity='product'),
     'stand-alone-attention': lambda: StandAloneSelfAttention2d(16, 16, 5, stride=2, heads=2),
     'pairwise-attention': lambda: PairwiseSelfAttention2d(32, 16, 3),
+    'pairwise-attention-on-few-pixels': lambda: nn.Sequential(nn.AvgPool2d(5), PairwiseSelfAttention2d(16, 16, 5)),
     'fdconv': lambda: FDConv2d(17, 24, 3, stride=2, padding=1),
     'fdconv-pointwise': lambda: FDConv2d(18, 24, 1, kernel_num=5, bias=False),
     'lsconv': lambda: LSConv2d(16, 16),
@@ -102,7 +103,7 @@ NETWORKS = {
     'ODConvResNet': dict(depth=18, **THIN), 'DyConvResNet': dict(depth=18, **THIN),
     'DCDResNet': dict(depth=18, **THIN), 'CondConvMobileNetV2': dict(widen_factor=0.25),
     'RedNet': dict(depth=26, **WIDER), 'DCDCResNet': dict(depth=26, **WIDER),
-    'LRNet': dict(depth=26, kernel_size=3, **THIN),
+    'LRNet': dict(depth=26, kernel_size=3, **THIN), 'SAResNet': dict(depth=26, kernel_size=3, heads=4, **THIN),
 }
 
 
@@ -136,7 +137,8 @@ def assert_equal(network, run, *shapes):
             np.testing.assert_allclose(np.asarray(ours) / scale, theirs.numpy() / scale, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize('batch', [1, 3, None])
+@pytest.mark.one_at_a_time('name', 'batch')
+@pytest.mark.parametrize('batch', [None, 1, 3])
 @pytest.mark.parametrize('name', LAYERS)
 def test_layer(name, batch, tmp_path):
     """With a norm behind it, and for one image, several or any number; in graphs that nothing is left to shorten in."""
@@ -154,6 +156,7 @@ def test_layer(name, batch, tmp_path):
     assert not {'BatchNormalization', 'Identity', 'Constant', 'Dropout', *['Shape'] * (batch is not None)} & set(kinds)
 
 
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', NETWORKS)
 def test_network(name, tmp_path):
     torch.manual_seed(0)
@@ -165,6 +168,7 @@ def test_network(name, tmp_path):
 
 
 @NEEDS_EXPORT
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', ['odconv-pointwise-one-kernel', 'dyconv', 'dcd-basic'])
 def test_dynamo(name, tmp_path):
     pytest.importorskip('onnxscript')
@@ -268,6 +272,7 @@ def test_a_folder(tmp_path):
         export(ODConv2d(3, 8, 3), tmp_path)
 
 
+@pytest.mark.slow
 def test_outputs_that_do_not_depend_on_the_images(tmp_path):
     class Classifier(nn.Module):
         """A bias, and features that vanish in a fresh network in eval mode."""
@@ -309,6 +314,7 @@ def test_rounding_is_no_difference(tmp_path, monkeypatch):
             export(layer, tmp_path / 'layer.onnx', input_size=(9, 9))
 
 
+@pytest.mark.slow
 def test_a_classifier(tmp_path):
     pytest.importorskip('mmpretrain')
     model = dynconv_mm.get_model('dcd-resnet18_8xb32_in1k', backbone=dict(stem_channels=8, base_channels=8),
@@ -322,6 +328,7 @@ def test_a_classifier(tmp_path):
     assert written.outputs == ('feature_0', )
 
 
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize(('name', 'outputs'), [
     ('retinanet_dcdc-r26-thin_dcdc-fpn_digits', {'cls_score', 'bbox_pred'}),
     ('panoptic-fpn_dcdc-r26-thin_dcdc-fpn_digits', {'feature', 'rpn_cls_score', 'rpn_bbox_pred', 'seg_logits'}),

@@ -40,7 +40,8 @@ def float_graph(tmp_path):
     return make
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', [name if name == 'odconv' else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in NETWORKS])
 def test_networks(name, float_graph, tmp_path):
     *_, convolutions, by_made_kernels = NETWORKS[name]
     source = float_graph(name)
@@ -117,6 +118,7 @@ def test_refusals(float_graph, tmp_path):
     assert not out.exists() and load_onnx(source)(images(1)[0])
 
 
+@pytest.mark.first_is_quick('backbone')
 @pytest.mark.parametrize('backbone', ['ODConvResNet', 'RedNet'])
 def test_the_tool(backbone, tiny_classifier, load_tool, tmp_path, capsys):
     pytest.importorskip('mmpretrain')

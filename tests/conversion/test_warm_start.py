@@ -79,6 +79,7 @@ def digest(names_and_shapes: Iterable[tuple[str, Iterable[int]]]) -> str:
 # mmpretrain's networks.
 
 
+@pytest.mark.one_at_a_time('network', 'method')
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('network', NETWORKS)
 def test_the_same_function(network, method):

@@ -1,6 +1,6 @@
 """Train sharded over two processes on the CPU and compare with one: started by torchrun, a line of JSON for each layer.
 
-Takes a folder for checkpoints.
+Takes a folder for checkpoints, and names of layers.
 """
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def compare(way: str, name: str, folder: Path) -> dict:
     return dict(result, resumed=difference(whole_state(other), single.state_dict()))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group('gloo')
-    for number, (way, name) in enumerate(CASES):
+    for number, (way, name) in enumerate(case for case in CASES if case[1] in names):
         try:
             result = compare(way, name, folder / str(number))
         except (Exception, CheckpointException) as error:  # in both processes at the same place
@@ -137,4 +137,4 @@ def main(folder: Path) -> None:
 
 if __name__ == '__main__':
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -19,6 +19,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.one_at_a_time('name', 'training', 'dtype', 'batch', 'grad_mode')
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('batch', [1, 2])

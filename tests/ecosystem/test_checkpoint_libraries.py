@@ -54,6 +54,7 @@ def test_the_mixin_of_the_hub(name, tmp_path):
     assert_same(Network.from_pretrained(tmp_path, strict=True), saved)
 
 
+@pytest.mark.one_at_a_time('name', 'safe')
 @pytest.mark.parametrize('safe', [True, False], ids=['safetensors', 'pickle'])
 def test_accelerate(name, safe, tmp_path):
     """Model, optimizer and temperature are those of the save, and training goes on as it would have."""

@@ -36,6 +36,7 @@ def operations(traced: torch.jit.ScriptModule) -> Counter[str]:
     return Counter(node.kind() for node in traced.inlined_graph.nodes() if node.kind().startswith('aten::'))
 
 
+@pytest.mark.one_at_a_time('name', 'arguments', 'training')
 @pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_a_trace_passes_its_own_check(name, x, arguments, training):
@@ -46,6 +47,7 @@ def test_a_trace_passes_its_own_check(name, x, arguments, training):
         torch.testing.assert_close(traced(other), layer(other), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.one_at_a_time('name', 'arguments', 'training')
 @pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_a_trace_does_not_depend_on_the_gradient_mode(name, x, arguments, training):
@@ -82,6 +84,7 @@ def test_plain_onnx_export_of_a_trace(layer, x, tmp_path):
         np.testing.assert_allclose(actual, layer(features).detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.one_at_a_time('name', 'grad_mode')
 def test_symbolic_trace(layer, x, grad_mode):
     """By itself, where torch.fx has stand-ins for the arguments that are left out."""
     graph = torch.fx.symbolic_trace(layer)
@@ -100,6 +103,7 @@ def test_the_gradients_of_a_symbolic_trace(layer, x):
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.one_at_a_time('name', 'options')
 @pytest.mark.parametrize('options', [dict(), dict(variant='paper', groups=8), dict(variant='paper', fusion='joint')],
                          ids=str)
 def test_a_symbolic_trace_in_training(layer, options):
@@ -109,6 +113,7 @@ def test_a_symbolic_trace_in_training(layer, options):
         torch.testing.assert_close(graph(features), model(features), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.one_at_a_time('name', 'backend')
 @needs_one_graph
 @pytest.mark.parametrize(('backend', 'training', 'batch'), [
     ('eager', True, 1), ('aot_eager', True, 1), ('eager', True, 2), ('eager', False, 1),

@@ -20,6 +20,7 @@ def torch_says(channels: int, batch: int) -> str:
     return re.search(r'expected input.*', str(error.value))[0]
 
 
+@pytest.mark.one_at_a_time('name', 'training', 'grad_mode')
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_a_layer_on_other_channels(layer, training, grad_mode):
     layer.train(training)

@@ -212,6 +212,7 @@ def test_second_derivatives_in_bfloat16():
         assert (actual - wanted).abs().max() < .02 * wanted.abs().max()
 
 
+@pytest.mark.slow
 def test_compiled():
     x, weight, geometry = make(GEOMETRIES['3x3 strided'], dtype=torch.float32)
 

@@ -1,6 +1,8 @@
 """Every plan computes the equation: ODConv's Eq. 2, in tests/support/mixture_cases.py in plain loops and float64."""
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -10,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynconv_mm.functional import PLANS, mixture_conv2d, use_plan
+from dynconv_mm.functional.cost_model import Shape, estimate
 from dynconv_mm.functional.mixture_conv import MIXTURE_CONV, Mixture
-from dynconv_mm.functional.operator import Backend
+from dynconv_mm.functional.operator import Backend, execute
 
 CPU_PLANS = [name for name in PLANS if name not in ('triton', 'numba')]  # with gradients
 ALL_PLANS = [*CPU_PLANS, 'auto']
@@ -180,19 +183,35 @@ def test_attentions_of_each_kernel_are_refused_by_plans_that_take_them_out_of_th
 
 
 def test_one_plan_for_all(monkeypatch):
-    used = []
+    """In the block and in this thread alone, also where the block fails."""
+    used, pointwise = [], make_call(kernel_size=1)
+    expected = mixture_conv2d(**pointwise, plan='per_sample')
     for name, plan in list(PLANS.items()):
         def forward(m, name=name, plan=plan):
             used.append(name)
             return plan.forward(m)
         monkeypatch.setitem(PLANS, name, plan._replace(forward=forward))
+
+    def used_for(plan: str = 'fold', call: dict = pointwise) -> str:
+        y = mixture_conv2d(**call, plan=plan)
+        if call is pointwise:
+            torch.testing.assert_close(y, expected)
+        return used.pop()
+
     with use_plan('bmm'):
-        mixture_conv2d(**make_call(kernel_size=1), plan='fold')
-        mixture_conv2d(**make_call(), plan='fold')  # which bmm cannot serve
+        assert used_for() == used_for('auto') == 'bmm'
+        assert used_for(call=make_call()) == 'fold'  # a call that bmm cannot serve
         with use_plan('grouped'):
-            mixture_conv2d(**make_call(), plan='fold')
-    mixture_conv2d(**make_call(), plan='fold')
-    assert used == ['bmm', 'fold', 'grouped', 'fold']
+            assert used_for() == 'grouped'
+        with use_plan('auto'):
+            assert used_for() == 'fold'
+        assert used_for() == 'bmm'
+        with ThreadPoolExecutor(1) as other_thread:
+            assert other_thread.submit(used_for).result() == 'fold'
+    assert used_for() == 'fold'
+    with pytest.raises(ZeroDivisionError), use_plan('bmm'):
+        used_for(call=1 / 0)
+    assert used_for() == 'fold' and not used
 
 
 def test_an_unknown_plan_for_all_is_refused():
@@ -200,15 +219,21 @@ def test_an_unknown_plan_for_all_is_refused():
         pass
 
 
+@pytest.mark.parametrize('grad', [False, True], ids=['inference', 'training'])
 @pytest.mark.parametrize('n', [1, 4])
 @pytest.mark.parametrize(('channels', 'groups', 'kernel_size'), [(8, 1, 1), (8, 1, 3), (8, 8, 3), (8, 2, 3)])
-def test_every_kind_of_convolution_has_a_cheapest_plan(channels, groups, kernel_size, n):
-    for grad in (False, True):
-        x, weight = torch.randn(2, channels, 5, 6), torch.randn(n, channels, channels // groups, kernel_size,
-                                                                kernel_size).requires_grad_(grad)
-        m = Mixture(x, weight, None, torch.rand(2, n), None, None, None, (1, 1), (0, 0), (1, 1), groups, True)
+def test_every_kind_of_convolution_has_a_cheapest_plan(channels, groups, kernel_size, n, grad):
+    """The one with the lowest estimate of several that can serve the call, each time; it computes what others do."""
+    x, weight = torch.randn(2, channels, 5, 6), torch.randn(n, channels, channels // groups, kernel_size, kernel_size)
+    m = Mixture(x, weight.requires_grad_(grad), None, torch.rand(2, n), None, None, None, (1, 1), (0, 0), (1, 1),
+                groups, True)
+    costs = estimate(Shape(2, n, channels, channels, groups, (kernel_size, kernel_size), (5, 6), m.output_size, grad))
+    costs = {name: cost for name, cost in costs.items() if MIXTURE_CONV.refusal(name, m, grad) is None}
+    assert len(costs) > 1
+    for _ in range(2):  # the second time it is remembered
         backend = MIXTURE_CONV.choose(m, 'auto', grad)
-        assert backend in PLANS.values() and backend is MIXTURE_CONV.choose(m, 'auto', grad)
+        assert [name for name, plan in PLANS.items() if plan is backend] == [min(costs, key=costs.__getitem__)]
+    torch.testing.assert_close(execute(MIXTURE_CONV, backend, m), MIXTURE_CONV.reference(m), rtol=1e-4, atol=1e-5)
 
 
 def test_out_of_memory_falls_back_to_the_most_frugal_plan_with_a_warning(monkeypatch):

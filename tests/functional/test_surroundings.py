@@ -76,6 +76,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-10) -> bool:
 # Modes.
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 @torch.no_grad()
 def test_nothing_is_left_behind_by_fake_tensors(layer, x):
     expected = layer(x)
@@ -99,11 +100,13 @@ def test_nor_by_a_default_device():
     assert torch.equal(layer(x.clone()), first)
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 def test_meta_tensors(layer, x):
     y = layer.to('meta')(x.to('meta'))
     assert y.is_meta and y.shape[0] == len(x)
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 @torch.no_grad()
 def test_subclasses_of_tensors_see_what_is_done(layer, x):
     class Marked(Tensor):
@@ -113,6 +116,7 @@ def test_subclasses_of_tensors_see_what_is_done(layer, x):
     assert isinstance(y, Marked) and close(y.as_subclass(Tensor), expected)
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 @torch.no_grad()
 def test_modes_see_what_is_done(layer, x):
     seen = []
@@ -151,6 +155,7 @@ def numeric_tangent(layer: nn.Module, x: Tensor, tangent: Tensor, step: float = 
         return (layer(x + step * tangent) - layer(x - step * tangent)) / (2 * step)
 
 
+@pytest.mark.one_at_a_time('layer', 'x', 'grad')
 @pytest.mark.parametrize('grad', [True, False], ids=['grad', 'no_grad'])
 def test_forward_mode_derivatives(layer, x, grad):
     tangent = torch.randn_like(x)
@@ -175,6 +180,7 @@ def test_forward_mode_derivatives_by_a_weight(x):
     assert close(actual, (high - low) / (2 * step), 1e-6)
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 def test_gradients_by_a_transform(layer, x):
     def function(x: Tensor) -> Tensor:
         return layer(x).square().sum()
@@ -184,6 +190,7 @@ def test_gradients_by_a_transform(layer, x):
     assert close(torch.func.grad(function)(x), expected)
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 def test_gradients_of_each_sample(layer, x):
     parameters = {name: value.detach() for name, value in layer.named_parameters()}
 
@@ -197,6 +204,7 @@ def test_gradients_of_each_sample(layer, x):
             assert close(actual[name][index], gradient), name
 
 
+@pytest.mark.one_at_a_time('layer', 'x')
 def test_vmap(layer, x):
     expected = torch.cat([layer(sample[None]) for sample in x])
     assert close(torch.func.vmap(lambda sample: layer(sample[None])[0])(x), expected)
@@ -249,6 +257,7 @@ def test_a_backward_pass_within_autocast(layer, batch):
         assert gradient.dtype == torch.float32 and close(gradient, expected, .05)
 
 
+@pytest.mark.one_at_a_time('layer', 'x', 'grad')
 @pytest.mark.parametrize('grad', [True, False], ids=['grad', 'no_grad'])
 def test_an_output_can_be_changed_in_place(layer, x, grad):
     """It is no view, of which ``detach_`` would be refused, and which gradients could not follow."""

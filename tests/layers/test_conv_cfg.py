@@ -195,6 +195,7 @@ def test_each_layer_works_in_many_modules(conv_cfg):
     assert len(works) >= (7 if conv_cfg['type'] in ('DDFConv2d', 'LSConv2d') else 8)
 
 
+@pytest.mark.one_at_a_time('conv_cfg', 'module')
 def test_initialisation_survives_that_of_the_parents(module, conv_cfg):
     module.init_weights()
     layers = layers_of(module, conv_cfg)
@@ -205,6 +206,7 @@ def test_initialisation_survives_that_of_the_parents(module, conv_cfg):
                                                     groups=layer.groups, bias=layer.bias is not None))
 
 
+@pytest.mark.one_at_a_time('conv_cfg', 'module')
 def test_forward_and_backward(module, conv_cfg):
     module.init_weights()
     outputs = run(module.train())
@@ -223,6 +225,7 @@ def sync_norms(module: nn.Module) -> int:
     return sum(type(layer).__name__ == 'SyncBatchNorm' for layer in module.modules())
 
 
+@pytest.mark.one_at_a_time('conv_cfg', 'module', 'convert')
 @pytest.mark.parametrize('convert', [nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm],
                          ids=['torch', 'mmengine'])
 def test_converted_norms(module, conv_cfg, convert, request):

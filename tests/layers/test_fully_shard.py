@@ -23,6 +23,7 @@ def mesh():
     distributed.destroy_process_group()
 
 
+@pytest.mark.one_at_a_time('name', 'batch', 'gradients')
 @pytest.mark.parametrize('gradients', [True, False], ids=['grad', 'no_grad'])
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', LAYERS)

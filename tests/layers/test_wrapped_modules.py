@@ -64,6 +64,7 @@ def assert_called_alike(block: ConvNormAct, calls: list, batch: int) -> None:
     torch.testing.assert_close(calls, by_hand, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.one_at_a_time('name', 'part', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', CONVS)
 @pytest.mark.parametrize('part', ['conv', 'bn'])
@@ -78,6 +79,7 @@ def test_a_changed_convolution_or_norm(name, part, batch, grad_mode):
         assert not torch.allclose(block(make_features(batch, dtype=torch.float64)), plain), change
 
 
+@pytest.mark.one_at_a_time('name', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', CONVS)
 def test_a_norm_with_an_activation_in_it(name, batch, grad_mode):
@@ -88,6 +90,7 @@ def test_a_norm_with_an_activation_in_it(name, batch, grad_mode):
     torch.testing.assert_close(block(x), torch.relu(norm(block.conv(x))), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.one_at_a_time('name', 'part', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', CONVS)
 @pytest.mark.parametrize('part', ['conv', 'bn'])
@@ -105,6 +108,7 @@ def changed(layer: nn.Module, part: str, change: str, calls: list) -> nn.Module:
     return layer
 
 
+@pytest.mark.one_at_a_time('name', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', LAYERS)
 def test_a_changed_part_of_an_attention(name, batch, grad_mode):
@@ -134,6 +138,7 @@ def test_a_changed_part_of_an_attention(name, batch, grad_mode):
             torch.testing.assert_close(outputs[change], outputs['subclass'], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.one_at_a_time('name', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', LAYERS)
 def test_hooks_of_all_modules_see_the_parts(name, batch, grad_mode):
@@ -146,6 +151,7 @@ def test_hooks_of_all_modules_see_the_parts(name, batch, grad_mode):
         assert len(calls) == 1, part
 
 
+@pytest.mark.one_at_a_time('name', 'batch')
 @pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('name', LAYERS)
 def test_every_module_that_owns_parameters_is_called(name, batch, grad_mode):

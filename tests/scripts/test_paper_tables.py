@@ -7,10 +7,20 @@ def tool(load_tool):
     return load_tool('paper_tables')
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date(tool):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     tool.main(['--check'])
+
+
+def test_a_table_is_up_to_date(tool):
+    """The first of DCD, whose networks are small."""
+    pytest.importorskip('mmpretrain')
+    paper = tool.figures_dcd.PAPER
+    table = paper.tables[0]
+    assert tool.table_section(table, paper) in tool.PAGE.read_text(encoding='utf-8')
+    assert all(row.label in tool.table_section(table, paper) for row in table.rows)
 
 
 def test_a_stale_page_is_noticed(tool, tmp_path, monkeypatch, capsys):

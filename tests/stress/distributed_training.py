@@ -1,6 +1,6 @@
 """Train in two processes on the CPU and compare with one: started by torchrun, a line of JSON for each comparison.
 
-Takes the detector's data, and the folder to work in.
+Takes the detector's data, the folder to work in, and what to train: methods, 'classifier', 'detector'.
 """
 from __future__ import annotations
 
@@ -133,16 +133,17 @@ def detector(data: Path) -> Config:
     return cfg
 
 
-def main(data: Path, folder: Path) -> None:
+def main(data: Path, folder: Path, *parts: str) -> None:
+    methods = {method: network for method, network in METHODS.items() if method in parts}
     torch.set_num_threads(1)
     # mmengine's own, for launcher='pytorch', asks for a GPU
     distributed.init_process_group('gloo')
-    for method, network in METHODS.items():
+    for method, network in methods.items():
         torch.manual_seed(0)
         single = settle(network().double(), size=(48, 48))
         compare('norms in eval mode', method, copy.deepcopy(single), single, PER_PROCESS)
     forward, nn.SyncBatchNorm.forward = nn.SyncBatchNorm.forward, normalize_synchronised
-    for method, network in METHODS.items():
+    for method, network in methods.items():
         torch.manual_seed(0)
         single = network().double().train()
         configured = network(norm_cfg=dict(type='SyncBN')).double().train()
@@ -151,11 +152,13 @@ def main(data: Path, folder: Path) -> None:
         compare('SyncBN by norm_cfg', method, configured, copy.deepcopy(single), PER_PROCESS)
         compare('SyncBN by conversion, one image a process', method, converted, single, 1)
     nn.SyncBatchNorm.forward = forward
-    train('classifier', classifier(folder), folder / 'classifier')
-    train('detector', detector(data), folder / 'detector')
+    if 'classifier' in parts:
+        train('classifier', classifier(folder), folder / 'classifier')
+    if 'detector' in parts:
+        train('detector', detector(data), folder / 'detector')
     distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -59,6 +59,7 @@ def test_eight_threads_at_once(model, count):
             assert torch.equal(actual, expected[index])
 
 
+@pytest.mark.one_at_a_time('name', 'plan')
 @pytest.mark.parametrize('plan', [plan for plan in PLANS if plan != 'triton'])
 @pytest.mark.parametrize('name', ['ODConvResNet', 'ODConvMobileNetV2'])
 def test_eight_threads_by_every_plan(count, name, plan):
@@ -95,6 +96,7 @@ def test_threads_that_train(count):
 
 
 @pytest.mark.xdist_group('processes')
+@pytest.mark.first_is_quick('method')
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs fork')
 def test_other_processes(count, method):

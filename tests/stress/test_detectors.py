@@ -58,6 +58,7 @@ def sample(boxes: list[tuple[int, ...]], size: tuple[int, int] = (HEIGHT, WIDTH)
         gt_sem_seg=PixelData(sem_seg=torch.full((1, *size), 10, dtype=torch.uint8)))
 
 
+@pytest.mark.one_at_a_time('cfg', 'case')
 @pytest.mark.parametrize('case', CASES)
 def test_training(model, count, case):
     model.train()

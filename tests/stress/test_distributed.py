@@ -1,11 +1,13 @@
 """Two processes train as one with all images: gradients, synchronised norms, and mmengine's runner under torchrun."""
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,24 @@ SCRIPT = Path(__file__).with_name('distributed_training.py')
 
 
 @pytest.fixture(scope='module')
-def results(tmp_path_factory, digits) -> list[dict]:
-    """What torchrun with two processes reports of each comparison."""
+def results(tmp_path_factory, digits) -> Callable[[str], list[dict]]:
+    """What torchrun with two processes reports of a method, 'classifier' or 'detector'; the first method runs apart."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
+    first, *others = (*METHODS, 'classifier', 'detector')
+    parts = {False: [first], True: others}
+    reports = functools.cache(lambda is_other: run(digits, tmp_path_factory.mktemp('distributed'), parts[is_other]))
+    return lambda part: reports(part != first)
+
+
+def run(digits: Path, folder: Path, parts: list[str]) -> list[dict]:
+    """The lines of one run."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_addr', '127.0.0.1',
-         '--master_port', str(port), str(SCRIPT), str(digits), str(tmp_path_factory.mktemp('distributed'))],
+         '--master_port', str(port), str(SCRIPT), str(digits), str(folder), *parts],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False,
         env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'GLOO_SOCKET_IFNAME': 'lo'})
     assert done.returncode == 0, done.stdout[-4000:]
@@ -38,19 +48,21 @@ def results(tmp_path_factory, digits) -> list[dict]:
 
 
 @pytest.mark.xdist_group('torchrun')
+@pytest.mark.first_is_quick('method')
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('what', ['norms in eval mode', 'SyncBN by norm_cfg',
                                   'SyncBN by conversion, one image a process'])
 def test_gradients_are_those_of_one_process(results, count, what, method):
-    result, = (line for line in results if (line['what'], line.get('method')) == (what, method))
+    result, = (line for line in results(method) if (line['what'], line.get('method')) == (what, method))
     count(f'comparisons of two processes with one, {what}')
     assert result['gradients'] < 1e-6 and result['buffers'] < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group('torchrun')
 @pytest.mark.parametrize('what', ['classifier', 'detector'])
 def test_the_runner_trains(results, count, what):
-    result, = (line for line in results if line['what'] == what)
+    result, = (line for line in results(what) if line['what'] == what)
     count('configs trained by two processes under torchrun')
     assert not result['differs'] and not result['lost'] and not result['unsaved']
     assert result['iterations'] == dict(classifier=2, detector=3)[what]

@@ -7,6 +7,7 @@ from one_graph import needs_one_graph
 from thin_networks import BACKBONES, settle
 
 
+@pytest.mark.one_at_a_time('name', 'norm_eval')
 @pytest.mark.parametrize('name', BACKBONES)
 @pytest.mark.parametrize('norm_eval', [False, True], ids=['training', 'norm_eval'])
 def test_training_is_the_same(count, name, norm_eval):

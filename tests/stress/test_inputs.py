@@ -36,6 +36,7 @@ def size(request) -> tuple[int, int]:
     return request.param
 
 
+@pytest.mark.one_at_a_time('kind', 'training', 'size')
 @pytest.mark.parametrize('kind', LAYERS)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'training'])
 @pytest.mark.filterwarnings('ignore:An attention got a single sample')
@@ -53,6 +54,7 @@ def test_layers(count, kind, training, size):
         assert x.grad.isfinite().all()
 
 
+@pytest.mark.one_at_a_time('name', 'size')
 def test_backbones(count, name, size):
     if name == 'SAN' and min(size) < 32:
         with pytest.raises(RuntimeError, match='Output size is too small'):  # pooled by 2 five times

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name('killed_training.py')
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs fork and limits of the size of files')
+pytestmark = [pytest.mark.skipif(sys.platform != 'linux', reason='needs fork and limits of the size of files'),
+              pytest.mark.xdist_group('killed')]  # one worker: the kills are shared
 
 
 @pytest.fixture(scope='module')

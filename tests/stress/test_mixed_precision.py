@@ -13,6 +13,7 @@ from dynconv_mm.layers.temperature import TemperatureMixin
 STEPS = 50
 
 
+@pytest.mark.first_is_quick('method')
 @pytest.mark.parametrize('method', METHODS)
 def test_training(count, method):
     torch.manual_seed(0)

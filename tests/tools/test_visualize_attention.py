@@ -63,6 +63,7 @@ def test_beside_the_same_config(tool, tiny_classifier, tmp_path):
     assert list(cams) == ['ResNet (1)', 'ResNet (2)'] and cams['ResNet (1)'] == cams['ResNet (2)']
 
 
+@pytest.mark.slow
 def test_several_networks_by_grad_cam_plus_plus(tool, tiny_classifier, tmp_path):
     """As ODConv's Fig. 5."""
     networks = {name: tuple(map(str, tiny_classifier(name))) for name in ('ResNet', 'DyConvResNet', 'ODConvResNet')}

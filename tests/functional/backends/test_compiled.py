@@ -68,6 +68,7 @@ def test_sizes_are_compiled_once():
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 @needs_one_graph
 def test_frozen_by_inductor(monkeypatch):
     """The weights as constants, laid out for the machine."""

@@ -167,6 +167,7 @@ LOADERS = [load_bare_strictly, load_bare_loosely, load_whole_with_torch, load_ba
            load_whole_with_mmengine, *FILE_LOADERS]
 
 
+@pytest.mark.one_at_a_time('name', 'load')
 @pytest.mark.parametrize('load', LOADERS)
 def test_own_weights_load(tmp_path, name, load):
     source, model = NETWORKS[name](), NETWORKS[name]()
@@ -194,6 +195,7 @@ def warnings_of(monkeypatch):
     return collect
 
 
+@pytest.mark.one_at_a_time('name', 'keys')
 @pytest.mark.parametrize('keys, words', [
     (dict(frozen_stages=0), ['frozen_stages=0 keeps its stem at random']),
     (dict(frozen_stages=1), ['frozen_stages=1 keeps its stem and its first stage at random']),

@@ -59,6 +59,7 @@ def assert_close(actual, expected, tolerance: float = 1e-4) -> None:
         assert error < tolerance
 
 
+@pytest.mark.slow
 @needs_one_graph
 @pytest.mark.parametrize(('name', 'training'), [('ODConvResNet 3x', True), ('ODConvMobileNetV2 1x', False)])
 def test_compiled_once_for_any_batch_size_and_changing_temperature(name, training):
@@ -122,6 +123,7 @@ def test_channels_last_in_channels_last_out(network):
     assert_close(actual, expected)
 
 
+@pytest.mark.one_at_a_time('network', 'plan')
 @pytest.mark.parametrize('plan', PLANS)
 def test_every_plan_gives_the_same_maps(network, plan):
     network.double().eval()

@@ -43,6 +43,7 @@ class Watch(Hook):
                                       if hasattr(module, 'temperature')))
 
 
+@pytest.mark.first_is_quick('network')
 @pytest.mark.parametrize('network', NETWORKS)
 def test_the_loss_falls(network, tmp_path, monkeypatch):
     digits = pytest.importorskip('sklearn.datasets').load_digits()

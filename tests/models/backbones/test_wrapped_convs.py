@@ -80,6 +80,7 @@ def test_an_unchanged_block(block, x):
     torch.testing.assert_close(block(x), by_hand(block, x), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.one_at_a_time('block', 'which')
 @pytest.mark.parametrize('which', ['conv', 'norm'])
 def test_a_changed_module(block, x, which):
     for index, change in itertools.product(range(len(list(places(block)))), BY_CALL):
@@ -100,6 +101,7 @@ def test_norms_with_an_activation_in_them(block, x):
     assert not torch.allclose(block(x), plain)
 
 
+@pytest.mark.one_at_a_time('block', 'which')
 @pytest.mark.parametrize('which', ['conv', 'norm'])
 def test_hooks_of_all_modules(block, x, which):
     for owner, *names in places(block):

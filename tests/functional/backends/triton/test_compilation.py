@@ -21,6 +21,7 @@ CASES = {80: ['dense:float32', 'dense_own:bfloat16', 'involution:float32'],
          90: ['dense:bfloat16', 'one_kernel:bfloat16', 'depthwise:float32', 'involution:bfloat16']}
 
 
+@pytest.mark.first_is_quick('capability')
 @pytest.mark.parametrize('capability', CASES)
 def test_kernels_compile(run, tmp_path, capability):
     process = run(sys.executable, Path(__file__).with_name('compile_kernels.py'), capability, *CASES[capability],
