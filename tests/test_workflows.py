@@ -45,6 +45,7 @@ RUNS = {
                       'report_detections.py'],
     'test': ['ruff check .\n', ' pytest tests -m "not slow" -n auto --dist loadgroup\n'],
     'test-all': ['ruff check .\n', ' pytest tests -n auto --dist loadgroup\n'],
+    'test-neighbours': ['--development --neighbours\n', ' pytest tests/neighbours -n auto --dist loadgroup\n'],
     'coverage': [' pytest tests -n auto --dist loadgroup --cov --cov-report=html '],
     'lint': ['.venv-onedl/bin/ruff check .\n', '.venv-onedl/bin/interrogate --quiet dynconv_mm '],
     'docs': ['.venv-onedl/bin/mkdocs build --strict\n'],
@@ -59,7 +60,8 @@ def test_target_can_be_planned(target, run, load_tool, monkeypatch, capsys):
     assert done.returncode == 0, done.stdout
     assert all(command in done.stdout for command in RUNS[target]), done.stdout
     if target not in ('help', 'clean'):
-        assert 'true scripts/install_stack.py --stack onedl --venv .venv-onedl' in done.stdout
+        venv = '.venv-neighbours' if target == 'test-neighbours' else '.venv-onedl'
+        assert f'true scripts/install_stack.py --stack onedl --venv {venv}' in done.stdout
         assert f'echo "make {target}: ' in done.stdout or target in ('install', 'environment', 'lint')
     for line in done.stdout.replace('\\\n', ' ').splitlines():
         words = [word for word in re.split(r'[\s;"]+', line) if word]
