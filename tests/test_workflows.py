@@ -60,8 +60,8 @@ def test_target_can_be_planned(target, run, load_tool, monkeypatch, capsys):
     assert done.returncode == 0, done.stdout
     assert all(command in done.stdout for command in RUNS[target]), done.stdout
     if target not in ('help', 'clean'):
-        venv = '.venv-neighbours' if target == 'test-neighbours' else '.venv-onedl'
-        assert f'true scripts/install_stack.py --stack onedl --venv {venv}' in done.stdout
+        stack, venv = ('official', 'neighbours') if target == 'test-neighbours' else ('onedl', 'onedl')
+        assert f'true scripts/install_stack.py --stack {stack} --venv .venv-{venv}' in done.stdout
         assert f'echo "make {target}: ' in done.stdout or target in ('install', 'environment', 'lint')
     for line in done.stdout.replace('\\\n', ' ').splitlines():
         words = [word for word in re.split(r'[\s;"]+', line) if word]
