@@ -3,8 +3,6 @@ PYTHON ?= python3
 STACK ?= official
 VENV ?= .venv-$(STACK)
 BIN = $(VENV)/bin
-# the name of mmdet's distribution, which mim asks for
-MMDET = $(if $(filter onedl,$(STACK)),onedl-mmdetection,mmdet)
 PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests
 PYTEST_ARGS ?= -n auto --dist loadgroup
 # what must have docstrings
@@ -29,9 +27,9 @@ DEMO_ENV = PATH="$(abspath $(BIN)):$$PATH" MALLOC_MMAP_THRESHOLD_=1000000000 MAL
 
 define run-demo
 $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
-@test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) mim train $(MMDET) $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume
-@test -d $(DEMO_DIR)/test || { $(DEMO_ENV) mim test $(MMDET) $(DEMO_CONFIG) --checkpoint $(DEMO_CHECKPOINT) \
-	--work-dir $(DEMO_DIR)/test.partial && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
+@test -f $(DEMO_CHECKPOINT) || $(DEMO_ENV) python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) --resume --quiet
+@test -d $(DEMO_DIR)/test || { $(DEMO_ENV) python tools/test.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
+	--work-dir $(DEMO_DIR)/test.partial --quiet && mv $(DEMO_DIR)/test.partial $(DEMO_DIR)/test; }
 @$(DEMO_ENV) python tools/analysis_tools/report_detections.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) \
 	--test-dir $(DEMO_DIR)/test --out $(DEMO_DIR)/report
 @echo "make $@: a $(DEMO_MODEL) was trained and tested on handwritten digits: $$(cat $(DEMO_DIR)/report/summary.txt);" \
@@ -51,10 +49,16 @@ install:  ## a virtual environment with one tested set of packages, those for te
 environment:  ## the same without what tests, lint and documentation need
 	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV)
 
-demo: environment  ## make data, train and test an ODConv detector, draw its detections
+.PHONY: announcement
+announcement:
+	@echo "$(DEMO_DIR): what runs needs is installed (the first time some minutes, and 8 to 20 more where mmcv has to be" \
+		"compiled); 2700 images are drawn, a $(DEMO_MODEL) trains on them (some ten minutes on two cores) and is" \
+		"tested (a minute); then look at $(DEMO_DIR)/report/index.html"
+
+demo: announcement environment  ## make data, train and test an ODConv detector, draw its detections
 	@$(run-demo)
 
-demo-panoptic: environment  ## the same with a DCDC panoptic segmentor
+demo-panoptic: announcement environment  ## the same with a DCDC panoptic segmentor
 	@$(run-demo)
 
 test: install lint  ## the tests but the slow ones, in minutes

@@ -69,12 +69,14 @@ if HAS_OPENMMLAB or TYPE_CHECKING:
         LRNet,
         ODConvMobileNetV2,
         ODConvResNet,
+        OwnAreaAveraged,
         RedNet,
         SAResNet,
         SELayer,
         Warehoused,
         WeightNetResNet,
         WEResNet,
+        average_own_areas,
     )
 
     wrap_mmengine_loaders()
@@ -86,10 +88,10 @@ __all__ = [
     'DwWeightNetResNet', 'DyConv2d', 'DyConvMobileNetV2', 'DyConvResNet', 'Dynamicized', 'ECALayer', 'EpochSeedHook',
     'FDConv2d', 'FDConvMobileNetV2', 'FDConvResNet', 'Involution2d', 'KWConv2d', 'KWMobileNetV2', 'KWResNet', 'LRNet',
     'LSConv2d', 'LoadCocoPanopticAnnotations', 'LocalRelation2d', 'ODConv2d', 'ODConvMobileNetV2', 'ODConvResNet',
-    'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
+    'OwnAreaAveraged', 'PairwiseSelfAttention2d', 'PanopticQualityMetric', 'RedNet', 'SAN', 'SAResNet', 'SELayer',
     'StandAloneSelfAttention2d', 'TemperatureAnnealingHook', 'WEConv2d', 'WEResNet', 'Warehoused', 'WeightNetConv2d',
-    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'build_warehouses', 'dynamicize', 'get_model',
-    'list_models', 'registry'
+    'WeightNetResNet', 'WholeCheckpointHook', '__version__', 'average_own_areas', 'build_warehouses', 'dynamicize',
+    'get_model', 'list_models', 'registry'
 ]
 
 

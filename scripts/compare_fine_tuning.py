@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pages import ROOT
+from pages import ROOT, page_with
 
 from dynconv_mm.analysis.markdown import markdown_table
 from dynconv_mm.atomic_write import write_text
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / 'docs' / 'fine_tuning.json'
 PAGE = ROOT / 'docs' / 'warm_start.md'
-MARKERS = '<!-- written by scripts/compare_fine_tuning.py -->\n', '<!-- end -->\n'
 SEEDS = (0, 1, 2)
 IMAGE_SIZE = 24  # pixels
 TRAIN_IMAGES = 200  # of 5 to 9; the others are tested
@@ -199,12 +198,6 @@ def render(results: dict[str, dict[str, float]]) -> str:
     return markdown_table(['network', *(f'seed {seed}' for seed in SEEDS), 'accuracy (%)'], rows)
 
 
-def page_with(text: str, part: str) -> str:
-    """The page with the table between the markers replaced."""
-    before, rest = text.split(MARKERS[0])
-    return before + MARKERS[0] + '\n' + part + '\n' + MARKERS[1] + rest.split(MARKERS[1])[1]
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--again', action='store_true', help='run what has a result too')
@@ -223,7 +216,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{about}: {value:.1f}%', flush=True)
         results.setdefault(name, {})[str(seed)] = round(value, 2)
         write_text(RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + '\n')
-    write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), render(results)))
+    page = page_with(PAGE.read_text(encoding='utf-8'), 'compare_fine_tuning', {'digits': render(results)})
+    write_text(PAGE, page)
     print(render(results))
 
 

@@ -160,8 +160,8 @@ Table 4, the parameters are all those of the detector, frozen ones too, and thos
 backbone (2.05M of ResNet50, 1.28M of MobileNetV2), as the paper's figures tell; multiply-adds are for 1280 × 800, and
 ResNet50 has its stride in the 3×3 convolutions, as in mmdet. mmdet 2 counted norms and activations too: hence the 0.3%.
 
-Left out: Tables 8 and 17, of speed (`tools/speed_tables.py`), and 10, 11 and 15, which give accuracies alone; the rows
-of these are configs with their results.
+Left out: Tables 8 and 17, of speed (`tools/analysis_tools/speed_tables.py`), and 10, 11 and 15, which give accuracies
+alone; the rows of these are configs with their results.
 ''',
     TABLES,
     {

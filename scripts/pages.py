@@ -1,4 +1,4 @@
-"""What the scripts share that write pages from the models of configs."""
+"""What the scripts share that write pages."""
 from __future__ import annotations
 
 import copy
@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
+END = '<!-- end -->\n'
 
 
 def load_config(name: str):
@@ -46,3 +47,12 @@ def build(cfg):
     """The model of a config, on the meta device."""
     from dynconv_mm.analysis.complexity import build_on_meta
     return build_on_meta(cfg)
+
+
+def page_with(text: str, script: str, parts: dict[str, str]) -> str:
+    """A page with what a script writes between its markers replaced; parts by the names that the markers give them."""
+    for name, part in parts.items():
+        start = f'<!-- written by scripts/{script}.py: {name} -->\n'
+        before, rest = text.split(start)
+        text = before + start + '\n' + part + '\n' + END + rest.split(END, 1)[1]
+    return text

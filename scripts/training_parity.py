@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pages import ROOT
+from pages import ROOT, page_with
+from quiet_training import train
 
 from dynconv_mm.analysis.markdown import markdown_table
 from dynconv_mm.atomic_write import atomic_write, write_text
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 RESULTS = ROOT / 'docs' / 'training_parity.json'
 PAGE = ROOT / 'docs' / 'training_parity.md'
 FIGURE = ROOT / 'docs' / 'images' / 'training_parity.png'
-MARKERS = '<!-- written by scripts/training_parity.py: {} -->\n', '<!-- end -->\n'
 
 STEPS, ANNEALED = 12, 10  # the temperature falls over the first of these
 ANNEALING, WAREHOUSE_ANNEALING = (30., 1.), (1., 0.)  # from and to, KernelWarehouse's last
@@ -142,11 +142,8 @@ def train_ours(model: nn.Module, batches: list[dict], annealing: dict | None) ->
     Args:
         annealing (dict, optional): ``start``, ``end`` and ``iters`` of TemperatureAnnealingHook; None: there is none.
     """
-    import tempfile
-
     import torch
     from mmengine.hooks import Hook
-    from mmengine.runner import Runner
     from torch.utils.data import DataLoader
 
     losses = []
@@ -160,11 +157,7 @@ def train_ours(model: nn.Module, batches: list[dict], annealing: dict | None) ->
             losses.append(outputs['loss'].item())
 
     hooks = [Recorder(), *([dict(type='TemperatureAnnealingHook', **annealing)] if annealing else [])]
-    with tempfile.TemporaryDirectory() as folder:
-        Runner(model, folder, DataLoader(batches, batch_size=None), train_cfg=dict(by_epoch=True, max_epochs=1),
-               optim_wrapper=dict(optimizer=dict(type='SGD', **SGD)), custom_hooks=hooks, log_level='ERROR',
-               default_hooks=dict(timer=None, logger=None, param_scheduler=None, checkpoint=None, sampler_seed=None),
-               default_scope='mmengine', experiment_name=f'parity_{id(losses)}').train()
+    train(model, DataLoader(batches, batch_size=None), dict(optimizer=dict(type='SGD', **SGD)), hooks)
     return losses
 
 
@@ -336,15 +329,6 @@ def draw(results: dict[str, dict]) -> Figure:
     return figure
 
 
-def page_with(text: str, parts: dict[str, str]) -> str:
-    """The page with what stands between its markers replaced."""
-    for name, part in parts.items():
-        start = MARKERS[0].format(name)
-        before, rest = text.split(start)
-        text = before + start + '\n' + part + '\n' + MARKERS[1] + rest.split(MARKERS[1], 1)[1]
-    return text
-
-
 def parts(results: dict[str, dict]) -> dict[str, str]:
     """What the page shows of the results, by the names of its markers."""
     return {'one': render_one(results[IN_FULL]), 'all': render_all(results)}
@@ -365,7 +349,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f'{name}: first step {ours[0]:.0e} ({band[0]:.0e}), last {ours[-1]:.0e} ({band[-1]:.0e})', flush=True)
             write_text(RESULTS, json.dumps(results, indent=1) + '\n')
     if IN_FULL in results:
-        write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), parts(results)))
+        write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), 'training_parity', parts(results)))
         with atomic_write(FIGURE) as partial:
             partial.write_bytes(to_png(draw(results)))
 

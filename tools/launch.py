@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
+
+LONG = 20  # lines
 
 
 class Options(argparse.Action):
@@ -27,6 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         "to change, such as model.backbone.depth=18 or 'scale=(640, 480)'")
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes '
                         'were started (default: none, one process)')
+    parser.add_argument('--quiet', action='store_true', help='print no long lists, such as the whole config, which are '
+                        'in the log file')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -54,8 +59,22 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
+class Quiet:
+    """A runner whose console shows no message of :data:`LONG` lines or more."""
+
+    def build_logger(self, *args, **kwargs) -> logging.Logger:
+        """mmengine's, which writes them to the file alone."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: record.getMessage().count('\n') + 1 < LONG)
+        return logger
+
+
+def build_runner(cfg: Config, quiet: bool = False) -> Runner:
     """The runner of a config: mmengine's, or the one that its ``runner_type`` names."""
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
+    if quiet and (runner := RUNNERS.get(cfg.get('runner_type', 'Runner'))) is not None:
+        return type(runner.__name__, (Quiet, runner), {}).from_cfg(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         switch, folder = DRAW[scope]
         cfg.default_hooks.visualization.update({switch: True, folder: str(Path(args.show_dir).resolve())})
     cfg.load_from = args.checkpoint
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.quiet)
     if args.out:
         from mmengine.registry import METRICS
         runner.test_evaluator.metrics.append(METRICS.build(dict(type=DUMP.get(scope, 'DumpResults'),

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             parser.error(f'--auto-scale-lr: {args.config} has no auto_scale_lr with a base_batch_size')
         cfg.auto_scale_lr.enable = True
-    build_runner(cfg).train()
+    build_runner(cfg, args.quiet).train()
 
 
 if __name__ == '__main__':

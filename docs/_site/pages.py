@@ -26,8 +26,8 @@ NAVIGATION = {
               'complexity.md', 'export.md', 'performance.md', 'glyphs.md'],
     'Configs': [],
     'API': [],
-    'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'training_parity.md', 'performance_goals.md',
-                'stress.md'],
+    'Project': ['CONTRIBUTING.md', 'CHANGELOG.md', 'paper_tables.md', 'training_parity.md', 'comparison.md',
+                'performance_goals.md', 'stress.md'],
 }
 STYLES = {'light': 'default', 'dark': 'github-dark'}  # of code, by the mode of the page
 LINK = re.compile(r'(?<=\]\()(?!\w+:)([^)#\s]*)(#[^)\s]*)?(?=[)\s])')

@@ -15,13 +15,12 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ..layers.condconv import CondConvLinear, CondConvRouting
-from ..layers.dcd import DCDConv2d
+from ..layers.conv_arguments import ConvArguments
 from ..layers.involution import SizeKeepingConv
 from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
-from ..layers.mixture_conv import MixtureConv2d
+from ..layers.weightnet import WeightNetReduction
 from .multiply_adds import KINDS, count_by_layer, counted_layers
 
 # The networks halve the image five times: below it, there is nothing left to convolve.
@@ -64,7 +63,8 @@ class Complexity:
     @property
     def not_run(self) -> list[str]:
         """Layers that inference does not run, such as auxiliary heads; they have parameters but count no products."""
-        return [layer.name for layer in self.layers if not any(layer.madds.values()) and layer.type != 'Embedding']
+        return [layer.name for layer in self.layers
+                if not any(layer.madds.values()) and layer.type not in ('Embedding', KernelWarehouse.__name__)]
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -79,23 +79,12 @@ def build_on_meta(cfg: Config) -> nn.Module:
     from mmengine.registry import MODELS, init_default_scope
 
     from .. import conversion, models  # noqa: F401  register what configs name
+    from ..conversion.expected_weights import NoInitialisation
     if not isinstance(cfg.get('model'), dict):
         raise ValueError("the config describes no model: it needs a dict 'model'")
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with torch.device('meta'), _NoInitialisation():
+    with torch.device('meta'), NoInitialisation():
         return MODELS.build(cfg.model)
-
-
-class _NoInitialisation(TorchFunctionMode):
-    """On the meta device there is nothing to initialise, which is what building a model takes most of its time for."""
-
-    SKIPPED = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.linspace:  # of whose values mmpretrain's backbones make their rates of stochastic depth
-            kwargs = {'device': 'cpu', **kwargs}
-        return args[0] if func in self.SKIPPED else func(*args, **kwargs)
 
 
 def default_size(model: nn.Module) -> tuple[int, int]:
@@ -176,11 +165,11 @@ def dynamic_params(model: nn.Module) -> int:
 
 def _static_params(layer: nn.Module) -> int | None:
     """Parameters of the static layer in a dynamic one; None if it is not dynamic."""
-    if isinstance(layer, (SizeKeepingConv, CondConvRouting, KernelWarehouse)):
+    if isinstance(layer, (SizeKeepingConv, CondConvRouting, WeightNetReduction, KernelWarehouse)):
         return 0
     if isinstance(layer, WarehouseLayer):
         return math.prod(layer.kernel_sizes()) + (0 if layer.bias is None else layer.bias.numel())
-    if isinstance(layer, (MixtureConv2d, DCDConv2d)):
+    if isinstance(layer, ConvArguments):
         kernel_height, kernel_width = layer.kernel_size
         kernel = layer.out_channels * (layer.in_channels // layer.groups) * kernel_height * kernel_width
         return kernel + (0 if layer.bias is None else layer.bias.numel())

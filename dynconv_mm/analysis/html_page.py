@@ -11,8 +11,8 @@ PAGE = """<!doctype html>
 body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; }}
 details {{ margin: 1rem 0; }} summary {{ cursor: pointer; margin-bottom: .5rem; }}
-.pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(36rem, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} img {{ max-width: 100%; }} .pictures img {{ width: 100%; }}
+.pictures {{ display: grid; gap: 1.5rem; }} .row {{ display: flex; flex-wrap: wrap; gap: 1.5rem; }}
+figure {{ margin: 0; }} img {{ max-width: 100%; }}
 figcaption {{ font-size: .85rem; color: #555; }}
 .classes span {{ border-left: 1.2em solid; padding: 0 1rem 0 .4em; white-space: nowrap; }} .classes b {{ color: #222; }}
 </style></head><body>
@@ -25,6 +25,11 @@ figcaption {{ font-size: .85rem; color: #555; }}
 def page(title: str, *parts: str) -> str:
     """A whole page of parts that are HTML; the title is text."""
     return PAGE.format(title=escape(title), content='\n'.join(parts))
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of text."""
+    return f'<p>{escape(text)}</p>'
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

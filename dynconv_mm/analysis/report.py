@@ -150,7 +150,7 @@ def collect(trained: TrainedModel, images: Sequence[dict], batch_size: int,
 
 def render(title: str, about: Sequence[str], sections: Sequence[Section]) -> str:
     """The page in one file; ``about`` are its first paragraphs."""
-    parts = [f'<p>{escape(text)}</p>' for text in about]
+    parts = [html_page.paragraph(text) for text in about]
     for section in sections:
         parts += [f'<h2>{escape(section.title)}</h2>',
                   html_page.figure(html_page.embedded_png(section.png), section.title, section.caption)]

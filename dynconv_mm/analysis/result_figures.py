@@ -24,6 +24,7 @@ class Point(NamedTuple):
     params: int
     madds: int  # for one image
     value: float
+    interval: tuple[float, float] | None = None  # in which the value lies
 
 
 def in_percent(metric: str) -> bool:
@@ -42,8 +43,8 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
     """Metrics of networks during their training, as ODConv's Fig. 4 and DCD's Fig. 5.
 
     Args:
-        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation' (drawn solid) and, where there is one,
-            its 'training' (dashed). Of several seeds the mean is drawn, in a band from the lowest to the highest.
+        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation' (drawn solid), its 'training' (dashed)
+            or both. Of several seeds the mean is drawn, in a band from the lowest to the highest.
         x_label (str): 'epoch' or 'iteration'.
         y_label (str): the metric.
     """
@@ -54,7 +55,7 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
         for kind, curve in kinds.items():
             marker = MARKERS[number % len(MARKERS)] if len(curve.places) == 1 else None  # a line needs two
             axis.plot(curve.places, curve.mean, color=f'C{number % 10}', linestyle=_style(kind), linewidth=1.4,
-                      marker=marker, markersize=4, label=name if kind == 'validation' else None)
+                      marker=marker, markersize=4, label=name if kind == next(iter(kinds)) else None)
             if curve.low != curve.high:
                 axis.fill_between(curve.places, curve.low, curve.high, color=f'C{number % 10}', alpha=0.2, linewidth=0)
     axis.set_xlabel(x_label)
@@ -79,7 +80,8 @@ def trade_off_figure(groups: Mapping[str, Sequence[Point]], y_label: str) -> Fig
     """What networks reach over their parameters and their multiply-adds, as ODConv's Fig. 3 and DCDC's Fig. 4.
 
     Args:
-        groups (Mapping[str, Sequence[Point]]): networks by method, which a line joins in the order of their costs.
+        groups (Mapping[str, Sequence[Point]]): networks by method, which a line joins in the order of their costs;
+            their intervals are upright lines.
         y_label (str): the metric.
     """
     figure, axes = _panel(2)
@@ -94,6 +96,9 @@ def trade_off_figure(groups: Mapping[str, Sequence[Point]], y_label: str) -> Fig
             costs = [getattr(point, attribute) / scale for point in points]
             axis.plot(costs, [point.value for point in points], color=f'C{number % 10}', linewidth=1.2,
                       marker=MARKERS[number % len(MARKERS)], markersize=5, label=name)
+            for point, cost in zip(points, costs):
+                if point.interval is not None:
+                    axis.vlines(cost, *point.interval, color=f'C{number % 10}', linewidth=1, alpha=0.6)
             for point, cost, short in zip(points, costs, differences([point.name for point in points])):
                 axis.annotate(short, (cost, point.value), xytext=(4 * right, 4 * up), textcoords='offset points',
                               ha='left' if right > 0 else 'right', va='bottom' if up > 0 else 'top', fontsize=7,

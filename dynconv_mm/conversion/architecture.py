@@ -24,6 +24,7 @@ from ..models.backbones import MobileNetV2, ResNet
 from ..models.backbones.mobilenet_v2 import make_divisible
 from ..models.backbones.resnet import basic_convs
 from .checkpoint_file import CheckpointError
+from .convnext_names import is_convnext
 
 BACKBONES = {'odconv': (ODConvResNet, ODConvMobileNetV2), 'dcd': (DCDResNet, DCDMobileNetV2), 'rednet': (RedNet, None),
              'kw': (KWResNet, KWMobileNetV2), 'fdconv': (FDConvResNet, FDConvMobileNetV2), 'san': (SAN, None),
@@ -37,6 +38,9 @@ KW_RATIOS = {'1d4': dict(cell_num_ratio=1 / 4, cell_in_ratio=1 / 2, cell_out_rat
 #: what its classifier is built with where it is made of cells too, and the name of that in the release
 KW_CLASSIFIER = dict(cell_num_ratio=1 / 2, cell_in_ratio=1 / 40, reduction=1 / 32)
 KW_CLASSIFIER_NAME = 'classifier.1.conv'
+#: what makes its ConvNeXt of mmpretrain's
+KW_CONVNEXT = dict(op=dict(type='KWConv2d', norm_cfg=dict(type='LN')), include=['*', 'downsample_layers.0'],
+                   keep_function=False)
 NUM_CLASSES = {True: 80, False: 1000}  # of the detectors' configs, of the classifiers'
 
 
@@ -48,6 +52,7 @@ class Architecture:
         method (str): one of :data:`METHODS`.
         depth (int, optional): of a ResNet, RedNet or SAN.
         widen_factor (float, optional): of a MobileNetV2.
+        arch (str, optional): of a ConvNeXt, which is mmpretrain's with :data:`KW_CONVNEXT`: 'tiny'.
         kernel_num (int, optional): n of ODConv.
         ratio (str, optional): of KernelWarehouse, a key of :data:`KW_RATIOS`.
         extra (dict): the backbone's other arguments that are not its defaults.
@@ -58,6 +63,7 @@ class Architecture:
     method: str
     depth: int | None = None
     widen_factor: float | None = None
+    arch: str | None = None
     kernel_num: int | None = None
     ratio: str | None = None
     extra: dict = field(default_factory=dict)
@@ -66,7 +72,7 @@ class Architecture:
 
     @property
     def backbone_class(self) -> type:
-        """The class of the backbone."""
+        """The class of the backbone, a ResNet, MobileNetV2 or the like."""
         return BACKBONES[self.method][self.depth is None]
 
     @property
@@ -82,6 +88,8 @@ class Architecture:
             return f'{self.method}{self.depth}'
         prefix = dict(odconv=f'odconv{self.kernel_num}x-', dcd='dcd-', kw=f'kw{self.ratio}x-', fdconv='fdconv-',
                       static='')[self.method]
+        if self.arch is not None:
+            return f'{prefix}convnext-{self.arch}'
         return prefix + (f'mobilenet-v2-w{round(100 * self.widen_factor):03d}' if self.depth is None
                          else f'resnet{self.depth}')
 
@@ -93,7 +101,7 @@ class Architecture:
             return f'{self.method}/{self.detector}_{short}_fpn_1x_coco.py'
         if self.method == 'static':
             return 'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
-        recipe = '32xb128-300e' if self.method == 'kw' and self.depth is not None else '8xb32'
+        recipe = '32xb128-300e' if self.method == 'kw' and self.widen_factor is None else '8xb32'
         return f'{self.method}/{self.name}_{recipe}_in1k.py'
 
     @property
@@ -119,6 +127,8 @@ def recognise(weights: Mapping[str, Tensor]) -> Architecture:
         CheckpointError: they are of none of the released networks.
     """
     method = _method(weights)
+    if method == 'kw' and is_convnext(weights):
+        return Architecture(method, arch='tiny', ratio='1')
     if any(name.startswith(('conv1.conv.', 'conv2.conv.')) for name in weights):
         size = dict(widen_factor=_widen_factor(weights))
     elif method == 'san' or any(re.match(r'(conv1|stem\.1|layer1\.0)\.', name) for name in weights):

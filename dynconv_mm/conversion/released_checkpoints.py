@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .architecture import KW_CLASSIFIER_NAME, METHODS, Architecture, recognise
 from .checkpoint_file import WRAPPERS, CheckpointError, check_fit, unwrap
+from .convnext_names import convnext_modules, is_convnext, shape_gammas
 from .expected_weights import expected_weights
 from .fdconv_names import package_names, released_names
 from .mobilenet_names import mobilenet_modules, rename
@@ -72,8 +73,11 @@ def from_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool
     if parts.detector and parts.classifier:  # which ODConv's detectors carry along
         remarks.append(f"the classifier of the detector's backbone was left out ({len(parts.classifier)} tensors)")
         parts.classifier.clear()
-    modules = san_modules(parts.backbone) or mobilenet_modules(activations_count='conv.0.weight' in parts.backbone)
-    backbone = _rename(parts.backbone, modules)
+    if is_convnext(parts.backbone):
+        backbone = shape_gammas(_rename(parts.backbone, convnext_modules()), released=False)
+    else:
+        modules = san_modules(parts.backbone) or mobilenet_modules(activations_count='conv.0.weight' in parts.backbone)
+        backbone = _rename(parts.backbone, modules)
     architecture, converted = _checked(parts._replace(backbone=backbone), method, backbone_only)
     meta = _meta(checkpoint)
     meta['official'] = dict(fields=_fields(checkpoint), classifier=classifier_name)
@@ -103,6 +107,8 @@ def to_released(checkpoint: Mapping, method: str = 'auto', backbone_only: bool =
     meta = _meta(checkpoint)
     origin = meta.pop('official', {})
     backbone = _rename(parts.backbone, {ours: theirs for theirs, ours in _released_modules(architecture).items()})
+    if architecture.arch is not None:
+        backbone = shape_gammas(backbone, released=True)
     if architecture.method == 'fdconv':
         backbone, moved = released_names(backbone)
         if moved:
@@ -131,6 +137,8 @@ def _released_modules(architecture: Architecture) -> dict[str, str]:
     """The released modules' names to this package's, where they differ."""
     if architecture.method == 'san':
         return san_modules_of(architecture.depth)
+    if architecture.arch is not None:
+        return convnext_modules()
     return mobilenet_modules(architecture.method == 'dcd') if architecture.depth is None else {}
 
 
@@ -156,7 +164,7 @@ def _split(weights: Mapping[str, Tensor]) -> tuple[Parts, str | None]:
             parts.classifier[rest] = value
         else:
             inner = rest if has_prefix else name
-            match = re.fullmatch(r'(fc|classifier(?:\.\d+)?)\.(.+)', inner)
+            match = re.fullmatch(r'(fc|head|classifier(?:\.\d+)?)\.(.+)', inner)
             if match is None:
                 parts.backbone[inner] = value
             else:
@@ -195,6 +203,8 @@ def _released_classifier_name(name: str, architecture: Architecture, module: str
 
     ``module`` is what the official file called the classifier: that of DCD is ``classifier.1`` behind a dropout.
     """
+    if architecture.arch is not None:
+        return f'head.{name.partition(".")[2]}'
     if architecture.method == 'kw' and architecture.depth is None:
         name = name.partition('.')[2]
         return f'{KW_CLASSIFIER_NAME if "static_pointwise" in architecture.extra else "classifier"}.{name}'
@@ -229,6 +239,9 @@ def _checked(parts: Parts, method: str, backbone_only: bool) -> tuple[Architectu
         if detector is not None and architecture.method == 'static':
             raise CheckpointError("the weights are of a detector with a static MobileNetV2: only its classifier, with "
                                   'ODConv released for comparison, is converted')
+        if detector is not None and architecture.arch is not None:
+            raise CheckpointError(f'the weights are of a detector with {architecture.name}: only the classifier is '
+                                  'converted')
         num_classes = _num_classes(ours, detector)
         architecture = replace(architecture, detector=detector, num_classes=num_classes)
     expected = expected_weights(architecture)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -79,26 +80,27 @@ def disassemble(kernels: Tensor, cells: Tensor) -> Tensor:
     return parts.permute(0, 5, 6, 1, 3, 2, 4).flatten(5, 6).flatten(1, 4)
 
 
-def reference(call: CellConv) -> Tensor:
+def reference(call: CellConv, make_kernels: Callable[..., Tensor] = assemble) -> Tensor:
     """The equation: all kernels, and a convolution by them."""
     x, cells, bias, attention, kernel_size, *geometry, groups = call
-    kernels = assemble(attention, cells, x.shape[1] // groups, kernel_size)
+    kernels = make_kernels(attention, cells, x.shape[1] // groups, kernel_size)
     return SAMPLE_CONV(SampleConv(x, kernels, bias, *geometry, groups))
 
 
-def forward(call: CellConv) -> Tensor:
+def forward(call: CellConv, make_kernels: Callable[..., Tensor] = assemble) -> Tensor:
     """By kernels that are made for a few samples at a time. No gradients are recorded."""
-    parts = [reference(part) for part in _parts(call)]
+    parts = [reference(part, make_kernels) for part in _parts(call)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def backward(call: CellConv, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+def backward(call: CellConv, grad: Tensor, needed: tuple[bool, ...],
+             make_kernels: Callable[..., Tensor] = assemble) -> tuple[Tensor | None, ...]:
     """The gradients of the tensors, each if needed; the kernels are made anew."""
     x, cells, _, _, kernel_size, *geometry, groups = call
     parts = _parts(call)
     of_cells, of_input, of_attention = None, [], []
     for part, grad_part in zip(parts, grad.split(len(parts[0].input))):
-        kernels = assemble(part.attention, cells, x.shape[1] // groups, kernel_size)
+        kernels = make_kernels(part.attention, cells, x.shape[1] // groups, kernel_size)
         grad_x, grad_kernels = convolve_samples_backward(grad_part, part.input, kernels, needed[0],
                                                          needed[1] or needed[3], *geometry, groups)
         of_input.append(grad_x)
@@ -122,5 +124,5 @@ def _parts(call: CellConv) -> list[CellConv]:
             for x, attention in zip(call.input.split(samples), call.attention.split(samples))]
 
 
-CELL_CONV = Operator(4, reference)
+CELL_CONV = Operator(4, reference, lambda call, needs_grad: ('numba', 'parts'))
 CELL_CONV.backends['parts'] = Backend(forward, backward=backward)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from .geometry import IntPair, output_size, pad_zeros
 from .involution import element_shifts
+from .operator import export_target
 
 
 def neighbours(x: Tensor, kernel_size: IntPair, *, stride: IntPair, padding: IntPair, dilation: IntPair) -> Tensor:
@@ -56,15 +57,23 @@ def pad_reflected(x: Tensor, padding: IntPair) -> Tensor:
     Returns:
         Tensor[batch, channels, height + 2 · padding, width + 2 · padding]
     """
-    if padding[0] < x.shape[2] and padding[1] < x.shape[3]:
+    target = export_target()
+    for_any_size = target is not None and target.batch is None
+    if not for_any_size and padding[0] < x.shape[2] and padding[1] < x.shape[3]:
         return F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode='reflect')
-    rows, columns = (_reflected(size, width) for size, width in zip(x.shape[2:], padding))
+    rows, columns = (_reflected(size, width, x.device) for size, width in zip(x.shape[2:], padding))
     return x[:, :, rows][:, :, :, columns]
 
 
-def _reflected(size: int, padding: int) -> list[int]:
-    period = max(1, 2 * (size - 1))
-    return [min(index % period, -index % period) for index in range(-padding, size + padding)]
+def _reflected(size: int | Tensor, padding: int, device: torch.device) -> Tensor:
+    period = _at_least(2 * (size - 1), 1)
+    index = torch.arange(-padding, size + padding, device=device) % period
+    return torch.minimum(index, period - index)
+
+
+def _at_least(size: int | Tensor, least: int) -> int | Tensor:
+    """The larger one, of a size that is a tensor where a call is traced."""
+    return size.clamp(min=least) if isinstance(size, Tensor) else max(size, least)
 
 
 def normalised_positions(x: Tensor) -> Tensor:
@@ -76,8 +85,8 @@ def normalised_positions(x: Tensor) -> Tensor:
     Returns:
         Tensor[1, 2, height, width]
     """
-    rows, columns = (torch.linspace(-1, 1, max(size, 2), dtype=x.dtype, device=x.device)[:size]  # ONNX's of 1 is NaN
-                     for size in x.shape[2:])
+    rows, columns = (  # of at least 2, as ONNX's of 1 is NaN
+        torch.linspace(-1, 1, _at_least(size, 2), dtype=x.dtype, device=x.device)[:size] for size in x.shape[2:])
     by_row, by_column = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack([by_column, by_row])[None]
 

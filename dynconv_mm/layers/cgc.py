@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
-from ..functional.attention import adaptive_avg_pool2d, normalize_hidden
+from ..functional.attention import normalize_hidden
 from .attention_norm import build_attention_norm
+from .average_pool import AveragePool2d
 from .conv_arguments import check_positive_int
 from .dcd_base import StaticMatrix
 from .sample_kernel import SampleKernelConv2d
-
-torch.fx.wrap('adaptive_avg_pool2d')
 
 NORM_TYPES = ('BN', 'BN1d', 'SyncBN', 'GN')  # that take a vector for each channel
 
@@ -68,6 +67,7 @@ class CGConv2d(SampleKernelConv2d):
         self.joined_groups = math.gcd(max(in_channels // group_channels, 1), in_channels, out_channels)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self._init_bias(bias)
+        self.pool = AveragePool2d(self.kernel_size)
         self.ce = StaticMatrix(hidden, area)
         self.ce_bn = build_attention_norm(norm_cfg, in_channels)
         self.gd = StaticMatrix(area, hidden)
@@ -93,7 +93,7 @@ class CGConv2d(SampleKernelConv2d):
         Returns:
             Tensor[batch, out_channels, in_channels / groups, kernel_height, kernel_width]
         """
-        context = self.ce(adaptive_avg_pool2d(x, self.kernel_size).flatten(2))
+        context = self.ce(self.pool(x).flatten(2))
         inputs = self.gd(normalize_hidden(self.ce_bn, context).relu())
         joined = normalize_hidden(self.ci_bn2, context).relu().unflatten(1, (self.joined_groups, -1)).transpose(2, 3)
         joined = self.ci(joined).transpose(2, 3).flatten(1, 2)

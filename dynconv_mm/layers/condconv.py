@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compat.openmmlab import MODELS
+from .average_pool import PoolsFeatures
 from .conv_arguments import check_bool, check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
@@ -13,7 +14,7 @@ from .mixture_conv import MixtureConv2d
 torch.fx.wrap('check_input')
 
 
-class CondConvRouting(nn.Module):
+class CondConvRouting(nn.Module, PoolsFeatures):
     """The routing function r(x) = sigmoid(FC(average of x)) (CondConv, §3).
 
     Args:

@@ -82,6 +82,18 @@ def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         convert(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
 
 
+@torch.no_grad()
+def _is_scaled(weight: Tensor, new: Tensor) -> bool:
+    """Whether what is along the first dimension of ``weight`` got a factor each, not all of them 1."""
+    if not type(weight) is type(new) is nn.Parameter or weight.is_meta or new.is_meta or not new.is_floating_point() \
+            or weight[0].numel() == 1:  # of which all others are multiples
+        return False
+    tolerance = 8 * torch.finfo(new.dtype).eps
+    old, new = (tensor.flatten(1).to('cpu', torch.float64) for tensor in (weight, new))
+    factors = ((old * new).sum(1, keepdim=True) / old.square().sum(1, keepdim=True)).nan_to_num(1.)  # of zeros
+    return torch.allclose(new, factors * old, tolerance, 0) and bool(((factors - 1).abs() > tolerance).any())
+
+
 class ConvArguments(nn.Module):
     """Base of the convolution layers: what ``ConvModule`` and others read of a ``Conv2d``.
 
@@ -136,11 +148,14 @@ class ConvArguments(nn.Module):
         """As of any module; but a stranger's folding of a norm is refused where it spoils the layer.
 
         Such as torch's ``fuse_conv_bn_eval`` and mmcv's ``efficient_conv_bn_eval`` take ``weight`` for a kernel whose
-        first dimension is that of the outputs. The first gives it another shape, or sets a bias that there was not.
+        first dimension is that of the outputs. The first gives it another shape, sets a bias that there was not, or
+        gives each output another scale. What fills the parameters in place, or builds a static convolution of them,
+        cannot be told from what may do so.
         """
         own = vars(self).get('_parameters', {})
         is_folded = isinstance(value, nn.Parameter) and name in ('weight', 'bias') and name in own \
-            and getattr(own[name], 'shape', None) != value.shape
+            and (getattr(own[name], 'shape', None) != value.shape
+                 or name == 'weight' and len(value) == self.out_channels and _is_scaled(own[name], value))
         function = getattr(value, 'func', None) if name == 'forward' else None
         is_folded_on_the_fly = 'conv_bn_eval' in getattr(function, '__name__', '')
         if is_folded_on_the_fly or is_folded and hasattr(self, 'weight') and not self._is_scaled_by_weight():
@@ -168,9 +183,10 @@ class ConvArguments(nn.Module):
         if not self._takes_batch_norm():
             return False
         for holder in self._kernel_holders():
-            holder.weight, bias = fuse_conv_bn_weights(
+            weight, bias = fuse_conv_bn_weights(
                 holder.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
                 transpose=holder.weight.dim() == 5)  # of n kernels the output channels are the second dimension
+            holder.register_parameter('weight', weight)
         self.register_parameter('bias', bias)
         return True
 

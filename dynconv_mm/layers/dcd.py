@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
-from ..functional.attention import adaptive_avg_pool2d
 from ..functional.sample_conv import sample_conv2d
+from .average_pool import AveragePool2d
 from .conv_arguments import ConvArguments, check_bool, check_input, check_positive_int
 from .dcd_base import DCDBase, StaticMatrix
 
@@ -137,7 +137,7 @@ class DCDConv2d(ConvArguments, DCDBase):
         kernel_height, kernel_width = self.kernel_size
         taps = kernel_height * kernel_width // 2 if self.fusion in ('joint', 'kernel') else 1  # L_k
         rule = VARIANTS[variant](in_channels // taps, out_channels)
-        self.pool_size = rule.pool_size
+        self.pool = AveragePool2d(rule.pool_size)
         pooled_features = in_channels * rule.pool_size**2
         latent_channels = self._multiplied(rule.latent_channels)
         widest = max(pooled_features, latent_channels**2) if released else in_channels
@@ -213,7 +213,7 @@ class DCDConv2d(ConvArguments, DCDBase):
             tuple[Tensor | None, Tensor | None]: the diagonal of Λ, [batch, out_channels], and Φ,
             [batch, blocks, L, L] or [batch, 1, L, L·L_k] in Eq. 9; None for what the layer does not have.
         """
-        return self._coefficients(adaptive_avg_pool2d(x, self.pool_size).flatten(1))
+        return self._coefficients(self.pool(x).flatten(1))
 
     def attention_modules(self) -> list[nn.Module]:
         """The dynamic branch and the residual: all modules but W₀."""

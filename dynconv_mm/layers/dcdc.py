@@ -5,7 +5,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..compat.openmmlab import MODELS
 from ..functional.sample_conv import sample_conv2d
@@ -80,6 +79,7 @@ class GSI(nn.Module):
         self.geometry = dict(stride=stride, dilation=dilation,
                              padding=tuple(d * (kernel_size - 1) // 2 for d in dilation))
         self.conv1 = ConvNormAct(channels, hidden_channels, 1, bias=False, conv_cfg=STATIC_CONV_CFG)
+        self.pool = nn.AdaptiveAvgPool2d(1) if dynamic else None
         self.fc = FullyConnected(hidden_channels, hidden_channels**2 * kernel_size**2) if dynamic else None
         self.conv = None if dynamic else StaticConv2d(hidden_channels, hidden_channels, kernel_size, bias=False,
                                                       **self.geometry)
@@ -90,7 +90,7 @@ class GSI(nn.Module):
         """The kernel of each sample, Tensor[batch, c, c, kernel_size, kernel_size], of features Tensor[batch, c,
         height, width] (Eq. 10)."""
         channels = hidden.shape[1]
-        kernel = self.fc(F.adaptive_avg_pool2d(hidden, 1))
+        kernel = self.fc(self.pool(hidden))
         return kernel.reshape(kernel.shape[0], channels, channels, self.kernel_size, self.kernel_size)
 
     def attention_modules(self) -> list[nn.Module]:

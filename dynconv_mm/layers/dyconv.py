@@ -6,13 +6,14 @@ from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
 from ..functional.attention import Head, attention
+from .average_pool import PoolsFeatures
 from .conv_arguments import check_bool, check_reduction
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
 from .temperature import TemperatureMixin
 
 
-class DyConvAttention(nn.Module):
+class DyConvAttention(nn.Module, PoolsFeatures):
     """The squeeze-and-excitation of DyConv (Fig. 3): average → FC → ReLU → FC → softmax.
 
     Args:

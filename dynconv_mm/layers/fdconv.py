@@ -177,6 +177,7 @@ class FDConv2d(SampleKernelConv2d, AttentionHooks):
         heads = dict(channel=self.in_channels, filter=self.out_channels, spatial=area, kernel=self.kernel_num)
         if area == 1:
             del heads['spatial']
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.attention = FDConvAttention(self.in_channels, hidden_channels, heads, norm_cfg)
         self.local_attention = FDConvLocalAttention(self.in_channels, self.out_channels * area)
         if area > 1:
@@ -252,10 +253,10 @@ class FDConv2d(SampleKernelConv2d, AttentionHooks):
             dict[str, Tensor]: 'kernel' is [batch, n]; 'channel', 'filter' and, of 3×3 kernels, 'spatial' are
             [batch, length], of length in_channels, out_channels and 9.
         """
-        return {} if self.attention is None else self.attention(_averages(x))
+        return {} if self.attention is None else self.attention(self.pool(x))
 
     def compute_kernels(self, x: Tensor) -> Tensor:
-        averages = _averages(x)
+        averages = self.pool(x)
         attentions, local = self.attention(averages), self.local_attention(averages)
         for hook in tuple(self._attention_hooks.values()):  # a hook may remove itself
             hook(self, attentions)
@@ -284,7 +285,3 @@ class FDConv2d(SampleKernelConv2d, AttentionHooks):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (', static' if self.attention is None else f', kernel_num={self.kernel_num}')
-
-
-def _averages(x: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(x, 1).flatten(1)

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..functional.attention import fully_connected
+from ..functional.attention import fully_connected, parameters_of
 
 
 class FullyConnected(nn.Module):
@@ -33,6 +34,22 @@ class FullyConnected(nn.Module):
         nn.init.kaiming_normal_(self.weight, mode='fan_out', nonlinearity='relu')
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def fuse_batch_norm(self, norm: nn.Module) -> bool:
+        """Fold a batch norm behind it, by its running statistics, into its weight and bias.
+
+        Args:
+            norm (Module): the batch norm; it stays as it is.
+
+        Returns:
+            bool: False where it has hooks, a forward of its own or a weight that is computed, and stays as it is.
+        """
+        if parameters_of(self) is None:
+            return False
+        self.weight, bias = fuse_conv_bn_weights(self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps,
+                                                 norm.weight, norm.bias)
+        self.register_parameter('bias', bias)
+        return True
 
     forward = fully_connected
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..functional.attention import hidden_vector
 from ..functional.operator import full_precision
 from .attention_norm import build_attention_norm
+from .average_pool import PoolsFeatures
 from .conv_arguments import by_kernel, check_positive_int, check_reduction
 from .fully_connected import FullyConnected
 from .temperature import TemperatureMixin, check_temperature
@@ -52,7 +53,7 @@ class Cells(NamedTuple):
         return self.warehouse.weights[self.index][self.start:self.stop]
 
 
-class CellAttention(nn.Module):
+class CellAttention(nn.Module, PoolsFeatures):
     r"""The attention of a layer: m mixtures, each of n cells and nothing (KernelWarehouse, Eq. 2 and 3).
 
     .. math:: \alpha_{ij} = \tau \beta_{ij} + (1 - \tau) \frac{z_{ij}}{\sum_p |z_{ip}| + 10^{-3}}
@@ -178,12 +179,16 @@ class WarehouseLayer(TemperatureMixin):
         Raises:
             ValueError: none was built.
         """
+        self._check_built()
+        return self._share
+
+    def _check_built(self) -> None:
+        """Raise a ValueError unless its warehouse was built."""
         if self._share is None:
             raise ValueError(
                 f'warehouse {self.warehouse!r} of this {type(self).__name__} was never built: call '
                 'dynconv_mm.build_warehouses(model) when the model has all of its layers, or, in a config, put the '
                 "module into dict(type='Warehoused', module=…)")
-        return self._share
 
     @property
     def cells(self) -> nn.Parameter:
@@ -224,6 +229,7 @@ class WarehouseLayer(TemperatureMixin):
         Returns:
             Tensor[batch, m, n]: α, which may be negative.
         """
+        self._check_built()
         return self.attention(x, self.temperature)
 
     def attention_modules(self) -> list[nn.Module]:
@@ -235,6 +241,7 @@ class WarehouseLayer(TemperatureMixin):
         Returns:
             Tensor[]: what of its cell it is at the layer's temperature.
         """
+        self._check_built()
         return self.temperature + (1 - self.temperature) * self.attention.neutralize_attention()
 
     def _put_into_cells(self, parts: Tensor) -> None:

@@ -13,6 +13,7 @@ from .kernel_warehouse import WarehouseLayer
 
 torch.fx.wrap('cell_conv2d')
 torch.fx.wrap('check_input')
+torch.fx.wrap('check_vectors')
 
 
 @MODELS.register_module()
@@ -97,6 +98,12 @@ class KWConv2d(ConvArguments, WarehouseLayer):
         return f'{super().extra_repr()}, {self._warehouse_repr()}'
 
 
+def check_vectors(x: Tensor, in_features: int) -> None:
+    """Raise a ValueError unless features are a batch of vectors of that length."""
+    if x.dim() != 2 or x.shape[1] != in_features:
+        raise ValueError(f'input must be [batch, in_features={in_features}], but its shape is {tuple(x.shape)}')
+
+
 class KWLinear(WarehouseLayer):
     """A fully connected layer whose matrix is put together as :class:`KWConv2d` does it.
 
@@ -138,6 +145,7 @@ class KWLinear(WarehouseLayer):
         self._put_into_cells(disassemble(matrix[None, :, :, None, None], self.cells)[0])
 
     def forward(self, x: Tensor) -> Tensor:
+        check_vectors(x, self.in_features)
         cells = self.cells[..., 0]
         _, cell_out, cell_in = cells.shape
         attention = self.compute_attentions(x[:, :, None, None]).unflatten(1, (-1, self.in_features // cell_in))

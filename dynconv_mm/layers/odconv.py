@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..compat.openmmlab import MODELS
 from ..functional.attention import Head, attention
 from .attention_norm import build_attention_norm
+from .average_pool import PoolsFeatures
 from .conv_arguments import check_positive_int, check_reduction
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
@@ -17,7 +18,7 @@ from .temperature import TemperatureMixin
 ATTENTIONS = ('spatial', 'channel', 'filter', 'kernel')
 
 
-class ODConvAttention(nn.Module):
+class ODConvAttention(nn.Module, PoolsFeatures):
     """The multi-head attention π_i(x) of ODConv (Fig. 1): pool → FC → norm → ReLU → one FC an attention.
 
     Under autocast it is computed in its parameters' precision.

@@ -193,7 +193,8 @@ class AttentionStem(nn.Module):
         query, key, value = (part.unflatten(3, (self.heads, -1)) for part in (query, key, value))
         attention = (query.transpose(4, 5) @ key).softmax(5)
         y = (value @ attention.transpose(4, 5)).flatten(3, 4).unflatten(4, (self.block_size, self.block_size))
-        return y.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        # by sizes: behind two `unflatten`s and a `flatten`, an ONNX exporter takes the map's size for a constant
+        return y.permute(0, 3, 1, 4, 2, 5).reshape(x.shape[0], self.out_channels, *x.shape[2:])
 
     def _blocks(self, x: Tensor) -> Tensor:
         """As Tensor[batch, rows of blocks, columns of blocks, channels, elements of a block]."""

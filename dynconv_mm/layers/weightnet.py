@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compat.openmmlab import MODELS
+from .average_pool import PoolsFeatures
 from .conv_arguments import check_bool, check_input, check_positive_int
 from .fully_connected import FullyConnected
 from .sample_kernel import SampleKernelConv2d
@@ -20,7 +21,7 @@ def hidden_width(in_channels: int) -> int:
     return max(16, in_channels // 16)
 
 
-class WeightNetReduction(nn.Module):
+class WeightNetReduction(nn.Module, PoolsFeatures):
     """The averages of features, reduced by an FC: what the convolutions of a block share (WeightNet, 3.2).
 
     Args:

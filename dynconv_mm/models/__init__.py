@@ -25,6 +25,7 @@ from .backbones import (
     WeightNetResNet,
     WEResNet,
 )
+from .own_areas import OwnAreaAveraged, average_own_areas
 from .plugins import CBAM, ECALayer, SELayer
 from .warehoused import Warehoused
 
@@ -33,7 +34,8 @@ __all__ = [
     'CBAM', 'CGCResNet', 'CondConvMobileNetV2', 'CondConvResNet', 'DCDCResNet', 'DCDMobileNetV2', 'DCDResNet',
     'DDFResNet', 'DwCondConvResNet', 'DwWeightNetResNet', 'DyConvMobileNetV2', 'DyConvResNet', 'ECALayer',
     'FDConvMobileNetV2', 'FDConvResNet', 'KWMobileNetV2', 'KWResNet', 'LRNet', 'ODConvMobileNetV2', 'ODConvResNet',
-    'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'Warehoused', 'WeightNetResNet'
+    'OwnAreaAveraged', 'RedNet', 'SAN', 'SAResNet', 'SELayer', 'WEResNet', 'Warehoused', 'WeightNetResNet',
+    'average_own_areas'
 ]
 
 

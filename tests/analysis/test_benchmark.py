@@ -186,8 +186,8 @@ def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) ->
 
 
 def test_goals():
-    assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.50)
-    assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.60)
+    assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.30)
+    assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.50)
     assert goal(result(batch=1, compile=True)) == 1.20
     for other in (result(plan='grouped'), result(dtype='bfloat16'), result(batch=4), result('resnet50'),
                   result(training=True, batch=1), result(size=160)):
@@ -200,7 +200,11 @@ def test_table():
     assert '**inference, batch 8, 1 thread** (224², cpu, float32)' in text
     assert '**training, batch 8, 2 threads** (224², cpu, float32)' in text
     assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.25 | 2346 | 1.79 |  |' in text
-    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.50 | 2346 | 1.79 | 1.60 |' in text
+    assert '| odconv4x-resnet50 | auto | 1234 | 1.46 | 1.40–1.50 | 1.30 | 2346 | 1.79 | 1.50 |' in text
+    row = result(runtime='folded')._replace(milliseconds=12.34, peak_megabytes=None, memory_ratio=None)
+    text = markdown([row], {})
+    assert '| network | plan | ms | ratio | quartiles | to reach |\n' in text  # and no columns of nothing
+    assert text.endswith('| odconv4x-resnet50 | auto | 12.3 | 1.46 | 1.40–1.50 | 1.20 |\n')
 
 
 def test_machine():
@@ -223,3 +227,17 @@ def test_goals_of_exports():
     for other in (dict(batch=4), dict(size=96), dict(width=96)):
         assert goal(result._replace(setting=setting._replace(**other))) is None
     assert goal(result._replace(setting=setting._replace(runtime='compile'))) is None
+    assert goal(result._replace(setting=setting._replace(dynamic=True))) == pytest.approx(1.69)
+    image = setting._replace(batch=1, size=800, width=1216)
+    assert goal(result._replace(setting=image)) is None
+    assert goal(result._replace(setting=image._replace(runtime='folded'))) == 1.10
+
+
+def test_norms_are_folded(monkeypatch):
+    from dynconv_mm.analysis import benchmark
+    models, build = [], benchmark.build_network
+    monkeypatch.setattr(benchmark, 'build_network', lambda name: models.append(build(name)) or models[-1])
+    for name in ('mobilenet-v2-w050', 'odconv1x-mobilenet-v2-w050'):
+        make_step(name, SMALL._replace(runtime='folded'))()
+        norms = [module for module in models[-1].modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert not norms

@@ -14,6 +14,7 @@ from dynconv_mm.analysis import count_madds, measure_complexity
 from dynconv_mm.analysis.complexity import build_on_meta, dynamic_params
 from dynconv_mm.analysis.multiply_adds import KINDS
 from dynconv_mm.models import (
+    CGCResNet,
     CondConvMobileNetV2,
     CondConvResNet,
     DCDCResNet,
@@ -21,10 +22,13 @@ from dynconv_mm.models import (
     DCDResNet,
     DyConvMobileNetV2,
     DyConvResNet,
+    FDConvResNet,
     KWResNet,
     ODConvMobileNetV2,
     ODConvResNet,
     RedNet,
+    WeightNetResNet,
+    WEResNet,
 )
 from dynconv_mm.models.backbones import MobileNetV2, ResNet
 
@@ -42,7 +46,8 @@ def params(model: nn.Module) -> int:
     (ODConvResNet, ResNet, dict(depth=18)), (DyConvResNet, ResNet, dict(depth=18)),
     (CondConvResNet, ResNet, dict(depth=50)), (DCDResNet, ResNet, dict(depth=18)),
     (ODConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)), (DyConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)),
-    (KWResNet, ResNet, dict(depth=18)),
+    (KWResNet, ResNet, dict(depth=18)), (FDConvResNet, ResNet, dict(depth=18)), (CGCResNet, ResNet, dict(depth=18)),
+    (WeightNetResNet, ResNet, dict(depth=50)), (WEResNet, ResNet, dict(depth=50)),
     (CondConvMobileNetV2, MobileNetV2, dict(widen_factor=0.5)), (DCDMobileNetV2, MobileNetV2, dict(widen_factor=0.5)),
 ], ids=lambda value: getattr(value, '__name__', ''))
 def test_dynamic_parameters_are_those_beyond_the_static_network(dynamic, static, kwargs):
@@ -73,7 +78,7 @@ def test_dynamic_parameters_of_classifiers(head, static):
 @pytest.mark.parametrize(('network', 'kwargs'), [
     (ODConvResNet, dict(depth=18, kernel_num=2)), (DyConvMobileNetV2, dict(widen_factor=0.35)),
     (CondConvResNet, dict(depth=50)), (DCDResNet, dict(depth=50)), (RedNet, dict(depth=26)),
-    (DCDCResNet, dict(depth=26)), (ResNet, dict(depth=18)),
+    (DCDCResNet, dict(depth=26)), (ResNet, dict(depth=18)), (KWResNet, dict(depth=18)), (FDConvResNet, dict(depth=18)),
 ], ids=lambda value: getattr(value, '__name__', ''))
 def test_shapes_that_stand_for_layers_count_as_the_layers(network, kwargs):
     """At an odd size; count_madds() executes everything."""

@@ -55,6 +55,14 @@ def test_trade_off():
     to_png(small)
 
 
+def test_intervals():
+    figure = trade_off_figure({'a': [Point('a', 10**6, 10**8, 2., (1., 4.)), Point('b', 10**6, 10**8, 3.)]}, 'AP')
+    for axis, cost in zip(figure.axes, (1., 100.)):
+        drawn, = axis.collections  # b has none
+        segment, = drawn.get_segments()
+        assert segment.tolist() == [[cost, 1.], [cost, 4.]]
+
+
 @pytest.mark.parametrize('names, short', [
     (['resnet18_in1k', 'resnet101_in1k'], ['18', '101']), (['w050', 'w075', 'w100'], ['050', '075', '100']),
     (['a-r50-x', 'a-r50-neck-x'], ['', 'neck']), (['one'], ['']), (['same', 'same'], ['', '']),

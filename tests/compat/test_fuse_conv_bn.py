@@ -180,6 +180,15 @@ def test_dynamicized_models(network, op):
     assert_same(model, torch.randn(8, 3, 64, 64))
 
 
+def test_norms_within_attentions():
+    """Those directly behind a fully connected layer."""
+    model = nn.Sequential(ODConv2d(8, 6, 3), KWConv2d(6, 6, 3, cell_num_ratio=1), FDConv2d(6, 8, 3, kernel_num=4),
+                          ODConv2d(8, 8, 1))
+    model[3].attention.fc.register_forward_hook(lambda module, inputs, output: 2 * output)
+    fused = assert_same(model, 100 * torch.randn(8, 8, 12, 11))
+    assert [name for name, module in fused.named_modules() if isinstance(module, _BatchNorm)] == ['3.attention.bn']
+
+
 @pytest.mark.parametrize('make', [
     lambda: DCDConv2d(8, 6, 3, padding=1, fusion=None), lambda: DCDConv2d(8, 6, 3, channel_attention=False, bias=False),
     lambda: DCDConv2d(8, 6, 3, channel_attention=False, fusion=None),

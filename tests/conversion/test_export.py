@@ -76,6 +76,7 @@ LAYERS = {
     'local-relation-product': lambda: LocalRelation2d(16, 16, 3, similarity='product'),
     'stand-alone-attention': lambda: StandAloneSelfAttention2d(16, 16, 5, stride=2, heads=2),
     'pairwise-attention': lambda: PairwiseSelfAttention2d(32, 16, 3),
+    'pairwise-attention-on-few-pixels': lambda: nn.Sequential(nn.AvgPool2d(5), PairwiseSelfAttention2d(16, 16, 5)),
     'fdconv': lambda: FDConv2d(17, 24, 3, stride=2, padding=1),
     'fdconv-pointwise': lambda: FDConv2d(18, 24, 1, kernel_num=5, bias=False),
     'lsconv': lambda: LSConv2d(16, 16),
@@ -102,7 +103,7 @@ NETWORKS = {
     'ODConvResNet': dict(depth=18, **THIN), 'DyConvResNet': dict(depth=18, **THIN),
     'DCDResNet': dict(depth=18, **THIN), 'CondConvMobileNetV2': dict(widen_factor=0.25),
     'RedNet': dict(depth=26, **WIDER), 'DCDCResNet': dict(depth=26, **WIDER),
-    'LRNet': dict(depth=26, kernel_size=3, **THIN),
+    'LRNet': dict(depth=26, kernel_size=3, **THIN), 'SAResNet': dict(depth=26, kernel_size=3, heads=4, **THIN),
 }
 
 

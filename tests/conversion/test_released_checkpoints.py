@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from dynconv_mm import KWConv2d, build_warehouses
+from dynconv_mm.analysis.complexity import build_on_meta
 from dynconv_mm.conversion import CheckpointError, from_released, read_checkpoint, to_released
 from dynconv_mm.layers import DCDConv2d, ODConv2d, PairwiseSelfAttention2d, TemperatureMixin
 from dynconv_mm.models import (
@@ -32,7 +34,7 @@ RELEASES = {  # of tests/data: the name that they have in configs/
     'rednet26': 'rednet26', 'rednet50': 'rednet50', 'static_mobilenetv2_100': 'mobilenet-v2-w100',
     'kw1d4x_resnet18': 'kw1d4x-resnet18', 'kw1x_resnet18': 'kw1x-resnet18', 'kw1d2x_resnet50': 'kw1d2x-resnet50',
     'kw4x_resnet50': 'kw4x-resnet50', 'kw1d2x_mobilenetv2_100': 'kw1d2x-mobilenet-v2-w100',
-    'kw1x_mobilenetv2_100': 'kw1x-mobilenet-v2-w100',
+    'kw1x_mobilenetv2_100': 'kw1x-mobilenet-v2-w100', 'kw1x_convnext_tiny': 'kw1x-convnext-tiny',
 }
 FIELDS = dict(epoch=100, acc=torch.tensor(70.25), best_acc=torch.tensor(70.5), arch='net')
 
@@ -85,9 +87,7 @@ def test_released_checkpoints(name, release, root):
     assert remarks == ('optimizer was left out', )
     base = architecture.config if '::' in architecture.config else root / 'configs' / architecture.config
     config = Config.fromstring(f'_base_ = {str(base)!r}', '.py')
-    init_default_scope('mmpretrain')
-    with torch.device('meta'):
-        model = MODELS.build(config.model)
+    model = build_on_meta(config)
     expected = {key: value.shape for key, value in model.state_dict().items()}
     assert {key: value.shape for key, value in converted['state_dict'].items()} == expected
     temperatures = [value for key, value in converted['state_dict'].items() if key.endswith('.temperature')]
@@ -97,8 +97,9 @@ def test_released_checkpoints(name, release, root):
     back = to_released(converted).checkpoint
     wrapper = 'model' if name.startswith('kw') else 'state_dict'
     given = official[wrapper]
-    assert back[wrapper].keys() == given.keys()
-    assert all(back[wrapper][key] is value for key, value in given.items())
+    assert {key: value.shape for key, value in back[wrapper].items()} == {
+        key: value.shape for key, value in given.items()}
+    assert all(back[wrapper][key] is value for key, value in given.items() if not key.endswith('.gamma'))
     if name.startswith('rednet'):
         assert back['meta'] == official['meta']
     elif name.startswith('kw'):
@@ -154,6 +155,8 @@ def replace(model: nn.Module, layer, kept: tuple[str, ...]) -> None:
 def original(name: str) -> nn.Module:
     if name == 'san10':
         return OriginalSAN()
+    if name == 'kw1x-convnext-tiny':
+        return OriginalConvNeXt()
     models = pytest.importorskip('torchvision.models')
     if name.startswith('dcd'):
         model = models.resnet18()
@@ -202,14 +205,52 @@ class OriginalSAN(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class ChannelNorm(nn.LayerNorm):
+    """A layer norm over the channels of a map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(1, 3)).movedim(3, 1)
+
+
+class OriginalConvNeXt(nn.Module):
+    """ConvNeXt-T of KernelWarehouse under the released names, from the equations of its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv, norm = partial(KWConv2d, norm_cfg=dict(type='LN')), partial(ChannelNorm, eps=1e-6)
+        widths = (96, 192, 384, 768)
+        self.downsample_layers = nn.ModuleList([nn.Sequential(conv(3, 96, 4, 4, warehouse='stem'), norm(96)), *(
+            nn.Sequential(norm(before), conv(before, width, 2, 2, warehouse=f'to {width}'))
+            for before, width in zip(widths, widths[1:]))])
+        self.stages = nn.ModuleList(nn.ModuleList(nn.ModuleDict(dict(
+            dwconv=conv(width, width, 7, padding=3, groups=width, warehouse=f'depthwise {width}'), norm=norm(width),
+            pwconv1=conv(width, 4 * width, 1, warehouse=f'pointwise {width}'),
+            pwconv2=conv(4 * width, width, 1, warehouse=f'pointwise {width}'))) for _ in range(depth))
+            for width, depth in zip(widths, (3, 3, 9, 3)))
+        for stage, width in zip(self.stages, widths):
+            for block in stage:
+                block.gamma = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.norm, self.head = nn.LayerNorm(768, eps=1e-6), nn.Linear(768, 1000)
+        build_warehouses(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for downsample, stage in zip(self.downsample_layers, self.stages):
+            x = downsample(x)
+            for block in stage:
+                inner = block.pwconv1(block.norm(block.dwconv(x)))
+                x = x + block.gamma * block.pwconv2(nn.functional.gelu(inner))
+        return self.head(self.norm(x.mean((2, 3))))
+
+
 @pytest.mark.parametrize('name', ['odconv2x-resnet18', 'odconv1x-resnet50', 'odconv4x-mobilenet-v2-w050',
-                                  'dcd-resnet18', 'mobilenet-v2-w100', 'san10'])
+                                  'dcd-resnet18', 'mobilenet-v2-w100', 'san10', 'kw1x-convnext-tiny'])
 def test_same_outputs(name, root):
     pytest.importorskip('mmpretrain')
     model = original(name)
     randomise(model, from_batch=name.startswith('dcd'))
-    official = {f'module.{key}': value for key, value in model.state_dict().items() if not key.endswith('.temperature')}
-    converted, architecture, _ = from_released(dict(FIELDS, state_dict=official))
+    prefix, wrapper = ('', 'model') if name.startswith('kw') else ('module.', 'state_dict')
+    official = {prefix + key: value for key, value in model.state_dict().items() if not key.endswith('.temperature')}
+    converted, architecture, _ = from_released({**FIELDS, wrapper: official})
     assert architecture.name == name
     base = architecture.config if '::' in architecture.config else root / 'configs' / architecture.config
     init_default_scope('mmpretrain')
@@ -222,8 +263,10 @@ def test_same_outputs(name, root):
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
 
     back = to_released(converted).checkpoint  # DCD behind a dropout too
-    assert back['state_dict'].keys() == official.keys()
-    assert all(torch.equal(back['state_dict'][key], value) for key, value in official.items())
+    assert back[wrapper].keys() == official.keys()
+    assert all(torch.equal(back[wrapper][key], value) for key, value in official.items())
+    if name.startswith('kw'):
+        return
     parameters = [nn.Parameter(value) for key, value in official.items()
                   if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))]
     torch.optim.SGD(parameters, lr=0.1).load_state_dict(back['optimizer'])  # the original code does, even to evaluate

@@ -23,14 +23,16 @@ EPOCHS = 3
 DIGITS = '("zero","one","two","three","four","five","six","seven","eight","nine")'
 
 
-def mmdet_name() -> str:
-    """The distribution that provides mmdet, by which mim finds it."""
+def distribution(package: str) -> str:
+    """The one that provides a package, by which mim finds it."""
     from importlib.metadata import packages_distributions
-    return packages_distributions()['mmdet'][0]
+    return packages_distributions()[package][0]
 
+
+MMDET = distribution('mmdet')
 
 finds_packages = pytest.mark.skipif(
-    mmdet_name().startswith('onedl'), reason='onedl-mim takes the first entry of a RECORD, here '
+    MMDET.startswith('onedl'), reason='onedl-mim takes the first entry of a RECORD, here '
     'dynconv_mm-*.dist-info, for the folder of the package')
 
 
@@ -48,7 +50,7 @@ def data_options(digits: Path) -> list[str]:
 
 
 def train_command(config: str, work_dir: Path, *options: str, resume: bool = False) -> list[str]:
-    return ['mim', 'train', mmdet_name(), config, '--work-dir', str(work_dir), *(['--resume'] if resume else []),
+    return ['mim', 'train', MMDET, config, '--work-dir', str(work_dir), *(['--resume'] if resume else []),
             '--cfg-options', *options]
 
 
@@ -86,7 +88,7 @@ def demo_options(digits: Path) -> list[str]:
 @pytest.mark.slow
 def test_train_and_test(trained, digits, tmp_path, run):
     checkpoint = trained / f'epoch_{EPOCHS}.pth'
-    done = run('mim', 'test', mmdet_name(), DEMO, '--checkpoint', checkpoint, '--work-dir', tmp_path, '--cfg-options',
+    done = run('mim', 'test', MMDET, DEMO, '--checkpoint', checkpoint, '--work-dir', tmp_path, '--cfg-options',
                *data_options(digits))
     assert done.returncode == 0, done.stdout[-3000:]
     assert 'coco/bbox_mAP:' in done.stdout
@@ -146,6 +148,33 @@ def test_a_config_for_coco_trains_on_other_data(digits, tmp_path, run):
     assert 'coco/segm_mAP:' in done.stdout, done.stdout[-3000:]
 
 
+@pytest.mark.parametrize('network', ['kw1x-r18-thin', 'fdconv-r18-thin'])
+def test_a_classifier_learns(network, tmp_path, run, load_tool):
+    """The loss falls within the first pictures, and with it KernelWarehouse's τ."""
+    pytest.importorskip('mmpretrain')
+    data = tmp_path / 'digits'
+    load_tool('make_digits_folders').main([str(data)])
+    for picture in (*sorted(data.glob('train/*/*.png'))[::2], *sorted(data.glob('val/*/*.png'))[9:]):
+        picture.unlink()
+    options = [f'{loader}_dataloader.{option}' for loader in ('train', 'val', 'test') for option in (
+        f'dataset.data_root={data}', 'dataset.pipeline.1.scale=(32,32)', 'num_workers=0', 'persistent_workers=False')]
+    options += [f'model.backbone.{option}' for option in ('num_stages=3', 'out_indices=(2,)', 'strides=(1,2,2)',
+                                                          'dilations=(1,1,1)')] + ['model.head.in_channels=64']
+    if network.startswith('kw'):
+        options += ['custom_hooks.0.epochs=.5']  # of two
+    done = run('mim', 'train', distribution('mmpretrain'), f'configs/demo/{network}_digits.py', '--work-dir',
+               tmp_path / 'work', '--cfg-options', *options, 'train_cfg.max_epochs=2', 'param_scheduler=None',
+               'default_hooks.logger.interval=1')
+    assert done.returncode == 0, done.stdout[-3000:]
+    log, = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in log.read_text().splitlines() if 'loss' in line]
+    first, last = (sum(step['loss'] for step in part) / 5 for part in (steps[:5], steps[-5:]))
+    assert len(steps) == 46 and last < .8 * first
+    if network.startswith('kw'):
+        temperatures = [step['temperature'] for step in steps]
+        assert temperatures == pytest.approx([max(0, 1 - (step + 1) / 11.5) for step in range(46)])
+
+
 DCDC_DEMOS = {  # and figures that its test gives, COCO's out of 1 and panoptic ones out of 100
     'retinanet': ['coco/bbox_mAP'],
     'mask-rcnn': ['coco/bbox_mAP', 'coco/segm_mAP'],
@@ -174,7 +203,7 @@ def test_dcdc_demo(detector, digits, tmp_path, run):
     assert f'{part[detector]}:' in done.stdout
 
     checkpoint = tmp_path / 'epoch_1.pth'
-    done = run('mim', 'test', mmdet_name(), config, '--checkpoint', checkpoint, '--work-dir', tmp_path / 'test',
+    done = run('mim', 'test', MMDET, config, '--checkpoint', checkpoint, '--work-dir', tmp_path / 'test',
                '--cfg-options', *options)
     assert done.returncode == 0, done.stdout[-3000:]
     figures = json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -29,14 +30,7 @@ OPTIONS = [
 
 def make_layer(**options) -> CGConv2d:
     """In float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = CGConv2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, 0 if parameter.dim() > 1 else .5, .5)  # so that few ReLUs put out nothing
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    return randomize(CGConv2d(**{**SMALL, **options}).double())
 
 
 def make_input(channels: int = 12, batch: int = 3) -> Tensor:

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,15 +28,8 @@ CONV = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding', 'dila
 
 
 def make_layer(**options) -> DCDConv2d:
-    """A small layer in float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = DCDConv2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    """In float64, all of whose parameters and statistics are random."""
+    return randomize(DCDConv2d(**{**SMALL, **options}).double())
 
 
 def make_input(batch: int = 3, channels: int = 8, size: tuple[int, int] = (8, 7)) -> Tensor:
@@ -86,7 +80,7 @@ def coefficients(layer: DCDConv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
     tensors = layer.state_dict(keep_vars=True)
     if 'fc.0.weight' not in tensors:
         return x.new_ones(len(x), layer.out_channels), None
-    pooled = pool(x, 1) if layer.variant == 'paper' else pool(x, layer.pool_size)
+    pooled = pool(x, 1) if layer.variant == 'paper' else pool(x, layer.pool.pool_size)
     hidden = pooled @ tensors['fc.0.weight'].T
     hidden = hidden.relu() if layer.variant == 'paper' else hidden * hsig(hidden @ tensors['fc.1.fc.0.weight'].T)
     scale = (hsig(hidden @ tensors['fc_scale.weight'].T) if 'fc_scale.weight' in tensors else
@@ -232,7 +226,7 @@ def test_equations_of_the_released_build(variant, options):
 
 
 def sizes(layer: DCDConv2d) -> tuple[int, int, int]:
-    return layer.pool_size, layer.latent_channels, layer.hidden_channels
+    return layer.pool.pool_size, layer.latent_channels, layer.hidden_channels
 
 
 @pytest.mark.parametrize(('variant', 'channels', 'options', 'expected'), [

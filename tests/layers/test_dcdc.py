@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from conv_layers import randomize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule
@@ -19,15 +20,8 @@ SMALL = dict(in_channels=12, out_channels=12, lsa_kernel_size=5, group_channels=
 
 
 def make_layer(**options) -> DCDC2d:
-    """A small layer in float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = DCDC2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    """In float64, all of whose parameters and statistics are random."""
+    return randomize(DCDC2d(**{**SMALL, **options}).double())
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dynconv_mm.functional.involution import factored_involution2d
@@ -27,11 +28,7 @@ OPTIONS = [
 
 
 def make_layer(**options) -> DDFConv2d:
-    torch.manual_seed(0)
-    layer = DDFConv2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    return layer
+    return randomize(DDFConv2d(**{**SMALL, **options}).double())
 
 
 def make_input(batch: int = 3) -> Tensor:

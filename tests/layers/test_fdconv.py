@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,14 +28,7 @@ OPTIONS = [
 
 
 def make_layer(**options) -> FDConv2d:
-    torch.manual_seed(0)
-    layer = FDConv2d(**{**SMALL, **options}).double().eval()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    return randomize(FDConv2d(**{**SMALL, **options}).double().eval())
 
 
 def make_input(layer: FDConv2d, batch: int = 3) -> Tensor:

@@ -1,16 +1,26 @@
 """Others' foldings of a norm into a layer's weight give the same function, or are refused."""
 from __future__ import annotations
 
+import copy
+from functools import partial
+
+import mmcv.cnn
 import pytest
 import torch
 from conv_layers import CHANNELS, LAYERS, make_features, make_layer, randomize
 from mmcv.cnn import ConvModule
 from torch import nn
+from torch.fx.experimental.optimization import fuse as fuse_by_fx
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from dynconv_mm import CGConv2d, ODConv2d, WEConv2d
 
 STATIC_KERNELS = ('CGConv2d', )  # whose outputs are scaled by their weight, and no norm
+#: also those of as many kernels as outputs, so that a folding finds the shape that it expects
+FOLDED = {**LAYERS, **{f'{name}, {CHANNELS} kernels': partial(LAYERS[name].func, kernel_num=CHANNELS)
+                       for name in ('ODConv2d 4x', 'CondConv2d')},
+          'WEConv2d, location': partial(WEConv2d, magnitude=False), 'WEConv2d, magnitude': partial(
+              WEConv2d, location=False)}
 
 
 def fuse_as_ultralytics(conv: nn.Module, bn: nn.Module) -> nn.Module:
@@ -19,24 +29,43 @@ def fuse_as_ultralytics(conv: nn.Module, bn: nn.Module) -> nn.Module:
     return conv
 
 
+def folding_case(name: str, bias: bool) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    layer = FOLDED[name](in_channels=CHANNELS, out_channels=CHANNELS, kernel_size=3, padding=1, bias=bias)
+    return randomize(layer).eval(), randomize(nn.BatchNorm2d(CHANNELS)).eval(), make_features()
+
+
 @pytest.mark.parametrize('fuse', [fuse_conv_bn_eval, fuse_as_ultralytics])
-@pytest.mark.parametrize('name', LAYERS)
+@pytest.mark.parametrize('bias', [False, True], ids=['no-bias', 'bias'])
+@pytest.mark.parametrize('name', FOLDED)
 @torch.no_grad()
-def test_a_norm_that_is_folded(name, fuse):
-    layer, norm, x = make_layer(name, bias=False).eval(), randomize(nn.BatchNorm2d(CHANNELS)).eval(), make_features()
+def test_a_norm_that_is_folded(name, bias, fuse):
+    layer, norm, x = folding_case(name, bias)
     expected, before = norm(layer(x)), {key: value.clone() for key, value in layer.state_dict().items()}
     try:
         fused = fuse(layer, norm)
     except (ValueError, AttributeError, RuntimeError) as error:
         assert hasattr(layer, 'fuse_batch_norm') and name not in STATIC_KERNELS
         # torch itself refuses n kernels, and what has no weight
-        if hasattr(layer, 'weight') and (layer.weight.dim() == 4 or layer.weight.shape[0] == 1):
+        if hasattr(layer, 'weight') and (layer.weight.dim() == 4 or layer.weight.shape[0] in (1, CHANNELS)):
             assert 'fuse_batch_norm(norm)' in str(error)
-        if layer.bias is None and fuse is fuse_conv_bn_eval:
-            torch.testing.assert_close(dict(layer.state_dict()), before)
-            torch.testing.assert_close(norm(layer(x)), expected)
+        torch.testing.assert_close(dict(layer.state_dict()), before, rtol=0, atol=0)
+        torch.testing.assert_close(norm(layer(x)), expected)
     else:
         torch.testing.assert_close(fused(x), expected)
+
+
+@pytest.mark.parametrize('fuse', [fuse_by_fx, mmcv.cnn.fuse_conv_bn])
+@pytest.mark.parametrize('bias', [False, True], ids=['no-bias', 'bias'])
+@pytest.mark.parametrize('name', FOLDED)
+@torch.no_grad()
+def test_a_model_whose_norms_are_folded(name, bias, fuse):
+    layer, norm, x = folding_case(name, bias)
+    model = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), nn.BatchNorm2d(CHANNELS), layer, norm).eval()
+    expected = model(x)
+    fused = fuse(model)
+    assert isinstance(fused.get_submodule('0'), nn.Conv2d) and not isinstance(
+        dict(fused.named_modules()).get('1'), nn.BatchNorm2d)
+    torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', LAYERS)
@@ -64,3 +93,11 @@ def test_what_keeps_the_function_is_not_refused():
     assert fuse_conv_bn_eval(excited, nn.BatchNorm2d(6).eval()).bias is not None
     layer = CGConv2d(4, 6, 3, bias=False)
     layer.load_state_dict({**layer.state_dict()}, assign=True)
+    other = WEConv2d(4, 6, 3)
+    layer = WEConv2d(4, 6, 3)
+    layer.weight = other.weight
+    layer.load_state_dict(copy.deepcopy(layer.state_dict()), assign=True)
+    with torch.device('meta'):
+        WEConv2d(4, 6, 3).load_state_dict(other.state_dict(), assign=True)
+    single = WEConv2d(4, 4, 1, groups=4)  # of whose weight any other is a multiple
+    single.load_state_dict(WEConv2d(4, 4, 1, groups=4).state_dict(), assign=True)

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,15 +21,8 @@ SMALL = dict(in_channels=12, out_channels=12, kernel_size=3, group_channels=4)
 
 
 def make_layer(**options) -> Involution2d:
-    """A small layer in float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = Involution2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    """In float64, all of whose parameters and statistics are random."""
+    return randomize(Involution2d(**{**SMALL, **options}).double())
 
 
 def make_input(batch: int = 3, height: int = 9, width: int = 6) -> Tensor:

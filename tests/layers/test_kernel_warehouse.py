@@ -59,7 +59,7 @@ def test_a_module_that_is_none(module):
 
 def test_a_warehouse_that_was_never_built():
     layer, x = conv(), torch.randn(2, 8, 5, 5)
-    for use in (lambda: layer(x), lambda: layer.cells):
+    for use in (lambda: layer(x), lambda: layer.cells, lambda: layer.compute_attentions(x), layer.neutralize_attention):
         with pytest.raises(ValueError, match=r"warehouse 'all' of this KWConv2d was never built: call "
                                              r'dynconv_mm.build_warehouses\(model\)'):
             use()

@@ -182,6 +182,12 @@ def test_equation(name, temperature, assert_equal_in_value_and_gradient):
                                        inputs)
 
 
+@pytest.mark.parametrize('shape', [(3, 7), (8, ), (2, 5, 8), (2, 8, 1, 1)], ids=str)
+def test_no_features_of_a_linear_layer(shape):
+    with pytest.raises(ValueError, match=rf'input must be \[batch, in_features=8\], but its shape is \({shape[0]}'):
+        KWLinear(8, 10)(torch.zeros(shape))
+
+
 @pytest.mark.parametrize('options', [dict(), dict(cell_num_ratio=.5, cell_in_ratio=1 / 4), dict(bias=False),
                                      dict(cell_num_ratio=2., cell_out_ratio=1 / 5, cell_in_ratio=1 / 2)], ids=str)
 def test_linear(options, assert_equal_in_value_and_gradient):

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conv_layers import randomize
 from local_attention import at, attend, conv1x1
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynconv_mm.layers import LocalRelation2d
 
@@ -22,11 +23,7 @@ OPTIONS = [
 
 
 def make_layer(**options) -> LocalRelation2d:
-    torch.manual_seed(0)
-    layer = LocalRelation2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    return layer
+    return randomize(LocalRelation2d(**{**SMALL, **options}).double())
 
 
 def make_input(batch: int = 2) -> Tensor:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conv_layers import randomize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,14 +15,7 @@ OPTIONS = [dict(), dict(kernel_size=(3, 5), bias=False), dict(dilation=(2, 1)), 
 
 
 def make_layer(**options) -> LSConv2d:
-    torch.manual_seed(0)
-    layer = LSConv2d(**{**SMALL, **options}).double().eval()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    return randomize(LSConv2d(**{**SMALL, **options}).double().eval())
 
 
 def make_input(batch: int = 2) -> Tensor:

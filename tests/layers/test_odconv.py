@@ -9,6 +9,7 @@ from itertools import combinations, product
 
 import pytest
 import torch
+from conv_layers import randomize
 from golden import Golden
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.model import BaseModule
@@ -28,14 +29,8 @@ TEMPERATURE = 2.5
 
 
 def make_layer(**options) -> ODConv2d:
-    """A small layer in float64, all of whose parameters and statistics are random."""
-    torch.manual_seed(0)
-    layer = ODConv2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
+    """In float64, all of whose parameters and statistics are random."""
+    layer = randomize(ODConv2d(**{**SMALL, **options}).double())
     layer.set_temperature(TEMPERATURE)
     return layer
 

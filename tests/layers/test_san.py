@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conv_layers import randomize
 from local_attention import at, attend, conv1x1, window
 from torch import Tensor, nn
 
@@ -24,17 +25,7 @@ OPTIONS = [
 
 
 def make_layer(**options) -> PairwiseSelfAttention2d:
-    torch.manual_seed(0)
-    layer = PairwiseSelfAttention2d(**{**SMALL, **options}).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=.5)
-    for norm in layer.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.bias, .5, 1.5)  # so that few pairs are cut off
-    for name, buffer in layer.named_buffers():
-        if 'running' in name:
-            nn.init.uniform_(buffer, .5, 1.5)
-    return layer
+    return randomize(PairwiseSelfAttention2d(**{**SMALL, **options}).double(), seed=1)
 
 
 def make_input(batch: int = 2) -> Tensor:

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conv_layers import randomize
 from local_attention import at, attend, conv1x1
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynconv_mm.layers import StandAloneSelfAttention2d
 from dynconv_mm.layers.sasa import AttentionStem
@@ -19,13 +20,6 @@ OPTIONS = [
     dict(padding='same', heads=6),
     dict(padding=1, padding_mode='reflect'),
 ]
-
-
-def randomised(layer: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    for parameter in layer.double().parameters():
-        nn.init.normal_(parameter, std=.5)
-    return layer
 
 
 def make_input(batch: int = 2, channels: int = 12, height: int = 5, width: int = 4) -> Tensor:
@@ -54,7 +48,7 @@ def literal(layer: StandAloneSelfAttention2d, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
 def test_equations(options, assert_equal_in_value_and_gradient):
-    layer, x = randomised(StandAloneSelfAttention2d(**{**SMALL, **options})), make_input().requires_grad_()
+    layer, x = randomize(StandAloneSelfAttention2d(**{**SMALL, **options}).double()), make_input().requires_grad_()
     assert_equal_in_value_and_gradient(lambda: layer(x), lambda: literal(layer, x),
                                        {'x': x, **dict(layer.named_parameters())})
 
@@ -89,14 +83,14 @@ def stem_literally(stem: AttentionStem, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(('height', 'width', 'block_size'), [(4, 8, 4), (7, 5, 4), (5, 4, 3)])
 def test_stem(height, width, block_size, assert_equal_in_value_and_gradient):
-    stem = randomised(AttentionStem(3, 12, block_size, heads=2, mixtures=5))
+    stem = randomize(AttentionStem(3, 12, block_size, heads=2, mixtures=5).double())
     x = make_input(2, 3, height, width).requires_grad_()
     assert_equal_in_value_and_gradient(lambda: stem(x), lambda: stem_literally(stem, x),
                                        {'x': x, **dict(stem.named_parameters())})
 
 
 def test_empty_batch_and_formats():
-    layer = randomised(StandAloneSelfAttention2d(**SMALL))
+    layer = randomize(StandAloneSelfAttention2d(**SMALL).double())
     assert layer(make_input(0)).shape == (0, 12, 5, 4)
     y = layer(make_input().to(memory_format=torch.channels_last))
     torch.testing.assert_close(y, layer(make_input()))

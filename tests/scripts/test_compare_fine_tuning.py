@@ -15,7 +15,7 @@ def tool(load_tool):
 def test_page(tool):
     results = json.loads(tool.RESULTS.read_text())
     page = tool.PAGE.read_text(encoding='utf-8')
-    assert tool.page_with(page, tool.render(results)) == page
+    assert tool.page_with(page, 'compare_fine_tuning', {'digits': tool.render(results)}) == page
 
 
 def test_images(tool):

@@ -105,7 +105,7 @@ def test_page(parity):
     results = json.loads(parity.RESULTS.read_text())
     assert set(results) == {*parity.CLASSIFIERS, *parity.DETECTORS}
     page = parity.PAGE.read_text(encoding='utf-8')
-    assert parity.page_with(page, parity.parts(results)) == page
+    assert parity.page_with(page, 'training_parity', parity.parts(results)) == page
     for name, losses in results.items():
         assert [len(losses[kind]) for kind in ('ours', 'reference', 'last_bit')] == [parity.STEPS] * 3, name
         assert parity.differences(losses, 'ours')[0] <= 1e-12, name

@@ -28,9 +28,29 @@ def test_comparison(tool, tmp_path, capsys):
             ('odconv1x-mobilenet-v2-w050', 'grouped'))]
     assert found['machine']['torch'].startswith(torch.__version__)
     table = (tmp_path / 'speed.md').read_text()
-    assert found['command'] in table
+    command, = found['commands']
+    assert command in table
     assert table.count('| odconv1x-mobilenet-v2-w050 | grouped |') == 2
     assert 'written: ' in capsys.readouterr().out
+
+
+def test_more_is_added(tool, tmp_path, capsys):
+    command = ['--networks', 'odconv1x-mobilenet-v2-w050', '--batches', '1', '--rounds', '1', '--runtime', 'folded',
+               '--output', str(tmp_path / 'speed')]
+    with pytest.raises(SystemExit):
+        tool.main([*command, '--append'])
+    assert 'speed-folded.json, but there is none' in capsys.readouterr().err
+    tool.main([*command, '--size', '32'])
+    first = json.loads((tmp_path / 'speed-folded.json').read_text())
+    tool.main([*command, '--size', '32', '64', '--append'])
+    both = json.loads((tmp_path / 'speed-folded.json').read_text())
+    assert both['results'][:2] == first['results'] and len(both['results']) == 4 and len(both['commands']) == 2
+    page = (tmp_path / 'speed.md').read_text()
+    assert page.index('(32², folded') < page.index('(32×64, folded') and page.count('<!-- benchmark-folded -->') == 1
+    (tmp_path / 'speed-folded.json').write_text(json.dumps(dict(both, machine=dict(processor='another'))))
+    with pytest.raises(SystemExit, match='of one machine'):
+        tool.main([*command, '--append'])
+    assert (tmp_path / 'speed.md').read_text() == page
 
 
 def test_compiled_batches(tool, tmp_path, monkeypatch):
@@ -63,6 +83,16 @@ def test_exported(tool, tmp_path):
     assert found['machine']['onnxruntime']
     page = (tmp_path / 'speed.md').read_text()
     assert page.startswith('before\n<!-- benchmark-onnxruntime -->\n') and '(32×64, onnxruntime, cpu, float32)' in page
+
+
+def test_exported_for_any_size(tool, tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    tool.main(['--networks', 'odconv1x-mobilenet-v2-w050', '--runtime', 'onnxruntime', '--dynamic', '--batches', '1',
+               '--size', '64', '--rounds', '1', '--output', str(tmp_path / 'speed')])
+    assert '(64², onnxruntime, any batch and size, cpu, float32)' in (tmp_path / 'speed.md').read_text()
+    with pytest.raises(SystemExit):
+        tool.main([*COMMAND, '--dynamic'])
+    assert '--dynamic is for --runtime onnxruntime or openvino' in capsys.readouterr().err
 
 
 def test_a_runtime_that_is_not_installed(tool, tmp_path, capsys, monkeypatch):

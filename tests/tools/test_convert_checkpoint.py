@@ -67,6 +67,20 @@ def test_a_classifier_is_tested_with_it(tool, official, root, capsys, release, n
     assert all(torch.equal(back['state_dict'][key], value) for key, value in given.items())
 
 
+def test_a_convnext_both_ways(tool, released_shapes, capsys):
+    """KernelWarehouse keeps its weights under another name than the others do."""
+    pytest.importorskip('mmpretrain')
+    given = {name: torch.rand(shape) for name, shape in released_shapes('kw1x_convnext_tiny').items()}
+    torch.save(dict(model=given, epoch=299), 'kw.pth')
+    tool.main(['kw.pth'])
+    tool.main(['checkpoints/kw1x-convnext-tiny.pth', 'back.pth', '--reverse'])
+    told = capsys.readouterr().out
+    assert told.count('KernelWarehouse ConvNeXt-T, 1000 classes') == told.count('39.37 M, ') == 2
+    back = read_checkpoint('back.pth')
+    assert back['epoch'] == 299 and back['model'].keys() == given.keys()
+    assert all(torch.equal(back['model'][key], value) for key, value in given.items())
+
+
 def test_a_detector_starts_from_it(tool, root, capsys):
     """The backbone of a detection config, from where the config looks for its checkpoint."""
     pytest.importorskip('mmdet')

@@ -1,7 +1,10 @@
 """Bad input; drawing itself is tested after a training, in tests/e2e."""
 import json
+import re
 
 import pytest
+
+from dynconv_mm.analysis import detection_report
 
 
 @pytest.fixture
@@ -19,6 +22,7 @@ def arguments(tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (['--images', '0'], '--images must be at least 1'),
+    (['--examine', '0'], '--examine must be at least 1'),
     (['--scale', '0'], '--scale must be at least 1'),
     (['--score-thr', '1.5'], '--score-thr must be from 0 to 1'),
 ])
@@ -127,6 +131,10 @@ def test_masks_and_boxes_side_by_side(tool, untrained, tmp_path):
     boxes = untrained('faster-rcnn_odconv1x-r18-thin_fpn', BOXES)
     page, pictures = side_by_side(tool, tmp_path, masks, boxes, masks)
     assert len(pictures) == 2 and all(picture.width > 3 * 2 * 100 for picture in pictures)
+    errors = [sum(map(int, re.findall(r'(\d+) (?:missed|of another class|false)', caption.split(';')[0])))
+              for caption in re.findall('<figcaption>(mask-rcnn.*?)</figcaption>', page) if ';' in caption]
+    assert len(errors) == 2 and errors == sorted(errors, reverse=True) and errors[-1] > 0
+    assert page.count('FasterRCNN, backbone ODConvResNet') == 1 and page.count('<th>found as another</th>') == 3
     for cell in ('detector', 'mask-rcnn_dcdc-r26-thin_dcdc-fpn (1)', 'faster-rcnn_odconv1x-r18-thin_fpn',
                  'mask-rcnn_dcdc-r26-thin_dcdc-fpn (2)'):
         assert f'>{cell}<' in page
@@ -134,8 +142,8 @@ def test_masks_and_boxes_side_by_side(tool, untrained, tmp_path):
     assert (tmp_path / 'out' / 'summary.txt').read_text() == 'AP 0.500\n'
 
 
-def test_annotated_masks_are_drawn(tool, digits, root):
-    """Those of the annotation file, enlarged."""
+def test_annotated_masks_are_drawn(digits, root):
+    """Those of the annotation file."""
     pytest.importorskip('mmdet')
     from mmdet.registry import DATASETS
     from mmengine.config import Config
@@ -144,12 +152,12 @@ def test_annotated_masks_are_drawn(tool, digits, root):
     init_default_scope(config.default_scope)
     dataset = DATASETS.build(dict(config.test_dataloader.dataset, data_root=str(digits)))
     info = dataset.get_data_info(0)
-    found = tool.annotated_instances(info, 3, with_masks=True).gt_instances
-    assert found.masks.masks.shape == (len(info['instances']), 3 * info['height'], 3 * info['width'])
-    for mask, box in zip(found.masks.masks, found.bboxes):
+    masks = detection_report.annotated_masks(info)
+    assert masks.shape == (len(info['instances']), info['height'], info['width'])
+    for mask, instance in zip(masks, info['instances']):
         rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        assert all(abs(a - b) <= 6 for a, b in zip(extent, box.tolist())), (extent, box)
+        assert all(abs(a - b) <= 2 for a, b in zip(extent, instance['bbox'])), (extent, instance)
 
 
 def test_panoptic_side_by_side(tool, untrained, tmp_path):

@@ -59,8 +59,11 @@ def test_a_detector(run, digits, tmp_path):
                       f"dataset=dict(data_root='{digits}/'))\n"
                       f"val_evaluator = test_evaluator = dict(ann_file='{digits}/annotations/instances_val.json')\n"
                       "train_cfg = dict(max_epochs=1)\n")
-    trained = run('python', 'tools/train.py', config, '--work-dir', tmp_path / 'work')
-    assert trained.returncode == 0, trained.stdout[-3000:]
+    trained = run('python', 'tools/train.py', config, '--work-dir', tmp_path / 'work', '--quiet')
+    assert trained.returncode == 0 and 'Checkpoints will be saved' in trained.stdout, trained.stdout[-3000:]
+    log, = (tmp_path / 'work').glob('*/*.log')
+    for long in ('optim_wrapper = dict(', 'System environment:', 'Hooks will be executed in the following order'):
+        assert long in log.read_text() and long not in trained.stdout
     tested = run('python', 'tools/test.py', config, tmp_path / 'work' / 'epoch_1.pth', '--work-dir', tmp_path / 'test',
                  '--out', tmp_path / 'predictions.pkl')
     assert tested.returncode == 0, tested.stdout[-3000:]

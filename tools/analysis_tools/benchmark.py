@@ -42,6 +42,18 @@ def calibrate(args: argparse.Namespace) -> bool:
     return all(found.problem is None for found in checks)
 
 
+def section_suffix(args: argparse.Namespace) -> str:
+    """Of the name of the page's section, and of its file: '' for backbones in PyTorch."""
+    from dynconv_mm.analysis.benchmark import is_detector
+    kind = 'detectors' if is_detector(args.networks[0]) else args.runtime
+    return '' if kind == 'pytorch' else f'-{kind}'
+
+
+def section_file(args: argparse.Namespace) -> Path:
+    """Where the results of a section go."""
+    return args.output.with_name(f'{args.output.name}{section_suffix(args)}.json')
+
+
 def compare(args: argparse.Namespace) -> None:
     from rich.progress import (
         BarColumn,
@@ -59,16 +71,22 @@ def compare(args: argparse.Namespace) -> None:
         groups.setdefault(benchmark.static_network(name), []).append(name)
     height, width = args.size
     settings = [benchmark.Setting(mode == 'training', batch, threads, height, args.device, args.dtype,
-                                  args.channels_last, args.compile, width, args.runtime)
+                                  args.channels_last, args.compile, width, args.runtime, args.dynamic)
                 for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
                 for threads in args.threads]
     settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
                  for batch in args.compiled_batches for threads in args.threads]
-    machine, results = benchmark.describe_machine(args.runtime), []
-    kind = 'detectors' if benchmark.is_detector(args.networks[0]) else args.runtime
-    section = 'benchmark' if kind == 'pytorch' else f'benchmark-{kind}'
-    data = args.output.with_name(args.output.name + section.removeprefix('benchmark') + '.json')
-    command = shlex.join(['python', *sys.argv])
+    machine = benchmark.describe_machine(args.runtime)
+    section, data = f'benchmark{section_suffix(args)}', section_file(args)
+    commands, results = [shlex.join(['python', *sys.argv])], []
+    if args.append:
+        earlier = json.loads(data.read_text(encoding='utf-8'))
+        if earlier['machine'] != machine:
+            sys.exit(f'--append adds to tables of one machine, but {data} is of {earlier["machine"]}, and this is '
+                     f'{machine}: leave it out')
+        commands = [*earlier['commands'], *commands]
+        results = [benchmark.Result(**dict(row, setting=benchmark.Setting(**row['setting'])))
+                   for row in earlier['results']]
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -88,14 +106,15 @@ def compare(args: argparse.Namespace) -> None:
             results += benchmark.compare(networks, plans, setting, rounds(), memory)
             # what there is, should the rest be interrupted
             rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
-            write_text(data, json.dumps(dict(command=command, machine=machine, results=rows), indent=1) + '\n')
+            write_text(data, json.dumps(dict(commands=commands, machine=machine, results=rows), indent=1) + '\n')
     table = benchmark.markdown(results, machine)
     page = args.output.with_suffix('.md')
     old = page.read_text(encoding='utf-8') if page.exists() else ''
     place = re.compile(rf'(<!-- {section} -->\n).*?(<!-- /{section} -->)', re.DOTALL)
     if not place.search(old):
         old += f'<!-- {section} -->\n<!-- /{section} -->\n'
-    write_text(page, place.sub(lambda match: f'{match[1]}\n`{command}`\n\n{table}\n{match[2]}', old))
+    listed = '\n'.join(f'`{command}`  ' for command in commands)  # the spaces are a new line in Markdown
+    write_text(page, place.sub(lambda match: f'{match[1]}\n{listed}\n\n{table}\n{match[2]}', old))
     print(table)
     print(f'written: {page} and {data}')
 
@@ -108,10 +127,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help='named as in configs/; each is compared with the same network without its method. Whole '
                         'detectors, such as faster-rcnn_odconv1x-r50_fpn_1x_coco, have a section of their own of '
                         'PATH.md (default: %(default)s)')
-    parser.add_argument('--runtime', choices=['pytorch', 'compile', 'onnxruntime', 'openvino'], default='pytorch',
-                        help='what runs the networks, the static ones too: compile is torch.compile with weights as '
-                        'constants, onnxruntime and openvino run them exported for a fixed batch; all but pytorch for '
-                        'inference alone, in a section of their own of PATH.md (default: pytorch)')
+    parser.add_argument('--runtime', choices=['pytorch', 'folded', 'compile', 'onnxruntime', 'openvino'],
+                        default='pytorch',
+                        help='what runs the networks, the static ones too: folded is PyTorch with batch norms folded '
+                        'into the convolutions, compile is torch.compile with weights as constants, onnxruntime and '
+                        'openvino run them exported for a fixed batch; all but pytorch for inference alone, in a '
+                        'section of their own of PATH.md (default: pytorch)')
+    parser.add_argument('--dynamic', action='store_true', help='with --runtime onnxruntime or openvino: export for any '
+                        'batch and size')
     parser.add_argument('--modes', nargs='+', choices=['inference', 'training'], help='default: both; but inference '
                         'where --runtime is not pytorch')
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 8], help='images in a batch of inference '
@@ -135,6 +158,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
+    parser.add_argument('--append', action='store_true', help='keep the tables that are there, of the same machine, '
+                        'and add to them')
     parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
                         help="instead check on --device that every plan gives the equation's values and gradients in "
                         'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '
@@ -160,6 +185,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             if value not in (['inference'], 'cpu', 'float32', False, []):
                 parser.error(f'--{name} must be left out with --runtime {args.runtime}, but is {value}')
         args.modes = ['inference']
+    if args.dynamic and args.runtime not in ('onnxruntime', 'openvino'):
+        parser.error(f'--dynamic is for --runtime onnxruntime or openvino, but that is {args.runtime}')
+    if args.append and not section_file(args).is_file():
+        parser.error(f'--append adds to {section_file(args)}, but there is none: leave it out the first time')
     target = Path(args.calibrate) if args.calibrate else args.output
     if not target.parent.is_dir():
         parser.error(f'there is no folder {target.parent} to write {target.name} to: make it first')

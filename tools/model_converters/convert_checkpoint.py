@@ -54,6 +54,8 @@ def describe(architecture) -> str:
     """An architecture in words."""
     if architecture.method in ('rednet', 'san'):
         network = f'{METHODS[architecture.method]}-{architecture.depth}'
+    elif architecture.arch is not None:
+        network = f'{METHODS[architecture.method]} ConvNeXt-{architecture.arch[0].upper()}'
     else:
         network = METHODS[architecture.method] + (f' MobileNetV2 of width {architecture.widen_factor:g}'
                                                   if architecture.depth is None else f' ResNet-{architecture.depth}')
@@ -69,8 +71,9 @@ def describe(architecture) -> str:
 
 def report(conversion, target: Path, reverse: bool) -> str:
     """What was converted and how to use it, a line each."""
+    from dynconv_mm.conversion.checkpoint_file import unwrap
     from dynconv_mm.conversion.released_checkpoints import STATISTICS
-    architecture, weights = conversion.architecture, conversion.checkpoint['state_dict']
+    architecture, weights = conversion.architecture, unwrap(conversion.checkpoint)
     params = sum(value.numel() for name, value in weights.items() if not name.endswith((*STATISTICS, '.temperature')))
     config = ROOT / 'configs' / architecture.config
     exists = '::' in architecture.config or config.is_file()

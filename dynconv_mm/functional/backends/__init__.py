@@ -11,7 +11,7 @@ from . import (  # noqa: F401
     shared,
     shifted,
 )
-from .numba import attention, depthwise, enable_numba, involution, mixture_conv  # noqa: F401
+from .numba import attention, cell_conv, depthwise, enable_numba, involution, mixture_conv  # noqa: F401
 from .triton import enable_triton
 
 __all__ = ['enable_numba', 'enable_triton']

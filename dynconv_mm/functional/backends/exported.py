@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch_norm import scale_and_shift
+from ..geometry import pad_zeros
+from ..involution import INVOLUTION, Involution
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Target, export_target
 from ..sample_conv import SAMPLE_CONV, SampleConv, grouped_conv
@@ -87,6 +89,22 @@ def _kernels(m: Mixture, target: Target) -> Tensor:
     return kernels.reshape(-1, *m.weight.shape[1:])
 
 
+def involution(call: Involution) -> Tensor:
+    """For OpenVINO, which runs products and their sum in one pass, a sum over the elements of the kernel; else as any
+    graph."""
+    target = export_target()
+    if target is None or target.runtime != 'openvino':
+        return graph.involution(call)
+    input, weight, stride, padding, dilation = call
+    batch, channels = input.shape[:2]
+    groups, kernel_height, kernel_width, height, width = weight.shape[1:]
+    shape = batch, groups, channels // groups, height, width
+    columns = graph.views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1])
+    y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(columns)
+            for i, window in enumerate(graph.views(column, 2, kernel_height, stride[0], dilation[0])))
+    return y.reshape(batch, channels, height, width)
+
+
 def sample_conv(call: SampleConv) -> Tensor:
     """:func:`~dynconv_mm.functional.sample_conv2d` by an ordinary convolution, or a loop over the images."""
     target = export_target()
@@ -123,3 +141,4 @@ class _Loop(torch.autograd.Function):
 
 MIXTURE_CONV.exported = mixture_conv
 SAMPLE_CONV.exported = sample_conv
+INVOLUTION.exported = involution

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import IntPair, pad_zeros
-from ..involution import INVOLUTION, Involution
+from ..involution import Involution
 from ..mixture_conv import Mixture, sample_kernels
 from ..sample_conv import pointwise_columns
 from .shared import scaled_input, without_scalings
@@ -91,5 +91,3 @@ def views(x: Tensor, dim: int, size: int, stride: int, dilation: int) -> list[Te
     before = (slice(None), ) * dim
     return [x[(*before, slice(i * dilation, (i - size + 1) * dilation or None, stride))] for i in range(size)]
 
-
-INVOLUTION.exported = involution

@@ -63,10 +63,11 @@ class SELayer(nn.Module):
 
     def __init__(self, in_channels: int, ratio: int = 16) -> None:
         super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.mlp = ChannelMLP(in_channels, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.mlp(F.adaptive_avg_pool2d(x, 1)).sigmoid()
+        return x * self.mlp(self.pool(x)).sigmoid()
 
 
 @MODELS.register_module('DynConvCBAM')
@@ -96,11 +97,13 @@ class CBAM(nn.Module):
     def __init__(self, in_channels: int, ratio: int = 16, kernel_size: int = 7) -> None:
         super().__init__()
         check_odd('kernel_size', kernel_size)
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.max_pool = nn.AdaptiveMaxPool2d(1)
         self.mlp = ChannelMLP(in_channels, ratio)
         self.spatial_conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * (self.mlp(F.adaptive_avg_pool2d(x, 1)) + self.mlp(F.adaptive_max_pool2d(x, 1))).sigmoid()
+        x = x * (self.mlp(self.avg_pool(x)) + self.mlp(self.max_pool(x))).sigmoid()
         places = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
         return x * self.spatial_conv(places).sigmoid()
 
@@ -133,10 +136,11 @@ class ECALayer(nn.Module):
         if kernel_size is None:
             kernel_size = int((math.log2(in_channels) + 1) / 2) // 2 * 2 + 1
         check_odd('kernel_size', kernel_size)
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.conv(x.mean((2, 3))[:, None]).sigmoid()
+        scale = self.conv(self.pool(x).flatten(1)[:, None]).sigmoid()
         return x * scale.squeeze(1)[:, :, None, None]
 
 

@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from dynconv_mm.functional import mixture_conv2d, sample_conv2d
+from dynconv_mm.functional import involution2d, mixture_conv2d, sample_conv2d
 from dynconv_mm.functional.batch_norm import BatchNorm
 from dynconv_mm.functional.operator import Target, export_for, export_target
 from dynconv_mm.layers import ODConv2d
@@ -83,3 +83,15 @@ def test_a_target_is_that_of_a_recording():
     finally:
         export_for.reset(token)
     assert recorded(TARGETS[1], export_target) == TARGETS[1] and recorded(None, export_target) is None
+
+
+@pytest.mark.parametrize('target', [None, *TARGETS], ids=str)
+def test_involutions(target):
+    torch.manual_seed(0)
+    for stride, padding, dilation in (((1, 1), (1, 2), (1, 1)), ((2, 1), (3, 0), (2, 1)), ((1, 2), (0, 4), (1, 2))):
+        x = torch.randn(2, 6, 9, 11, dtype=torch.float64)
+        geometry = dict(stride=stride, padding=padding, dilation=dilation)
+        size = torch.nn.functional.conv2d(x, x.new_ones(1, 6, 3, 5), **geometry).shape[2:]
+        weight = torch.randn(2, 3, 3, 5, *size, dtype=torch.float64)
+        actual = recorded(target, involution2d, x, weight, **geometry)
+        torch.testing.assert_close(actual, involution2d(x, weight, **geometry), rtol=1e-9, atol=1e-9)

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Write the tables and figures of docs/comparison.md, of what scripts/compare_methods.py has found so far."""
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import compare_methods
+import numpy as np
+from compare_methods import (
+    COMPARED,
+    FAMILIES,
+    LONG,
+    LONGER,
+    MOBILENET,
+    RATES,
+    RESNET18,
+    RESNET26,
+    RESULTS,
+    SECOND,
+    STARTS,
+    WARM,
+    Run,
+)
+from pages import ROOT, page_with
+
+from dynconv_mm.analysis.markdown import markdown_table
+from dynconv_mm.atomic_write import atomic_write, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = ROOT / 'docs' / 'comparison.md'
+FIGURES = {'comparison_resnet': (RESNET18, RESNET26), 'comparison_mobilenet': (MOBILENET, )}  # of which families
+DRAWS = 10_000
+NONE = '–'  # what there is no result of yet
+ABLATIONS = {  # rows of the table, by the paper's table that they are like
+    'annealing (Table 10)': ('ODConv (1×)', 'ODConv (1×), no annealing', 'ODConv (4×)', 'ODConv (4×), no annealing',
+                             'DyConv (4×)', 'DyConv (4×), no annealing'),
+    'attentions (Table 7)': ('ODConv (1×), spatial alone', 'ODConv (1×), channel alone', 'ODConv (1×), filter alone',
+                             'ODConv (4×), kernel alone', 'ODConv (1×)', 'ODConv (4×)'),
+    'n (Table 6)': ('ODConv (1×)', 'ODConv (2×)', 'ODConv (4×)', 'ODConv (8×)'),
+    'r (Table 5)': ('ODConv (1×), r = 1/4', 'ODConv (1×), r = 1/8', 'ODConv (1×), r = 1/16'),
+}
+
+
+class Estimate(NamedTuple):
+    """A mean, and the interval that 95% of the means of other draws lie in, all in percent."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@functools.cache
+def draws(count: int, seed: int) -> np.ndarray:
+    """Weights of so many things in each draw of as many of them with replacement, ``float[DRAWS, count]``."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), DRAWS) / count
+
+
+def estimate(counts: np.ndarray, classes: int) -> Estimate:
+    """Of characters recognised of each family with each seed, or of differences of such, ``int[seeds, families]``.
+
+    A draw takes as many seeds and as many families as there are, with replacement.
+    """
+    seeds, families = counts.shape
+    values = 100 / classes * (draws(seeds, 0) @ counts * draws(families, 1)).sum(1)
+    return Estimate(100 / classes * counts.mean(), *np.percentile(values, [2.5, 97.5]).tolist())
+
+
+class Row(NamedTuple):
+    """A network with a learning rate, and what all its runs found."""
+
+    runs: dict[int, dict]  # by seed
+    classes: int
+
+    def counts(self, seeds: Sequence[int]) -> np.ndarray:
+        """Characters recognised, ``int[seeds, families]``."""
+        return np.array([self.runs[seed]['correct'] for seed in seeds])
+
+    def first(self, key: str) -> float:
+        """What all runs have alike."""
+        return next(iter(self.runs.values()))[key]
+
+    def mean(self, key: str) -> float:
+        """Over the seeds."""
+        return float(np.mean([values[key] for values in self.runs.values()]))
+
+    def accuracy(self) -> Estimate:
+        """In percent."""
+        return estimate(self.counts(sorted(self.runs)), self.classes)
+
+    def against(self, other: Row) -> Estimate | None:
+        """What it recognises more than another one with the same seeds, in points; None: there are none."""
+        seeds = sorted(set(self.runs) & set(other.runs))
+        return estimate(self.counts(seeds) - other.counts(seeds), self.classes) if seeds else None
+
+
+def row_of(results: dict, family: str, method: str, part: float = 1) -> Row:
+    """All seeds of a network, with the learning rate of its family or a part of it."""
+    rate = part * compare_methods.rate_of(family, results['runs'])
+    runs = {seed: Run(family, method, rate, seed) for seed in range(100)}
+    return Row({seed: results['runs'][run.name] for seed, run in runs.items() if run.name in results['runs']},
+               compare_methods.classes_of(runs[0], results['task']))
+
+
+def cells(row: Row, base: Row) -> list[str]:
+    """Seeds, accuracy, and difference from the base."""
+    if not row.runs:
+        return [NONE] * 3
+    value, gain = row.accuracy(), None if row is base else row.against(base)
+    return [str(len(row.runs)), f'{value.mean:.2f} [{value.low:.1f}, {value.high:.1f}]',
+            NONE if gain is None else f'{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]']
+
+
+def costs(row: Row) -> list[str]:
+    """Parameters in thousands and multiply-adds in millions."""
+    return [f'{row.first("params") / 1e3:.0f}', f'{row.first("madds") / 1e6:.2f}'] if row.runs else [NONE] * 2
+
+
+def render_family(results: dict, family: str) -> str:
+    """The table of the methods of a family of networks."""
+    base, rows = row_of(results, family, 'static'), []
+    for method in COMPARED[family]:
+        row, second = base if method == 'static' else row_of(results, family, method), \
+            row_of(results, family, method, SECOND)
+        times = [f'{row.mean(key):.2f}' for key in ('train_ms', 'test_ms')] if row.runs else [NONE] * 2
+        rows.append([method, *costs(row), *cells(row, base),
+                     f'{second.accuracy().mean:.2f} ({len(second.runs)})' if second.runs else NONE, *times])
+    return markdown_table(['network', 'parameters (K)', 'multiply-adds (M)', 'seeds', 'accuracy (%)',
+                           'more than static (points)', 'accuracy with half of the rate (seeds)',
+                           'training (ms a picture)', 'inference (ms a picture)'], rows)
+
+
+def render_longer(results: dict) -> str:
+    """The table of the methods that were trained for longer, beside what they reached before."""
+    short_base, base, rows = row_of(results, RESNET18, 'static'), row_of(results, LONG, 'static'), []
+    for method in COMPARED[LONG]:
+        short = short_base if method == 'static' else row_of(results, RESNET18, method)
+        row = base if method == 'static' else row_of(results, LONG, method)
+        rows.append([method, cells(short, short_base)[2], *cells(row, base)])
+    return markdown_table(['network', 'more than static (points), above', 'seeds', f'accuracy (%), {LONGER} × as long',
+                           f'more than static (points), {LONGER} × as long'], rows)
+
+
+def render_rates(results: dict) -> str:
+    """The grid by which learning rates are chosen."""
+    rows = []
+    for family in FAMILIES:
+        runs = [results['runs'].get(run.name) for run in compare_methods.grid(family)]
+        values = [NONE if run is None else f'{compare_methods.accuracy(run, results["task"]["classes"]):.2f}'
+                  for run in runs]
+        best = RATES.index(compare_methods.rate_of(family, results['runs']))
+        if all(runs):
+            values[best] = f'**{values[best]}**'
+        rows.append([f'static {family}', *values])
+    return markdown_table(['accuracy (%), seed 0', *(f'{rate:g}' for rate in RATES)], rows)
+
+
+def render_starts(results: dict) -> str:
+    """The table of the warm start."""
+    base = row_of(results, WARM, 'static ResNet18')
+    rows = [[method, *cells(base if method == 'static ResNet18' else row_of(results, WARM, method), base)]
+            for method in STARTS]
+    return markdown_table(['network', 'seeds', 'accuracy (%)', 'more than static (points)'], rows)
+
+
+def render_ablations(results: dict) -> str:
+    """The table of what is left out or changed."""
+    base, rows = row_of(results, RESNET18, 'static'), []
+    for about, methods in ABLATIONS.items():
+        for method in methods:
+            row = row_of(results, RESNET18, method)
+            rows.append([about, method, *costs(row), *cells(row, base)])
+            about = ''
+    return markdown_table(['', 'network', 'parameters (K)', 'multiply-adds (M)', 'seeds', 'accuracy (%)',
+                           'more than static (points)'], rows, text_columns=(0, 1))
+
+
+def render_progress(results: dict) -> str:
+    """What is done, and how long it took and will take."""
+    rows, seen = [], set()
+    for about, runs in compare_methods.plan(results['runs']).items():
+        runs = [run for run in runs if run not in seen]
+        seen.update(runs)
+        done = [results['runs'][run.name] for run in runs if run.name in results['runs']]
+        left = [run for run in runs if run.name not in results['runs']]
+        rows.append([about, f'{len(done)} of {len(runs)}',
+                     compare_methods.in_words(sum(values['seconds'] for values in done)),
+                     compare_methods.in_words(compare_methods.seconds_of(left, results['runs'])) if left else NONE])
+    every = compare_methods.planned(results['runs'])
+    left = [run for run in every if run.name not in results['runs']]
+    took = sum(results['runs'][run.name]['seconds'] for run in every if run.name in results['runs'])
+    rows.append(['**all**', f'{len(every) - len(left)} of {len(every)}', compare_methods.in_words(took),
+                 compare_methods.in_words(compare_methods.seconds_of(left, results['runs'])) if left else NONE])
+    return markdown_table(['runs', 'done', 'they took', 'the others take about'], rows)
+
+
+def render_load(results: dict) -> str:
+    """How busy the machine was."""
+    low, middle, high = np.quantile([values['load'] for values in results['runs'].values()], [.1, .5, .9])
+    return f'The load of the machine after each run was {middle:.1f}, {low:.1f} to {high:.1f} in four of five.\n'
+
+
+def any_runs(results: dict, families: Sequence[str]) -> bool:
+    """Whether there is anything to draw of some families of networks."""
+    return any(row_of(results, family, method).runs for family in families for method in COMPARED[family])
+
+
+def parts(results: dict) -> dict[str, str]:
+    """What the page shows of the results, by the names of its markers."""
+    families = {family: render_family(results, family) for family in FAMILIES}
+    figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
+               if any_runs(results, members) else '' for name, members in FIGURES.items()}
+    return {'rates': render_rates(results), **families, **figures, 'longer': render_longer(results),
+            'starts': render_starts(results), 'ablations': render_ablations(results),
+            'progress': render_progress(results), 'load': render_load(results)}
+
+
+def draw(results: dict, families: Sequence[str]) -> Figure:
+    """Accuracy over what networks cost."""
+    from dynconv_mm.analysis.result_figures import Point, trade_off_figure
+
+    groups: dict[str, list[Point]] = {}
+    for family in families:
+        for method in COMPARED[family]:
+            row = row_of(results, family, method)
+            if row.runs:
+                value = row.accuracy()
+                groups.setdefault(method, []).append(Point(family, row.first('params'), row.first('madds'),
+                                                           value.mean, (value.low, value.high)))
+    return trade_off_figure(groups, 'accuracy (%)')
+
+
+def main(argv: list[str] | None = None) -> None:
+    from dynconv_mm.analysis.figures import to_png
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--results', type=Path, default=RESULTS, help='(%(default)s)')
+    args = parser.parse_args(argv)
+    try:
+        results = compare_methods.read_results(args.results)
+    except ValueError as error:
+        raise SystemExit(f'{parser.prog}: {error}') from error
+    if not results['runs']:
+        raise SystemExit(f'{parser.prog}: {args.results} has no results yet: `python scripts/compare_methods.py`')
+    write_text(PAGE, page_with(PAGE.read_text(encoding='utf-8'), 'comparison_page', parts(results)))
+    for name, families in FIGURES.items():
+        if not any_runs(results, families):
+            continue
+        with atomic_write(ROOT / 'docs' / 'images' / f'{name}.png') as partial:
+            partial.write_bytes(to_png(draw(results, families)))
+
+
+if __name__ == '__main__':
+    main()

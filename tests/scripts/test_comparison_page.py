@@ -1,0 +1,148 @@
+"""The page's tables are those of the results, and their intervals those of draws."""
+from __future__ import annotations
+
+import importlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def tool(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'scripts')
+    return importlib.import_module('comparison_page')
+
+
+@pytest.fixture
+def methods(tool):
+    return importlib.import_module('compare_methods')
+
+
+def results_of(methods, seeds=(0, 1), families=6):
+    """Of static ResNet-18 at all rates, 0.2 being the best, and of two methods, one with another seed too."""
+    rng, runs = np.random.default_rng(0), {}
+
+    def add(method, rate, seed, level, family='ResNet-18'):
+        runs[methods.Run(family, method, rate, seed).name] = dict(
+            correct=(level + rng.integers(0, 3, families)).tolist(), params=180_000, madds=5_000_000, train_ms=.5,
+            test_ms=.125, seconds=90., load=1.5)
+
+    for rate in methods.RATES:
+        add('static', rate, 0, 50 if rate == .2 else 40)
+    for seed in seeds:
+        add('static', .2, seed, 50)
+        add('SE', .2, seed, 52)
+    add('SE', .1, 0, 48)
+    add('DCD', .2, 7, 51)  # with a seed that static has not
+    add('ODConv (1×), spatial alone', .2, 0, 51)
+    add('static', .2, 0, 55, methods.LONG)
+    add('DCD', .2, 0, 57, methods.LONG)
+    add('static ResNet18', .2, 0, 20, methods.WARM)
+    add('DCD', .2, 0, 21, methods.WARM)
+    return dict(task=dict(classes=62), runs=runs)
+
+
+def test_page_is_that_of_the_results(tool, methods):
+    results = methods.read_results(methods.RESULTS)
+    page = tool.PAGE.read_text(encoding='utf-8')
+    assert tool.page_with(page, 'comparison_page', tool.parts(results)) == page
+    assert methods.RESULTS.read_text(encoding='utf-8').count('\n  "') == len(results['runs'])  # a line each
+    for name in tool.FIGURES:
+        assert (f'images/{name}.png' in page) == (tool.PAGE.parent / 'images' / f'{name}.png').exists()
+
+
+def test_results_are_of_the_runs_that_are_planned(methods):
+    results = methods.read_results(methods.RESULTS)
+    assert set(results['runs']) <= {run.name for run in methods.planned(results['runs'])}
+    schedule = methods.Schedule()
+    assert {key: results['task'][key] for key in schedule._fields} == schedule._asdict()
+    glyphs = json.loads((methods.RESULTS.parent / 'glyph_fonts.json').read_text(encoding='utf-8'))
+    assert results['task']['families'] == sum(font['split'] == 'val' for font in glyphs.values())
+    assert {len(values['correct']) for values in results['runs'].values()} == {results['task']['families']}
+
+
+def test_interval_of_one_seed(tool):
+    """Of the means of draws of families, whose spread is that of a mean."""
+    counts = np.random.default_rng(3).integers(30, 62, (1, 157))
+    value = tool.estimate(counts, 62)
+    percents = 100 * counts[0] / 62
+    half = 1.96 * percents.std() / np.sqrt(len(percents))
+    assert value.mean == pytest.approx(percents.mean())
+    assert value.low == pytest.approx(percents.mean() - half, abs=.3 * half / 2)
+    assert value.high == pytest.approx(percents.mean() + half, abs=.3 * half / 2)
+
+
+def test_interval_of_seeds_alone(tool):
+    """Families alike: of two seeds a draw takes both, or one of them twice; each of these is in a quarter or more."""
+    value = tool.estimate(np.array([[10] * 5, [20] * 5]), 100)
+    assert value == pytest.approx((15, 10, 20))
+    assert tool.estimate(np.full((3, 4), 7), 14) == pytest.approx((50, 50, 50))
+
+
+def test_both_are_drawn(tool):
+    rng = np.random.default_rng(0)
+    seeds, families = rng.normal(50, 3, (4, 1)), rng.normal(0, 3, (1, 9))
+    together, by_seed, by_family = (tool.estimate(counts, 100) for counts in (
+        seeds + families, seeds + 0 * families, seeds.mean() + families))
+    spread, *others = (value.high - value.low for value in (together, by_seed, by_family))
+    assert spread == pytest.approx(np.hypot(*others), rel=.1)
+
+
+def test_paired(tool, methods):
+    """Only seeds that both have count, in their pairs."""
+    results = results_of(methods)
+    static, se, dcd = (tool.row_of(results, 'ResNet-18', method) for method in ('static', 'SE', 'DCD'))
+    gain = se.against(static)
+    assert gain.mean == pytest.approx(se.accuracy().mean - static.accuracy().mean)
+    assert gain.low < gain.mean < gain.high and dcd.against(static) is None
+    alike = tool.Row({seed: dict(correct=[count + 3 for count in values['correct']])
+                      for seed, values in static.runs.items()}, 62)
+    assert alike.against(static) == pytest.approx((300 / 62, ) * 3)
+
+
+def test_tables(tool, methods):
+    results = results_of(methods)
+    parts = tool.parts(results)
+    rates = parts['rates'].splitlines()
+    assert rates[2].count('**') == 2 and rates[3] == '| static ResNet-26 | – | – | – | – |'
+    lines = parts['ResNet-18'].splitlines()
+    assert [line.split(' | ')[0] for line in lines[2:]] == [f'| {name}' for name in methods.COMPARED['ResNet-18']]
+    cells = lines[3].split(' | ')
+    assert cells[0] == '| SE' and cells[1:4] == ['180', '5.00', '2'] and cells[6].endswith(' (1)')
+    assert cells[5].startswith('+') and cells[7:] == ['0.50', '0.12 |']
+    assert lines[2].split(' | ')[5] == '–' and lines[4] == '| ODConv (1×)' + ' | –' * 8 + ' |'
+    assert re.search(r'\| DCD \| – \| 1 \| 9\d\.\d\d \[.*\] \| \+', parts['longer'])
+    assert '| DCD | 1 |' in parts['starts'] and '| ODConv (1×) | – | – | – |' in parts['starts']
+    assert '| attentions (Table 7) | ODConv (1×), spatial alone | 180 | 5.00 | 1 |' in parts['ablations']
+    progress = parts['progress'].splitlines()
+    assert progress[2].startswith('| learning rate of ResNet-18 | 4 of 4 | 6 min | – |')
+    assert progress[-1].startswith('| **all** | 13 of ')
+    assert 'images/comparison_resnet.png' in parts['comparison_resnet'] and parts['comparison_mobilenet'] == ''
+    assert parts['load'] == 'The load of the machine after each run was 1.5, 1.5 to 1.5 in four of five.\n'
+
+
+def test_all_ablations_are_shown(tool, methods):
+    shown = {method for rows in tool.ABLATIONS.values() for method in rows}
+    assert set(methods.VARIANTS) == shown - set(methods.COMPARED['ResNet-18'])
+
+
+def test_figure(tool, methods):
+    results = results_of(methods)
+    figure = tool.draw(results, ('ResNet-18', 'ResNet-26'))
+    for axis, cost in zip(figure.axes, (.18, 5.)):
+        assert [list(line.get_xdata()) for line in axis.get_lines()] == [[cost]] * 3
+        segments = [found.get_segments()[0].tolist() for found in axis.collections]
+        value = tool.row_of(results, 'ResNet-18', 'SE').accuracy()
+        assert segments[1] == [[cost, value.low], [cost, value.high]]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ['static', 'SE', 'DCD']
+
+
+@pytest.mark.parametrize('text, message', [('{', 'is damaged'), ('{"task": {}, "runs": {}}', 'has no results yet')])
+def test_nothing_to_show(tool, tmp_path, text, message):
+    path, page = tmp_path / 'results.json', tool.PAGE.read_bytes()
+    path.write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        tool.main(['--results', str(path)])
+    assert path.read_text() == text and tool.PAGE.read_bytes() == page
