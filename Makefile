@@ -36,7 +36,7 @@ $(BIN)/python tools/dataset_converters/make_digits_coco.py $(DEMO_DATA)
 	"look at $(DEMO_DIR)/report/index.html"
 endef
 
-.PHONY: help install environment demo demo-panoptic test test-all coverage lint docs clean
+.PHONY: help install environment demo demo-panoptic test test-all test-neighbours coverage lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -64,6 +64,14 @@ demo-panoptic: announcement environment  ## the same with a DCDC panoptic segmen
 test: install lint  ## the tests but the slow ones, in minutes
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 	@echo "make test: the tests pass on the $(STACK) stack; make test-all runs the slow ones too"
+
+test-neighbours: VENV = .venv-neighbours
+test-neighbours: STACK = official
+test-neighbours:  ## the tests of tests/neighbours, in an environment with the toolboxes that they are about
+	@$(PYTHON) scripts/install_stack.py --stack $(STACK) --venv $(VENV) --development --neighbours
+	@$(BIN)/python -c 'import mmpose.models, mmseg.models, timm, ultralytics'  # without which they would be skipped
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 pytest tests/neighbours $(PYTEST_ARGS)
+	@echo "make test-neighbours: the tests of tests/neighbours pass"
 
 test-all: install lint  ## the whole test suite, before a release and in the workflows
 	@$(PYTEST) $(PYTEST_ARGS)

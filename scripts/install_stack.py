@@ -44,6 +44,7 @@ STACKS = {
 PYTHON = (3, 11)
 INSTALL = ('-m', 'pip', 'install', '--disable-pip-version-check')
 DEVELOPMENT = ('tests.txt', 'lint.txt', 'docs.txt')
+NEIGHBOURS = ('neighbours.txt', )
 PACKAGE = ('dynconv_mm', 'configs', 'tools', 'dynconv_mm_scope', 'dynconv_mm_scope.pth', 'model-index.yml',
            'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md')
 
@@ -154,7 +155,9 @@ def install_packages(name: str, folder: Path, python: Path) -> None:
 def install_files(python: Path, constraints: Path, *names: str) -> None:
     """What files of ``requirements/`` list."""
     files = [argument for name in names for argument in ('-r', str(REQUIREMENTS / name))]
-    run(python, *INSTALL, '-c', str(constraints), *files)
+    # sources are built beside what is installed: chumpy, which mmpose requires, asks for pip and numpy
+    isolation = ['--no-build-isolation'] if names == NEIGHBOURS else []
+    run(python, *INSTALL, *isolation, '-c', str(constraints), *files)
 
 
 def main() -> None:
@@ -163,6 +166,7 @@ def main() -> None:
                         help='; '.join(f'{name}: {stack.about}' for name, stack in STACKS.items()))
     parser.add_argument('--venv', type=Path, required=True, help='folder of the virtual environment')
     parser.add_argument('--development', action='store_true', help='with what tests, lint and documentation need')
+    parser.add_argument('--neighbours', action='store_true', help='with the toolboxes that tests/neighbours are about')
     args = parser.parse_args()
     if sys.version_info[:2] != PYTHON:
         fail(f'the stacks are pinned for Python {PYTHON[0]}.{PYTHON[1]}, and this is '
@@ -176,10 +180,12 @@ def main() -> None:
         install_packages(args.stack, folder, python)
         packages.set()
         print(f'the packages of stack {args.stack} are installed in {folder}')
-    development = Stamp(folder / '.development', constraints, *(REQUIREMENTS / name for name in DEVELOPMENT))
-    if args.development and not development.is_current():
-        install_files(python, constraints, *DEVELOPMENT)
-        development.set()
+    for asked, name, files in ((args.development, '.development', DEVELOPMENT),
+                               (args.neighbours, '.neighbours', NEIGHBOURS)):
+        more = Stamp(folder / name, constraints, *(REQUIREMENTS / file for file in files))
+        if asked and not more.is_current():
+            install_files(python, constraints, *files)
+            more.set()
     source = Stamp(folder / '.dynconv-mm', *(ROOT / name for name in PACKAGE))
     if not source.is_current():
         shutil.rmtree(ROOT / 'build', ignore_errors=True)  # setuptools would pack what an earlier build left there

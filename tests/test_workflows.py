@@ -40,11 +40,11 @@ RUNS = {
     'help': ["sed -n "],
     'install': ['true scripts/install_stack.py --stack onedl --venv .venv-onedl --development'],
     'environment': ['true scripts/install_stack.py --stack onedl --venv .venv-onedl\n'],
-    'demo': ['mim train onedl-mmdetection configs/demo/faster-rcnn_odconv', 'mim test onedl-', 'report_detections.py'],
-    'demo-panoptic': ['mim train onedl-mmdetection configs/demo/panoptic-fpn_dcdc', 'mim test onedl-',
-                      'report_detections.py'],
+    'demo': ['tools/train.py configs/demo/faster-rcnn_odconv', 'tools/test.py ', 'report_detections.py'],
+    'demo-panoptic': ['tools/train.py configs/demo/panoptic-fpn_dcdc', 'tools/test.py ', 'report_detections.py'],
     'test': ['ruff check .\n', ' pytest tests -m "not slow" -n auto --dist loadgroup\n'],
     'test-all': ['ruff check .\n', ' pytest tests -n auto --dist loadgroup\n'],
+    'test-neighbours': ['--development --neighbours\n', ' pytest tests/neighbours -n auto --dist loadgroup\n'],
     'coverage': [' pytest tests -n auto --dist loadgroup --cov --cov-report=html '],
     'lint': ['.venv-onedl/bin/ruff check .\n', '.venv-onedl/bin/interrogate --quiet dynconv_mm '],
     'docs': ['.venv-onedl/bin/mkdocs build --strict\n'],
@@ -59,7 +59,8 @@ def test_target_can_be_planned(target, run, load_tool, monkeypatch, capsys):
     assert done.returncode == 0, done.stdout
     assert all(command in done.stdout for command in RUNS[target]), done.stdout
     if target not in ('help', 'clean'):
-        assert 'true scripts/install_stack.py --stack onedl --venv .venv-onedl' in done.stdout
+        stack, venv = ('official', 'neighbours') if target == 'test-neighbours' else ('onedl', 'onedl')
+        assert f'true scripts/install_stack.py --stack {stack} --venv .venv-{venv}' in done.stdout
         assert f'echo "make {target}: ' in done.stdout or target in ('install', 'environment', 'lint')
     for line in done.stdout.replace('\\\n', ' ').splitlines():
         words = [word for word in re.split(r'[\s;"]+', line) if word]
@@ -109,7 +110,7 @@ def test_steps(file):
 
 def test_all_targets_of_a_check_run():
     run = {step['run'].split()[1] for file in WORKFLOWS for step in steps(file) if 'run' in step}
-    assert run == {'test-all', 'lint', 'docs', 'coverage'}
+    assert run == {'test-all', 'test-neighbours', 'lint', 'docs', 'coverage'}
 
 
 def test_a_push_runs_the_tests_that_take_minutes():
@@ -157,7 +158,7 @@ def test_guide_names_the_targets(root):
     text = (root / 'CONTRIBUTING.md').read_text(encoding='utf-8')
     assert set(re.findall(r'`make ([a-z-]+)', text)) <= set(TARGETS)
     table = re.findall(r'^\| `make ([a-z-]+)`', text, re.MULTILINE)
-    assert {'test', 'test-all', 'lint', 'coverage', 'docs'} <= set(table)
+    assert {'test', 'test-all', 'test-neighbours', 'lint', 'coverage', 'docs'} <= set(table)
 
 
 def test_changelog_has_this_version(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,9 +73,30 @@ class Quiet:
 
 
 def build_runner(cfg: Config, quiet: bool = False) -> Runner:
-    """The runner of a config: mmengine's, or the one that its ``runner_type`` names."""
+    """The runner of a config: mmengine's, or the one that its ``runner_type`` names.
+
+    Raises:
+        KeyError: mmengine's, of a type that is not registered; the message ends with names close to it.
+    """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
-    if quiet and (runner := RUNNERS.get(cfg.get('runner_type', 'Runner'))) is not None:
-        return type(runner.__name__, (Quiet, runner), {}).from_cfg(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        if quiet and (runner := RUNNERS.get(cfg.get('runner_type', 'Runner'))) is not None:
+            return type(runner.__name__, (Quiet, runner), {}).from_cfg(cfg)
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except KeyError as error:
+        unknown = re.match(r'(\S+) is not in the \S+::(.+?) registry', str(error.args[0]))
+        if unknown is None:
+            raise
+        raise KeyError(error.args[0] + _close_names(*unknown.groups())) from error
+
+
+def _close_names(name: str, registry: str) -> str:
+    """Of what the root registry of that name and those of all toolboxes below it hold."""
+    import mmengine.registry
+
+    from dynconv_mm.compat.close_names import did_you_mean
+    nodes = [root for root in vars(mmengine.registry).values() if getattr(root, 'name', None) == registry]
+    for node in nodes:
+        nodes.extend(node.children.values())
+    return did_you_mean(name, [known for node in nodes for known in node.module_dict])

@@ -54,7 +54,7 @@ test_evaluator = val_evaluator
 
 # --- 2. a schedule for it ---------------------------------------------------------------------------
 max_epochs = 6
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=10))

@@ -12,7 +12,7 @@ body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0
 table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; }}
 details {{ margin: 1rem 0; }} summary {{ cursor: pointer; margin-bottom: .5rem; }}
 .pictures {{ display: grid; gap: 1.5rem; }} .row {{ display: flex; flex-wrap: wrap; gap: 1.5rem; }}
-figure {{ margin: 0; }} img {{ max-width: 100%; }}
+figure {{ margin: 0; }} img {{ max-width: 100%; }} .row figure {{ max-width: 38rem; }}
 figcaption {{ font-size: .85rem; color: #555; }}
 .classes span {{ border-left: 1.2em solid; padding: 0 1rem 0 .4em; white-space: nowrap; }} .classes b {{ color: #222; }}
 </style></head><body>

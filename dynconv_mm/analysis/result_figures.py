@@ -61,6 +61,9 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    places = {place for kinds in curves.values() for curve in kinds.values() for place in curve.places}
+    if len(places) == 1:
+        axis.set_xticks(list(places))
     handles = axis.get_legend_handles_labels()[0]
     kinds = list(dict.fromkeys(kind for found in curves.values() for kind in found))
     if len(kinds) > 1:

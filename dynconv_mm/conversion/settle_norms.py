@@ -10,7 +10,7 @@ from ..layers.dcdc import GSI
 
 # How far attentions are from those that are the same for all inputs, of where they were. Fresh ones answer to small
 # differences with large ones, so that a deep network of them magnifies rounding as much as it does its input.
-CALM = .01
+CALM = .001
 
 
 def random_images(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:

@@ -144,8 +144,7 @@ def average_own_areas(model: nn.Module) -> int:
 
     Example:
         >>> inferencer = DetInferencer('faster-rcnn_odconv4x-r50_fpn_1x_coco.py', 'epoch_12.pth')  # doctest: +SKIP
-        >>> average_own_areas(inferencer.model)  # doctest: +SKIP
-        52
+        >>> number = average_own_areas(inferencer.model)  # doctest: +SKIP
     """
     if 'data_samples' not in inspect.signature(model.forward).parameters:
         raise ValueError(f'model must be a whole one, whose forward takes data_samples, from which the sizes of images '

@@ -178,6 +178,7 @@ def test_dynamo(name, tmp_path):
     assert_equal(layer, lambda images: run_onnx(path, images), (1, 16, 13, 8), (3, 16, 10, 10))
 
 
+@pytest.mark.first_is_quick('name')
 @NEEDS_EXPORT
 @pytest.mark.parametrize('name', ['odconv-own-attentions', 'involution-strided'])
 def test_program(name, tmp_path):

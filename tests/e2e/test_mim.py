@@ -231,6 +231,7 @@ def test_no_coco_folder(tmp_path, run):
     assert "No such file or directory: '" in done.stdout and 'data/coco/' in done.stdout  # as the README has it
 
 
+@pytest.mark.slow
 def test_missing_checkpoint(digits, tmp_path, run):
     done = run(*train_command(R50, tmp_path, *data_options(digits), 'model.backbone.init_cfg.checkpoint=none/such.pth',
                               'model.backbone.depth=18', 'model.neck.in_channels=[64,128,256,512]'))

@@ -28,7 +28,8 @@ SHARES = {
 }
 
 
-RESNETS = [name for name in BACKBONES if not name.endswith('MobileNetV2')]
+RESNETS = [name if name == 'ODConvResNet' else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES
+           if not name.endswith('MobileNetV2')]
 
 
 def two_stages(name: str) -> nn.Module:

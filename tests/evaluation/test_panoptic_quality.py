@@ -305,6 +305,7 @@ dist.destroy_process_group()
 ORDER = [3, 8, 8]
 
 
+@pytest.mark.slow
 def test_two_processes(annotations, tmp_path, run):
     """The same figures on both, each image counted once."""
     (tmp_path / 'worker.py').write_text(WORKER)

@@ -180,6 +180,7 @@ def test_device_and_dtype(device):
     assert y.shape == (2, 12, 5, 5) and y.device.type == device and y.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_compiled():
     layer, x = make_layer(stride=2).float().train(), make_input().float()
     expected = layer(x)

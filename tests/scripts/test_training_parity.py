@@ -32,6 +32,7 @@ def reference_networks(parity):
     return importlib.import_module('reference_networks')
 
 
+@pytest.mark.first_is_quick('name')
 @pytest.mark.parametrize('name', NETWORKS)
 def test_losses_of_classifiers(parity, name):
     model = parity.classifier(name)
@@ -63,6 +64,7 @@ def test_weights_and_statistics_after_a_step(parity, reference_networks):
             torch.testing.assert_close(state[name], value.detach(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.first_is_quick('what')
 @pytest.mark.parametrize('what', ['momentum', 'weight_decay', 'temperature', 'dropout', 'activation'])
 def test_a_difference_is_seen(parity, reference_networks, monkeypatch, what):
     """In the second loss, or the third where it takes two steps: each of these matters."""

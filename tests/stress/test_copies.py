@@ -33,6 +33,7 @@ def through_file(model: nn.Module, tmp_path) -> nn.Module:
     return torch.load(tmp_path / 'model.pt', weights_only=False)
 
 
+@pytest.mark.one_at_a_time('model', 'again')
 @pytest.mark.parametrize('again', [lambda model, _: copy.deepcopy(model), through_file,
                                    lambda model, _: pickle.loads(pickle.dumps(model))],
                          ids=['deepcopy', 'torch.save', 'pickle'])
@@ -48,6 +49,7 @@ def test_a_copy_gives_the_same_and_stands_by_itself(model, count, tmp_path, agai
     assert not any(module.training for module in model.modules())
 
 
+@pytest.mark.first_is_quick('model')
 def test_eight_threads_at_once(model, count):
     """Each thread on images and sizes of its own, again and again."""
     batches = [torch.randn(1 + index % 3, 3, 32 + 8 * index, 40) for index in range(THREADS)]

@@ -1,6 +1,7 @@
 """A training interrupted after any iteration of annealing and resumed is, to the bit, one never interrupted."""
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -84,7 +85,7 @@ def train(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def uninterrupted(train):
-    return {network: train(network) for network in NETWORKS}
+    return functools.cache(train)
 
 
 def tensors(value: object, name: str = '') -> dict[str, torch.Tensor]:
@@ -95,13 +96,14 @@ def tensors(value: object, name: str = '') -> dict[str, torch.Tensor]:
     return {key: tensor for part, inner in items for key, tensor in tensors(inner, f'{name}/{part}').items()}
 
 
+@pytest.mark.one_at_a_time('network', 'after')
 @pytest.mark.parametrize('network', NETWORKS)
 @pytest.mark.parametrize('after', [*((after, ) for after in range(1, ITERATIONS)), tuple(range(1, ITERATIONS))],
                          ids=str)
 def test_resumed_is_uninterrupted(train, uninterrupted, count, network, after):
     count('interruptions after an iteration of annealing, each resumed', len(after))
     checkpoint, log = train(network, after)
-    expected, expected_log = uninterrupted[network]
+    expected, expected_log = uninterrupted(network)
     assert log == expected_log and len({line['temperature'] for line in log}) == ITERATIONS
     for part in ('state_dict', 'ema_state_dict', 'optimizer'):
         ours, theirs = tensors(checkpoint[part]), tensors(expected[part])

@@ -48,6 +48,15 @@ def test_a_classifier(run, short, tmp_path):
     assert len(list((tmp_path / 'drawn').rglob('*.png'))) > 0
 
 
+def test_a_type_that_is_not_registered(load_tool, short, tmp_path):
+    from mmengine.config import Config
+    config = Config.fromfile(short)
+    config.work_dir = str(tmp_path)
+    config.model.backbone.type = 'ODConvRsNet'
+    with pytest.raises(KeyError, match=r"ODConvRsNet is not in the .*; did you mean .*'ODConvResNet'"):
+        load_tool('launch').build_runner(config)
+
+
 def test_a_detector(run, digits, tmp_path):
     """What DumpDetResults keeps are the detections of every image."""
     pytest.importorskip('mmdet')

@@ -105,6 +105,7 @@ def train(model: nn.Module, batches: Tensor, lr: float) -> None:
         optimizer.step()
 
 
+@pytest.mark.first_is_quick('lr')
 @pytest.mark.parametrize(('lr', 'settles'), [(1e-3, True), (.05, False)])
 def test_as_the_released_structure(lr, settles):
     """The same weights and batches give the same: NaN at first, and until the statistics follow the weights."""
