@@ -23,6 +23,7 @@ from .detection_figures import Mark, confusion_figure, marked_pictures_figure
 from .figures import picture_row_figure, to_png
 from .html_page import embedded_png, figure, table
 from .result_figures import curves_figure
+from .trained_model import Spread
 from .training_log import TrainingLog, band, read_log, training_cost
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def examine(models: dict[str, nn.Module], dataset: Sequence, count: int, score_t
     from rich.progress import track
     matchings, qualities = {name: {} for name in models}, {name: {} for name in models}
     records, metric = {name: [] for name in models}, None
-    indices = [number * len(dataset) // min(count, len(dataset)) for number in range(min(count, len(dataset)))]
+    indices = Spread(dataset, count).indices
     for index in track(indices, 'looking for errors'):
         info = dataset.get_data_info(index)
         for name, model in models.items():

@@ -1,7 +1,6 @@
 """Runs of the comparison on a handful of random pictures: what is learned, kept, repeated and refused."""
 from __future__ import annotations
 
-import importlib
 import json
 import re
 
@@ -16,14 +15,13 @@ FAMILIES, CLASSES = {'train': 4, 'val': 5}, ('digit_0', 'digit_1', 'lower_a', 'u
 
 
 @pytest.fixture
-def tool(root, monkeypatch):
-    monkeypatch.syspath_prepend(root / 'scripts')
-    return importlib.import_module('compare_methods')
+def tool(load_script):
+    return load_script('compare_methods')
 
 
 @pytest.fixture
-def glyph_task(tool):
-    return importlib.import_module('glyph_task')
+def glyph_task(load_script):
+    return load_script('glyph_task')
 
 
 @pytest.fixture(scope='module')

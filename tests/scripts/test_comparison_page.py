@@ -1,7 +1,6 @@
 """The page's tables are those of the results, and their intervals those of draws."""
 from __future__ import annotations
 
-import importlib
 import json
 import re
 
@@ -10,14 +9,13 @@ import pytest
 
 
 @pytest.fixture
-def tool(root, monkeypatch):
-    monkeypatch.syspath_prepend(root / 'scripts')
-    return importlib.import_module('comparison_page')
+def tool(load_script):
+    return load_script('comparison_page')
 
 
 @pytest.fixture
-def methods(tool):
-    return importlib.import_module('compare_methods')
+def methods(load_script):
+    return load_script('compare_methods')
 
 
 def results_of(methods, seeds=(0, 1), families=6):

@@ -1,7 +1,6 @@
 """A small network of each method trains as its equations do: as scripts/reference_networks.py, in plain torch."""
 from __future__ import annotations
 
-import importlib
 import json
 
 import pytest
@@ -22,14 +21,13 @@ NETWORKS = (
 
 
 @pytest.fixture
-def parity(root, monkeypatch):
-    monkeypatch.syspath_prepend(root / 'scripts')
-    return importlib.import_module('training_parity')
+def parity(load_script):
+    return load_script('training_parity')
 
 
 @pytest.fixture
-def reference_networks(parity):
-    return importlib.import_module('reference_networks')
+def reference_networks(load_script):
+    return load_script('reference_networks')
 
 
 @pytest.mark.first_is_quick('name')
