@@ -270,6 +270,7 @@ def _exports() -> tempfile.TemporaryDirectory:
 def _exported(name: str, batch: int, height: int, width: int, runtime: str, dynamic: bool) -> Path:
     """The file of an exported network: the same for all numbers of threads."""
     torch.manual_seed(0)
+    batch = 1 if dynamic else batch  # any
     path = Path(_exports().name, f'{name}-{batch}-{height}-{width}-{runtime}-{dynamic}.onnx')
     return export(build_network(name), path, batch=batch, input_size=(height, width), runtime=runtime, dynamic=dynamic,
                   settle=True).path
@@ -374,7 +375,8 @@ def goal(result: Result, memory: bool = False) -> float | None:
 def markdown(results: list[Result], machine: dict[str, str]) -> str:
     """A table a setting, behind a description of the machine."""
     lines = ['; '.join(f'{name} {value}' for name, value in machine.items()), '']
-    settings = list(dict.fromkeys(result.setting for result in results))
+    settings = sorted(dict.fromkeys(result.setting for result in results), key=lambda setting: (
+        setting.training, setting.dynamic, setting.size, setting.threads, setting.batch))
     for setting in settings:
         mode = 'training' if setting.training else 'inference'
         size = f'{setting.size}²' if setting.width is None else f'{setting.size}×{setting.width}'
