@@ -1,4 +1,4 @@
-"""Depthwise convolution without gradients on a CPU, where a compiled function is faster than torch's."""
+"""Depthwise convolution on a CPU, forward and backward, where a compiled function is faster than torch's."""
 from __future__ import annotations
 
 import functools
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...conv import CONV, Conv
-from ...geometry import IntPair
+from ...geometry import IntPair, output_size
 from ...operator import Backend, Operator
 from ...sample_conv import SAMPLE_CONV, SampleConv
 from . import ZEROS, addresses, load
@@ -30,24 +30,31 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Int
         stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
 
     Returns:
-        Tensor[batch, channels, height, width], or None where the compiled function does not serve, or torch's is best:
-        for outputs of another size, and for many small maps.
+        Tensor[batch, channels, out_height, out_width], or None where the compiled function does not serve, or torch's
+        is best: for many small maps.
     """
+    batch, channels, *size = x.shape
     kernel_size = weight.shape[2:]
-    keeping = tuple([d * (k - 1) for d, k in zip(dilation, kernel_size)])
-    batch, channels, height, width = x.shape
-    if stride != (1, 1) or keeping != (2 * padding[0], 2 * padding[1]) or refuses_features(x, 'depthwise') \
-            or not x.numel() or height * width < SMALL_MAP and x.numel() > MANY_NUMBERS:
+    out_size = output_size(size, kernel_size, stride, padding, dilation)
+    if refuses_maps(x, out_size):
         return None
-    kernels = weight.shape[0]
-    at = addresses(x.dtype, (x, x.numel()), (weight, kernels * kernel_size.numel()), (bias, channels))
+    at = addresses(x.dtype, (x, x.numel()), (weight, weight.shape[0] * kernel_size.numel()), (bias, channels))
     if at is None:
         return None
-    output = torch.empty_like(x)
+    output = x.new_empty(batch, channels, *out_size)
     in_threads(load('depthwise').convolve_maps, (x, weight, bias, output), batch * channels,
-               x.numel() * kernel_size.numel(), ZEROS[x.dtype], *at, output.data_ptr(), kernels, channels,
-               (height, width, *kernel_size, *dilation))
+               output.numel() * kernel_size.numel(), ZEROS[x.dtype], *at, output.data_ptr(), weight.shape[0], channels,
+               (*size, *kernel_size, *stride, *dilation, *padding, *out_size))
     return output
+
+
+def refuses_maps(x: Tensor, out_size: IntPair) -> str | None:
+    """Why the compiled functions do not serve features with outputs of that size, or None."""
+    pixels = out_size[0] * out_size[1]
+    if not x.is_contiguous() or not x.numel() or min(out_size) < 1 \
+            or pixels < SMALL_MAP and x.shape[0] * x.shape[1] * pixels > MANY_NUMBERS:
+        return 'many small maps, none, or maps of another memory format'
+    return refuses_features(x, 'depthwise')
 
 
 def _convolve(operator: Operator, call: Conv | SampleConv) -> Tensor:
@@ -55,11 +62,30 @@ def _convolve(operator: Operator, call: Conv | SampleConv) -> Tensor:
     return operator.reference(call) if y is None else y
 
 
+def _differentiate(call: Conv | SampleConv, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    """The gradients of input, weight and bias, each if needed."""
+    tensors = [tensor.contiguous() for tensor in (grad, call.input, call.weight)]
+    x, weight = tensors[1:]
+    kernel_size = weight.shape[-2:]
+    kernels, maps = weight.shape[:-3].numel(), x.shape[:2].numel()
+    of_maps = x.new_empty(maps, *weight.shape[-3:])  # each map's kernel
+    tensors += torch.zeros_like(x), of_maps
+    at = addresses(x.dtype, *[(tensor, tensor.numel()) for tensor in tensors])
+    if at is None:
+        raise RuntimeError('a depthwise convolution needs tensors with memory, and that of one of them was freed')
+    geometry = (*x.shape[2:], *kernel_size, *call.stride, *call.dilation, *call.padding, *grad.shape[2:])
+    in_threads(load('depthwise').convolve_gradients, tensors, maps, 2 * grad.numel() * kernel_size.numel(),
+               ZEROS[x.dtype], *at, kernels, geometry)
+    of_weight = of_maps.view(-1, *weight.shape[-4:]).sum(0) if kernels < maps else of_maps.view_as(weight)
+    return tensors[3], of_weight, grad.sum((0, 2, 3)) if needed[2] else None
+
+
 def refuses(call: Conv | SampleConv) -> str | None:
-    """Why the compiled function does not serve a call, or None: it is for depthwise convolutions."""
-    depthwise = call.input.dim() == 4 and 1 < call.groups == call.input.shape[1] == call.weight.shape[-4]
-    return refuses_features(call.input, 'depthwise') if depthwise else 'a convolution that is not depthwise'
+    """Why the compiled functions do not serve a call, or None: they are for depthwise convolutions."""
+    if call.input.dim() != 4 or not 1 < call.groups == call.input.shape[1] == call.weight.shape[-4]:
+        return 'a convolution that is not depthwise'
+    return refuses_maps(call.input, output_size(call.input.shape[2:], call.weight.shape[-2:], *call[3:6]))
 
 
 for _operator in (CONV, SAMPLE_CONV):
-    _operator.backends['numba'] = Backend(functools.partial(_convolve, _operator), refuses, None)
+    _operator.backends['numba'] = Backend(functools.partial(_convolve, _operator), refuses, _differentiate)
