@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...conv import CONV, Conv
-from ...geometry import IntPair, output_size
+from ...geometry import output_size
 from ...operator import Backend, Operator
 from ...sample_conv import SAMPLE_CONV, SampleConv
 from . import ZEROS, addresses, load
@@ -18,47 +18,24 @@ from .threads import in_threads
 SMALL_MAP, MANY_NUMBERS = 128, 2**16
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair,
-                     dilation: IntPair) -> Tensor | None:
-    """Convolve each channel by its kernel.
-
-    Args:
-        x (Tensor[batch, channels, height, width]): features.
-        weight (Tensor[channels or batch * channels, 1, kernel_height, kernel_width]): the kernels, for all samples or
-            each by itself.
-        bias (Tensor[channels], optional): added, the same for all samples.
-        stride, padding, dilation: as in :func:`torch.nn.functional.conv2d`.
-
-    Returns:
-        Tensor[batch, channels, out_height, out_width], or None where the compiled function does not serve, or torch's
-        is best: for many small maps.
-    """
+def convolve(call: Conv | SampleConv) -> Tensor | None:
+    """The outputs of a call that is not refused, or None where not all of its tensors are of the features' type."""
+    x, weight, bias = call[:3]
     batch, channels, *size = x.shape
-    kernel_size = weight.shape[2:]
-    out_size = output_size(size, kernel_size, stride, padding, dilation)
-    if refuses_maps(x, out_size):
-        return None
-    at = addresses(x.dtype, (x, x.numel()), (weight, weight.shape[0] * kernel_size.numel()), (bias, channels))
+    kernel_size, kernels = weight.shape[-2:], weight.shape[:-3].numel()
+    out_size = output_size(size, kernel_size, *call[3:6])
+    at = addresses(x.dtype, (x, x.numel()), (weight, weight.numel()), (bias, channels))
     if at is None:
         return None
     output = x.new_empty(batch, channels, *out_size)
     in_threads(load('depthwise').convolve_maps, (x, weight, bias, output), batch * channels,
-               output.numel() * kernel_size.numel(), ZEROS[x.dtype], *at, output.data_ptr(), weight.shape[0], channels,
-               (*size, *kernel_size, *stride, *dilation, *padding, *out_size))
+               output.numel() * kernel_size.numel(), ZEROS[x.dtype], *at, output.data_ptr(), kernels, channels,
+               (*size, *kernel_size, *call.stride, *call.dilation, *call.padding, *out_size))
     return output
 
 
-def refuses_maps(x: Tensor, out_size: IntPair) -> str | None:
-    """Why the compiled functions do not serve features with outputs of that size, or None."""
-    pixels = out_size[0] * out_size[1]
-    if not x.is_contiguous() or not x.numel() or min(out_size) < 1 \
-            or pixels < SMALL_MAP and x.shape[0] * x.shape[1] * pixels > MANY_NUMBERS:
-        return 'many small maps, none, or maps of another memory format'
-    return refuses_features(x, 'depthwise')
-
-
 def _convolve(operator: Operator, call: Conv | SampleConv) -> Tensor:
-    y = depthwise_conv2d(call.input, call.weight.flatten(0, -4), *call[2:6])
+    y = convolve(call)
     return operator.reference(call) if y is None else y
 
 
@@ -81,10 +58,15 @@ def _differentiate(call: Conv | SampleConv, grad: Tensor, needed: tuple[bool, ..
 
 
 def refuses(call: Conv | SampleConv) -> str | None:
-    """Why the compiled functions do not serve a call, or None: they are for depthwise convolutions."""
-    if call.input.dim() != 4 or not 1 < call.groups == call.input.shape[1] == call.weight.shape[-4]:
+    """Why the compiled functions do not serve a call, or None: for other convolutions, and where torch's are best."""
+    x, weight = call[:2]
+    if x.dim() != 4 or not 1 < call.groups == x.shape[1] == weight.shape[-4]:
         return 'a convolution that is not depthwise'
-    return refuses_maps(call.input, output_size(call.input.shape[2:], call.weight.shape[-2:], *call[3:6]))
+    height, width = output_size(x.shape[2:], weight.shape[-2:], *call[3:6])
+    if not x.is_contiguous() or not x.numel() or min(height, width) < 1 \
+            or height * width < SMALL_MAP and len(x) * x.shape[1] * height * width > MANY_NUMBERS:
+        return 'many small maps, none, or maps of another memory format'
+    return refuses_features(x, 'depthwise')
 
 
 for _operator in (CONV, SAMPLE_CONV):

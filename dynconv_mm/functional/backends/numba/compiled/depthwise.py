@@ -28,22 +28,19 @@ def convolve_maps(zero, features, weight, bias, output, kernels, biases, geometr
         copy_maps(x, pointer(features, zero), number, 1, geometry, False)
         for top in range(0, geometry[10], rows):
             start, length = top * columns, -(-min(rows, geometry[10] - top) * columns // LANES) * LANES
-            w0, x0 = w[kernel], start + offsets[0]
             for i in range(length):
-                y[i] = offset + w0 * x[x0 + i]
-            element = 1
-            while element + 4 <= elements:  # as in `involve`
+                y[i] = offset
+            for element in range(elements % 4):
+                w0, x0 = w[kernel + element], start + offsets[element]
+                for i in range(length):
+                    y[i] += w0 * x[x0 + i]
+            for element in range(elements % 4, elements, 4):  # as in `involve`
                 at = kernel + element
                 w0, w1, w2, w3 = w[at], w[at + 1], w[at + 2], w[at + 3]
                 x0, x1 = start + offsets[element], start + offsets[element + 1]
                 x2, x3 = start + offsets[element + 2], start + offsets[element + 3]
                 for i in range(length):
                     y[i] += w0 * x[x0 + i] + w1 * x[x1 + i] + w2 * x[x2 + i] + w3 * x[x3 + i]
-                element += 4
-            for rest in range(element, elements):
-                w0, x0 = w[kernel + rest], start + offsets[rest]
-                for i in range(length):
-                    y[i] += w0 * x[x0 + i]
             copy_block(zero, y, pointer(output, zero), number, 1, top, geometry, True)
     return planes[0] + outputs[0]  # as in `involve`
 
