@@ -97,7 +97,6 @@ class Setting(NamedTuple):
     device: str = 'cpu'
     dtype: str = 'float32'
     channels_last: bool = False
-    compile: bool = False
     width: int | None = None  # of the images, whose height ``size`` is then; None: squares
     runtime: str = 'pytorch'  # one of RUNTIMES, all but the first for inference
     dynamic: bool = False  # exported for any batch and size
@@ -206,10 +205,7 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
     if setting.runtime == 'folded':
         from ..compat.fuse_conv_bn import fuse_conv_bn  # which needs mmcv
         fuse_conv_bn(model)
-    if setting.runtime == 'compile':
-        run = _compile_frozen(model, images)
-    else:
-        run = torch.compile(model) if setting.compile else model
+    run = _compile_frozen(model, images) if setting.runtime == 'compile' else model
     dtype = DTYPES[setting.dtype]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
 
@@ -302,7 +298,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     keys += [(name, plan) for name in networks if (name, 'auto') not in keys
              for plan in (plans if any(mixture in name for mixture in MIXTURES) else ['auto'])]
     torch.set_num_threads(setting.threads)
-    if setting.compile or setting.runtime == 'compile':
+    if setting.runtime == 'compile':
         torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
     timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds, TURN)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
@@ -363,8 +359,8 @@ def goal(result: Result, memory: bool = False) -> float | None:
         if memory or place is None:
             return None
         return goals[place] * (DYNAMIC_FACTOR if setting.dynamic else 1)
-    if result.network not in GOALS or result.plan != 'auto' or setting != Setting(
-            setting.training, setting.batch, setting.threads, compile=setting.compile) or setting.batch not in (1, 8):
+    if result.network not in GOALS or result.plan != 'auto' or setting.batch not in (1, 8) \
+            or setting != Setting(setting.training, setting.batch, setting.threads):
         return None
     one, eight, training, training_memory = GOALS[result.network]
     if setting.training:
@@ -382,7 +378,7 @@ def markdown(results: list[Result], machine: dict[str, str]) -> str:
         size = f'{setting.size}²' if setting.width is None else f'{setting.size}×{setting.width}'
         runtime = [] if setting.runtime == 'pytorch' else [setting.runtime]
         extras = [size, *runtime, *['any batch and size'] * setting.dynamic, setting.device, setting.dtype,
-                  *['channels_last'] * setting.channels_last, *['torch.compile'] * setting.compile]
+                  *['channels_last'] * setting.channels_last]
         rows = [result for result in results if result.setting == setting]
         columns = ['network', 'plan', 'ms', 'ratio', 'quartiles', 'to reach']
         if any(result.peak_megabytes is not None for result in rows):

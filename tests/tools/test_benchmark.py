@@ -57,22 +57,15 @@ def test_more_is_added(tool, tmp_path, capsys):
     assert (tmp_path / 'speed.md').read_text() == page
 
 
-def test_compiled_batches(tool, tmp_path, monkeypatch):
+def test_both_modes(tool, tmp_path, monkeypatch):
     from dynconv_mm.analysis import benchmark
     asked = []
-
-    def compare(networks, plans, setting, rounds, memory):
-        asked.append((networks, plans, setting, memory))
-        return []
-
-    monkeypatch.setattr(benchmark, 'compare', compare)
-    tool.main(['--networks', 'odconv1x-resnet18', '--batches', '1', '--compiled-batches', '1', '4', '--output',
-               str(tmp_path / 'speed')])
+    monkeypatch.setattr(benchmark, 'compare', lambda networks, plans, setting, rounds, memory:
+                        asked.append((networks, plans, setting, memory)) or [])
+    tool.main(['--networks', 'odconv1x-resnet18', '--batches', '1', '--output', str(tmp_path / 'speed')])
     setting, networks = benchmark.Setting(False, 1, 1), ['odconv1x-resnet18']
     assert asked == [(networks, ['auto', 'grouped'], setting, True),
-                     (networks, ['auto', 'grouped'], setting._replace(training=True, batch=8), True),
-                     (networks, ['auto'], setting._replace(compile=True), False),
-                     (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
+                     (networks, ['auto', 'grouped'], setting._replace(training=True, batch=8), True)]
 
 
 @pytest.mark.slow
@@ -117,7 +110,7 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (['--batches', '0'], '--batches must be positive'), (['--compiled-batches', '0'], '--compiled-batches must be'),
+    (['--batches', '0'], '--batches must be positive'),
     (['--rounds', '-1'], '--rounds must be positive'),
     (['--size', '32', '32', '32'], '--size must be one or two ints'),
     (['--runtime', 'compile', '--modes', 'training'], '--modes must be left out with --runtime compile'),
