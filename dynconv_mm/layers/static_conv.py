@@ -38,7 +38,7 @@ class StaticConv2d(ConvArguments):
         """Kaiming-normal by fan-out, bias 0, as OpenMMLab does."""
         self._init_kernels()
 
-    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, norm: BatchNorm | None = None) -> Tensor:
         return self._convolve(x, self.weight, norm)
 
     def _convolve(self, x: Tensor, kernel: Tensor, norm: BatchNorm | None) -> Tensor:
