@@ -38,10 +38,12 @@ class StaticConv2d(ConvArguments):
         """Kaiming-normal by fan-out, bias 0, as OpenMMLab does."""
         self._init_kernels()
 
-    def forward(self, x: Tensor, *, norm: BatchNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
         return self._convolve(x, self.weight, norm)
 
     def _convolve(self, x: Tensor, kernel: Tensor, norm: BatchNorm | None) -> Tensor:
+        if isinstance(norm, Tensor):
+            self._refuse_shared()
         padding = self.padding
         if self.padding_mode != 'zeros' or isinstance(padding, str):
             x, padding = self._pad(x)

@@ -158,7 +158,7 @@ class WEConv2d(StaticConv2d):
         self.fold()
         return super().fuse_batch_norm(norm)
 
-    def forward(self, x: Tensor, *, norm: BatchNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
         check_input(x, self.in_channels)
         return self._convolve(x, self.compute_kernel(), norm)
 

@@ -138,9 +138,10 @@ class WeightNetConv2d(SampleKernelConv2d):
                 raise ValueError('WeightNetConv2d was built with routing=False and does not reduce its input: call it '
                                  'with reduced averages, layer(x, reduced), or build it with routing=True')
             reduced = self.routing(x)
-        check_vectors(reduced, self.hidden_channels, 'hidden_channels', 'reduced')
-        if isinstance(reduced, Tensor) and len(reduced) != x.shape[0]:  # but a stand-in of torch.fx
-            raise ValueError(f'reduced must be of the {x.shape[0]} images of the features, but is of {len(reduced)}')
+        else:
+            check_vectors(reduced, self.hidden_channels, 'hidden_channels', 'reduced')
+            if isinstance(reduced, Tensor) and len(reduced) != x.shape[0]:  # but a stand-in of torch.fx
+                raise ValueError(f'reduced must be of {x.shape[0]} images, as the features, but is of {len(reduced)}')
         factors = self.fc(reduced).sigmoid().unflatten(1, (self.out_channels, self.segments, -1))
         learned = self.weight.flatten(2).unflatten(2, (self.segments, -1))
         kernels = (factors.movedim(3, 1)[..., None] * learned).sum(1)
