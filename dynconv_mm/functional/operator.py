@@ -4,7 +4,7 @@ An operator has a reference, its equation in plain torch, and backends, which co
 mode it takes the backend that is expected to be the fastest of those that do not refuse the call. A compiler or an
 exporter records the operator's graph, plain torch that holds for batches of any size. Everything else runs the
 reference: transforms of ``torch.func``, forward-mode AD, dispatch modes such as ``FakeTensorMode``, tensor subclasses,
-the meta device, empty batches, and derivatives of derivatives.
+the meta device, features without a value, and derivatives of derivatives.
 """
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Operator:
         backend = None
         if dtype is not None:
             if (not x.is_cpu or plan in self.backends and self.backends[plan].mixes_types) and not is_recorded() \
-                    and is_plain_eager(*tensors) and x.shape[0] > 0:
+                    and is_plain_eager(*tensors) and x.numel() > 0:
                 mixed, needs_grad = type(call)(x.to(dtype), *call[1:]), records_gradients(*tensors)
                 backend = self.choose(mixed, plan, needs_grad)
             if backend is None or not backend.mixes_types:
@@ -129,7 +129,7 @@ class Operator:
             check_dtype(x, call[1])
             if is_recorded():
                 return self.exported(call) if is_exported() else self.graph(self.without_norm(call))
-            if not is_plain_eager(*tensors) or x.shape[0] == 0:
+            if not is_plain_eager(*tensors) or x.numel() == 0:
                 return self.reference(self.without_norm(call))
             needs_grad = records_gradients(*tensors)
             backend = self.choose(call, plan, needs_grad)

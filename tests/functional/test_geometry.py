@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dynconv_mm.functional import involution2d, mixture_conv2d, sample_conv2d
+from dynconv_mm.functional import involution2d, mixture_conv2d, sample_conv2d, use_plan
 from dynconv_mm.functional.mixture_conv import PLANS
 
 CALLS = {
@@ -32,9 +32,13 @@ def test_a_kernel_that_is_larger_than_the_map(plan):
         mixture_conv2d(x, weight, kernel_attention=attention, plan=plan)
 
 
-def test_maps_without_a_pixel():
+@pytest.mark.parametrize('kernel_size', [(1, 1), (3, 3)])
+@pytest.mark.parametrize('batch', [1, 2])
+def test_maps_without_a_pixel(batch, kernel_size):
     with pytest.raises(RuntimeError) as expected:
-        torch.nn.functional.conv2d(torch.randn(2, 4, 0, 5), torch.randn(6, 4, 1, 1))
-    with pytest.raises(RuntimeError) as actual:
-        mixture_conv2d(torch.randn(2, 4, 0, 5), torch.randn(2, 6, 4, 1, 1), kernel_attention=torch.rand(2, 2))
-    assert str(actual.value) == str(expected.value)
+        torch.nn.functional.conv2d(torch.randn(batch, 4, 0, 5), torch.randn(6, 4, *kernel_size))
+    for plan in ('auto', 'grouped', 'numba'):
+        with pytest.raises(RuntimeError) as actual, use_plan(plan):
+            mixture_conv2d(torch.randn(batch, 4, 0, 5), torch.randn(2, 6, 4, *kernel_size),
+                           kernel_attention=torch.rand(batch, 2))
+        assert str(actual.value) == str(expected.value)
