@@ -37,7 +37,7 @@ SGD = dict(type='SGD', momentum=0.9, weight_decay=1e-4, nesterov=True)
 RATES = (0.05, 0.1, 0.2, 0.4)  # one of them for each family of networks: the best of its static network, with seed 0
 OTHER_RATES = 1 / 2, 2  # for all methods, in parts of the first
 ANNEALED = 1 / 10  # of the training, over which temperatures fall: ODConv's 10 of 100 epochs
-SEEDS, FURTHER_SEEDS = (0, 1, 2), (3, 4)
+FIRST_SEED, SEEDS, FURTHER_SEEDS = (0, ), (0, 1, 2), (3, 4)
 TEST_FAMILIES = 4  # in a batch
 
 
@@ -138,7 +138,7 @@ COMPARED = {
 FEW = dict(min_channels=4)  # a quarter of the least hidden width, as the network's; else r would change next to nothing
 SLOW = 'KernelWarehouse (1×)', 'FDConv'  # of ResNet-18: they take as long as all others together, and turns after them
 QUICK = [method for method in COMPARED[RESNET18] if method not in SLOW]
-COMPARED[LONG] = {method: COMPARED[RESNET18][method] for method in QUICK if method != 'SE'}
+COMPARED[LONG] = COMPARED[RESNET18]
 VARIANTS = {  # of ResNet-18, beside those above
     'ODConv (1×), no annealing': odconv(1, annealed=False),
     'ODConv (4×), no annealing': odconv(4, annealed=False),
@@ -174,28 +174,35 @@ def grid(family: str) -> list[Run]:
 
 
 def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
-    """All runs by what they are for, in their order, with the learning rates that the results so far lead to."""
+    """All runs by what they are for, in their order, with the learning rates that the results so far lead to: a seed of
+    everything before a second one, but for what all else is measured by."""
 
     def block(family: str, methods: Iterable[str], seeds: Iterable[int], part: float = 1) -> list[Run]:
         return [Run(family, method, part * rate_of(family, runs), seed) for seed in seeds for method in methods]
 
+    def two_rates(family: str, methods: Iterable[str]) -> list[Run]:
+        return [run for part in OTHER_RATES for run in block(family, methods, FIRST_SEED, part)]
+
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'half and double of its learning rate': [run for part in OTHER_RATES
-                                                 for run in block(RESNET18, QUICK, SEEDS[:1], part)],
-        'warm start': block(WARM, STARTS, SEEDS),
-        'ResNet-18 for longer': block(LONG, COMPARED[LONG], SEEDS[:1]),
-        'learning rate of ResNet-26': grid(RESNET26),
-        'ResNet-26': block(RESNET26, COMPARED[RESNET26], SEEDS),
+        'half and double of its learning rate': two_rates(RESNET18, QUICK),
+        'ResNet-18 for longer': block(LONG, QUICK, FIRST_SEED),
+        'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
+        'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
         ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS),
-        'learning rate of MobileNetV2': grid(MOBILENET),
-        'MobileNetV2': block(MOBILENET, COMPARED[MOBILENET], SEEDS),
-        'further seeds': [run for family in FAMILIES for run in block(family, COMPARED[family], FURTHER_SEEDS)],
-        'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
-                                                  for run in block(family, COMPARED[family], SEEDS, part)],
-        'ablations': block(RESNET18, VARIANTS, SEEDS),
-        'ResNet-18 for longer, further seeds': block(LONG, COMPARED[LONG], SEEDS),
+        'warm start': block(WARM, STARTS, FIRST_SEED),
+        'ablations': block(RESNET18, VARIANTS, FIRST_SEED),
+        'two more seeds for longer': block(LONG, QUICK, SEEDS),
+        'two more of all networks': [run for family in (RESNET26, MOBILENET)
+                                     for run in block(family, COMPARED[family], SEEDS)],
+        'two more of the warm start': block(WARM, STARTS, SEEDS),
+        'two more of the ablations': block(RESNET18, VARIANTS, SEEDS),
+        f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
+        'half and double of all learning rates': [run for family in FAMILIES
+                                                  for run in two_rates(family, COMPARED[family])],
+        'fourth and fifth seeds': [run for family in FAMILIES
+                                   for run in block(family, COMPARED[family], FURTHER_SEEDS)],
     }
 
 
