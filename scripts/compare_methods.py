@@ -64,6 +64,7 @@ class Network(NamedTuple):
     arguments: dict = {}
     head: str = 'LinearClsHead'
     annealed: bool = True  # if it has temperatures
+    neutral: bool = False  # whether its attentions are the same for all pictures at first
 
 
 class Run(NamedTuple):
@@ -139,7 +140,8 @@ FEW = dict(min_channels=4)  # a quarter of the least hidden width, as the networ
 SLOW = 'KernelWarehouse (1×)', 'FDConv'  # of ResNet-18: they take as long as all others together, and turns after them
 QUICK = [method for method in COMPARED[RESNET18] if method not in SLOW]
 COMPARED[LONG] = COMPARED[RESNET18]
-VARIANTS = {  # of ResNet-18, beside those above
+SOON = [method for method in QUICK if method not in ('SE', 'ODConv (4×)')]  # for longer
+CHANGED = {  # ODConv's ResNet-18 and DyConv's, as in ablations
     'ODConv (1×), no annealing': odconv(1, annealed=False),
     'ODConv (4×), no annealing': odconv(4, annealed=False),
     'DyConv (4×), no annealing': Network('DyConvResNet', annealed=False),
@@ -153,6 +155,9 @@ VARIANTS = {  # of ResNet-18, beside those above
     'ODConv (1×), r = 1/8': odconv(1, reduction=1 / 8, **FEW),
     'ODConv (1×), r = 1/16': odconv(1, reduction=1 / 16, **FEW),
 }
+NEUTRAL = {f'{method}, neutral': network._replace(neutral=True) for method, network in COMPARED[RESNET18].items()
+           if method not in ('static', 'SE', 'FDConv')}  # FDConv's attentions begin so
+VARIANTS = {**CHANGED, **NEUTRAL}  # of ResNet-18, beside those that are compared
 
 
 def network_of(run: Run) -> Network:
@@ -180,27 +185,25 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
     def block(family: str, methods: Iterable[str], seeds: Iterable[int], part: float = 1) -> list[Run]:
         return [Run(family, method, part * rate_of(family, runs), seed) for seed in seeds for method in methods]
 
-    def two_rates(family: str, methods: Iterable[str]) -> list[Run]:
-        return [run for part in OTHER_RATES for run in block(family, methods, FIRST_SEED, part)]
-
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'half and double of its learning rate': two_rates(RESNET18, QUICK),
-        'ResNet-18 for longer': block(LONG, QUICK, FIRST_SEED),
+        'double of its learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
+        'neutral starts': block(RESNET18, NEUTRAL, FIRST_SEED),
         'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
-        'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
-        ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS),
         'warm start': block(WARM, STARTS, FIRST_SEED),
-        'ablations': block(RESNET18, VARIANTS, FIRST_SEED),
+        'ResNet-18 for longer': block(LONG, SOON, FIRST_SEED),
+        'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
+        ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
+        'ablations': block(RESNET18, CHANGED, FIRST_SEED),
         'two more seeds for longer': block(LONG, QUICK, SEEDS),
-        'two more of all networks': [run for family in (RESNET26, MOBILENET)
-                                     for run in block(family, COMPARED[family], SEEDS)],
+        'two more of the other networks': [run for family in (RESNET26, MOBILENET)
+                                           for run in block(family, COMPARED[family], SEEDS)],
         'two more of the warm start': block(WARM, STARTS, SEEDS),
-        'two more of the ablations': block(RESNET18, VARIANTS, SEEDS),
+        'two more of neutral starts and ablations': block(RESNET18, VARIANTS, SEEDS),
+        'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
+                                                  for run in block(family, COMPARED[family], FIRST_SEED, part)],
         f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
-        'half and double of all learning rates': [run for family in FAMILIES
-                                                  for run in two_rates(family, COMPARED[family])],
         'fourth and fifth seeds': [run for family in FAMILIES
                                    for run in block(family, COMPARED[family], FURTHER_SEEDS)],
     }
@@ -243,6 +246,15 @@ def build(family: str, network: Network, classes: int) -> nn.Module:
     model = ImageClassifier(backbone, GlobalAveragePooling(), head, data_preprocessor=BaseDataPreprocessor())
     model.init_weights()
     return model
+
+
+def neutralize(model: nn.Module) -> None:
+    """Let all attentions of a fresh model be the same for every picture, and yet learn, as a warm start does."""
+    import torch
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, 'neutralize_attention'):
+                module.neutralize_attention()
 
 
 def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed: bool,
@@ -328,6 +340,8 @@ def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
     if run.family == LONG:
         schedule = schedule._replace(epochs=LONGER * schedule.epochs)
     model = build(run.family, network, len(splits['train'].classes))
+    if network.neutral:
+        neutralize(model)
     return model, fit(model, splits['train'], schedule, run, network.annealed)
 
 

@@ -16,6 +16,7 @@ from compare_methods import (
     LONG,
     LONGER,
     MOBILENET,
+    NEUTRAL,
     OTHER_RATES,
     RATES,
     RESNET18,
@@ -45,6 +46,8 @@ ABLATIONS = {  # rows of the table, by the paper's table that they are like
     'n (Table 6)': ('ODConv (1×)', 'ODConv (2×)', 'ODConv (4×)', 'ODConv (8×)'),
     'r (Table 5)': ('ODConv (1×), r = 1/4', 'ODConv (1×), r = 1/8', 'ODConv (1×), r = 1/16'),
 }
+SUMMARY = {RESNET18: 'ResNet-18', LONG: f'ResNet-18, {LONGER} × as long', RESNET26: 'ResNet-26',
+           MOBILENET: 'MobileNetV2'}
 
 
 class Estimate(NamedTuple):
@@ -147,6 +150,42 @@ def render_longer(results: dict) -> str:
                            f'more than static (points), {LONGER} × as long', 'loss at the end'], rows)
 
 
+def render_summary(results: dict) -> str:
+    """Which methods are ahead of the static network or behind it, as far as the intervals tell, a line for each family.
+    """
+    lines = []
+    for family, about in SUMMARY.items():
+        base, found = row_of(results, family, 'static'), {'ahead': [], 'level': [], 'behind': []}
+        seeds = set()
+        for method in COMPARED[family]:
+            row = row_of(results, family, method)
+            gain = None if method == 'static' else row.against(base)
+            if gain is not None:
+                seeds.add(len(set(row.runs) & set(base.runs)))
+                found['ahead' if gain.low > 0 else 'behind' if gain.high < 0 else 'level'].append(
+                    f'{method} ({gain.mean:+.1f})')
+        told = '; '.join(f'{kind}: {", ".join(methods) or "none"}' for kind, methods in found.items())
+        if seeds:
+            number = ' to '.join(map(str, sorted({min(seeds), max(seeds)})))
+            lines.append(f'- **{about}** ({number} seed{"s" * (max(seeds) > 1)}): {told}.\n')
+    return ''.join(lines)
+
+
+def render_neutral(results: dict) -> str:
+    """The table of methods whose attentions are the same for all pictures at first, beside those that have their own
+    start."""
+    base, rows = row_of(results, RESNET18, 'static'), []
+    for name in NEUTRAL:
+        method = name.removesuffix(', neutral')
+        own, neutral = (row_of(results, RESNET18, which) for which in (method, name))
+        gain = neutral.against(own) if neutral.runs else None
+        rows.append([method, *cells(own, base)[1:], *cells(neutral, base),
+                     NONE if gain is None else f'{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]'])
+    return markdown_table(['network', 'accuracy (%), above', 'more than static (points), above', 'seeds',
+                           'accuracy (%), neutral start', 'more than static (points)',
+                           'more than with its own start (points)'], rows)
+
+
 def render_rates(results: dict) -> str:
     """The grid by which learning rates are chosen."""
     rows = []
@@ -216,9 +255,9 @@ def parts(results: dict) -> dict[str, str]:
     families = {family: render_family(results, family) for family in FAMILIES}
     figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
                if any_runs(results, members) else '' for name, members in FIGURES.items()}
-    return {'rates': render_rates(results), **families, **figures, 'longer': render_longer(results),
-            'starts': render_starts(results), 'ablations': render_ablations(results),
-            'progress': render_progress(results), 'load': render_load(results)}
+    return {'summary': render_summary(results), 'rates': render_rates(results), **families, **figures,
+            'longer': render_longer(results), 'neutral': render_neutral(results), 'starts': render_starts(results),
+            'ablations': render_ablations(results), 'progress': render_progress(results), 'load': render_load(results)}
 
 
 def draw(results: dict, families: Sequence[str]) -> Figure:

@@ -197,6 +197,34 @@ def test_temperatures(tool, splits, monkeypatch, method, temperatures):
     assert list(dict.fromkeys(seen)) == pytest.approx(expected) and steps * tool.ANNEALED == 2
 
 
+def is_linear(backbone, images):
+    """Whether each dynamic layer convolves all pictures by the same kernel: that of a sum is then the sum."""
+    calls = []
+    layers = [module for module in backbone.modules() if hasattr(module, 'neutralize_attention')]
+    for layer in layers:
+        layer.register_forward_hook(lambda *call: calls.append(call))
+    backbone.eval()(images)
+    convs = [(layer, args, y) for layer, args, y in calls if hasattr(layer, 'kernel_size')]
+    assert len(convs) > 5
+    return all(torch.allclose(layer(x + x.flip(0), *rest), y + y.flip(0), rtol=1e-3, atol=1e-4 * y.abs().max())
+               for layer, (x, *rest), y in convs)
+
+
+@pytest.mark.parametrize('method', ['ODConv (1×)', 'ODConv (4×)', 'DyConv (4×)', 'CondConv (8×)', 'DCD',
+                                    'KernelWarehouse (1×)'])
+def test_neutral_start(tool, splits, monkeypatch, method):
+    """With the weights of the other start, but for those by which kernels depend on the picture."""
+    monkeypatch.setattr(tool, 'fit', lambda model, *args: tool.Training(0., 0.))
+    (own, _), (neutral, _) = (tool.trained(tool.Run('ResNet-18', name, .1, 0), splits, tool.Schedule(), None)
+                              for name in (method, f'{method}, neutral'))
+    weights, same = own.state_dict(), [name for name, value in neutral.state_dict().items()
+                                       if torch.equal(value, own.state_dict()[name])]
+    assert weights.keys() == neutral.state_dict().keys() and len(weights) / 2 < len(same) < len(weights)
+    images = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not is_linear(own.backbone, images) and is_linear(neutral.backbone, images)
+
+
 def test_rate_and_its_fall(tool, splits, schedule, monkeypatch):
     """The first step is by the learning rate of the run, then it falls as a cosine; scaled kernels learn faster and
     decay as others."""
@@ -346,15 +374,19 @@ def test_plan(tool):
     assert [tool.rate_of('ResNet-18', found(rate)) for rate in tool.RATES] == list(tool.RATES)
     assert tool.rate_of(tool.WARM, found(.2)) == .2
     plan = tool.plan(found(.2))
-    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'half and double of its learning rate']
+    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'double of its learning rate']
+    assert sum(map(len, plan.values())) - len(tool.planned(found(.2))) > 0  # what is in two blocks is done once
     assert [run.seed for run in plan['ResNet-18']] == sorted(run.seed for run in plan['ResNet-18'])
     assert not {run.method for run in plan['ResNet-18']} & set(tool.SLOW)
     assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['ablations']} == {.2}
-    seconds = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
-    assert seconds == {(family, method, seed) for family in tool.FAMILIES for method in tool.COMPARED[family]
-                       for seed in tool.SEEDS}
+    others = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
+    assert others == {(family, method, 0) for family in tool.FAMILIES for method in tool.COMPARED[family]}
     assert {run.rate for run in plan['half and double of all learning rates'] if run.family == 'ResNet-18'} == {.1, .4}
     assert {run.rate for run in plan['ResNet-18 for longer']} == {.2}
+    every = {(run.family, run.method) for run in tool.planned(found(.2))}
+    shown = [(family, method) for family in (*tool.FAMILIES, tool.LONG) for method in tool.COMPARED[family]]
+    shown += [(tool.WARM, method) for method in tool.STARTS] + [('ResNet-18', method) for method in tool.VARIANTS]
+    assert every == set(shown)
 
 
 def test_longer(tool, splits, schedule, monkeypatch):
