@@ -203,6 +203,8 @@ def is_linear(backbone, images):
     layers = [module for module in backbone.modules() if hasattr(module, 'neutralize_attention')]
     for layer in layers:
         layer.register_forward_hook(lambda *call: calls.append(call))
+        if hasattr(layer, 'trained_temperature'):
+            layer.set_temperature(layer.trained_temperature)
     backbone.eval()(images)
     convs = [(layer, args, y) for layer, args, y in calls if hasattr(layer, 'kernel_size')]
     assert len(convs) > 5
@@ -374,15 +376,15 @@ def test_plan(tool):
     assert [tool.rate_of('ResNet-18', found(rate)) for rate in tool.RATES] == list(tool.RATES)
     assert tool.rate_of(tool.WARM, found(.2)) == .2
     plan = tool.plan(found(.2))
-    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'double of its learning rate']
+    assert list(plan)[:2] == ['learning rate of ResNet-18', 'ResNet-18']
     assert sum(map(len, plan.values())) - len(tool.planned(found(.2))) > 0  # what is in two blocks is done once
     assert [run.seed for run in plan['ResNet-18']] == sorted(run.seed for run in plan['ResNet-18'])
     assert not {run.method for run in plan['ResNet-18']} & set(tool.SLOW)
-    assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['ablations']} == {.2}
+    assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['warm start']} == {.2}
     others = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
     assert others == {(family, method, 0) for family in tool.FAMILIES for method in tool.COMPARED[family]}
     assert {run.rate for run in plan['half and double of all learning rates'] if run.family == 'ResNet-18'} == {.1, .4}
-    assert {run.rate for run in plan['ResNet-18 for longer']} == {.2}
+    assert {run.rate for run in plan['these for longer']} == {.2}
     every = {(run.family, run.method) for run in tool.planned(found(.2))}
     shown = [(family, method) for family in (*tool.FAMILIES, tool.LONG) for method in tool.COMPARED[family]]
     shown += [(tool.WARM, method) for method in tool.STARTS] + [('ResNet-18', method) for method in tool.VARIANTS]
