@@ -64,7 +64,7 @@ class Network(NamedTuple):
     arguments: dict = {}
     head: str = 'LinearClsHead'
     annealed: bool = True  # if it has temperatures
-    neutral: bool = False  # whether its attentions are the same for all pictures at first
+    neutral: str = ''  # when its attentions are the same for all pictures: 'at first', 'always', or as trained
 
 
 class Run(NamedTuple):
@@ -155,8 +155,11 @@ CHANGED = {  # ODConv's ResNet-18 and DyConv's, as in ablations
     'ODConv (1×), r = 1/8': odconv(1, reduction=1 / 8, **FEW),
     'ODConv (1×), r = 1/16': odconv(1, reduction=1 / 16, **FEW),
 }
-NEUTRAL = {f'{method}, neutral': network._replace(neutral=True) for method, network in COMPARED[RESNET18].items()
-           if method not in ('static', 'SE', 'FDConv')}  # FDConv's attentions begin so
+NEUTRAL = {  # FDConv's attentions begin so anyway
+    'ODConv (1×), always neutral': odconv(1)._replace(neutral='always'),
+    **{f'{method}, neutral at first': network._replace(neutral='at first')
+       for method, network in COMPARED[RESNET18].items() if method not in ('static', 'SE', 'FDConv')},
+}
 VARIANTS = {**CHANGED, **NEUTRAL}  # of ResNet-18, beside those that are compared
 
 
@@ -190,18 +193,19 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
         'double of its learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
         'warm start': block(WARM, STARTS, FIRST_SEED),
-        'neutral starts of ODConv and DCD': block(RESNET18, [f'{method}, neutral' for method in SOON[1:]], FIRST_SEED),
+        'neutral attentions of ODConv and DCD': block(RESNET18, [name for name in NEUTRAL if name.startswith(SOON)],
+                                                      FIRST_SEED),
         'these for longer': block(LONG, SOON, FIRST_SEED),
         'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
         'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
         ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
         'all methods for longer': block(LONG, QUICK, FIRST_SEED),
-        'all neutral starts, and ablations': block(RESNET18, VARIANTS, FIRST_SEED),
+        'all neutral attentions, and ablations': block(RESNET18, VARIANTS, FIRST_SEED),
         'two more seeds of the longer ones': block(LONG, QUICK, SEEDS),
         'two more of the other networks': [run for family in (RESNET26, MOBILENET)
                                            for run in block(family, COMPARED[family], SEEDS)],
         'two more of the warm start': block(WARM, STARTS, SEEDS),
-        'two more of neutral starts and ablations': block(RESNET18, VARIANTS, SEEDS),
+        'two more of these': block(RESNET18, VARIANTS, SEEDS),
         'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
                                                   for run in block(family, COMPARED[family], FIRST_SEED, part)],
         f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
@@ -249,13 +253,17 @@ def build(family: str, network: Network, classes: int) -> nn.Module:
     return model
 
 
-def neutralize(model: nn.Module) -> None:
-    """Let all attentions of a fresh model be the same for every picture, and yet learn, as a warm start does."""
+def neutralize(model: nn.Module, always: bool) -> None:
+    """Let all attentions of a fresh model be the same for every picture, as a warm start does; if not always, they
+    learn.
+    """
     import torch
     with torch.no_grad():
         for module in model.modules():
             if hasattr(module, 'neutralize_attention'):
                 module.neutralize_attention()
+                for attention in module.attention_modules() if always else []:
+                    attention.requires_grad_(False)
 
 
 def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed: bool,
@@ -342,7 +350,7 @@ def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
         schedule = schedule._replace(epochs=LONGER * schedule.epochs)
     model = build(run.family, network, len(splits['train'].classes))
     if network.neutral:
-        neutralize(model)
+        neutralize(model, network.neutral == 'always')
     return model, fit(model, splits['train'], schedule, run, network.annealed)
 
 

@@ -218,13 +218,25 @@ def test_neutral_start(tool, splits, monkeypatch, method):
     """With the weights of the other start, but for those by which kernels depend on the picture."""
     monkeypatch.setattr(tool, 'fit', lambda model, *args: tool.Training(0., 0.))
     (own, _), (neutral, _) = (tool.trained(tool.Run('ResNet-18', name, .1, 0), splits, tool.Schedule(), None)
-                              for name in (method, f'{method}, neutral'))
+                              for name in (method, f'{method}, neutral at first'))
     weights, same = own.state_dict(), [name for name, value in neutral.state_dict().items()
                                        if torch.equal(value, own.state_dict()[name])]
     assert weights.keys() == neutral.state_dict().keys() and len(weights) / 2 < len(same) < len(weights)
     images = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert not is_linear(own.backbone, images) and is_linear(neutral.backbone, images)
+
+
+def test_always_neutral(tool, splits, schedule, tmp_path):
+    """Attentions stay as they are, and all else learns."""
+    run = tool.Run('ResNet-18', 'ODConv (1×), always neutral', .1, 0)
+    model, _ = tool.trained(run, splits, schedule, tmp_path)
+    torch.manual_seed(0)
+    fresh = dict(tool.build('ResNet-18', tool.network_of(run), len(CLASSES)).named_parameters())
+    still = {name for name, value in model.named_parameters() if torch.equal(value, fresh[name])}
+    heads = {name for name in fresh if '_fc.' in name}
+    assert heads and still | heads == {name for name in fresh if '.attention.' in name}
+    assert all(not value.any() for name, value in model.named_parameters() if name in heads)
 
 
 def test_rate_and_its_fall(tool, splits, schedule, monkeypatch):
