@@ -171,6 +171,25 @@ def render_summary(results: dict) -> str:
     return ''.join(lines)
 
 
+def render_gaps(results: dict) -> str:
+    """The table of how methods compare with the static ResNet-18 at the same learning rate, with the first seed."""
+    rates = OTHER_RATES[0], 1, OTHER_RATES[1]
+
+    def accuracies(method: str) -> dict[float, float]:
+        rows = {rate: row_of(results, RESNET18, method, rate).runs for rate in rates}
+        return {rate: compare_methods.accuracy(runs[0], results['task']['classes'])
+                for rate, runs in rows.items() if 0 in runs}
+
+    static, rows = accuracies('static'), []
+    for method in [method for method in COMPARED[RESNET18] if method != 'static']:
+        own = accuracies(method)
+        best = f'{max(own.values()) - max(static.values()):+.2f}' if len(own) == len(static) == len(rates) else NONE
+        rows.append([method, *(f'{own[rate] - static[rate]:+.2f}' if rate in own and rate in static else NONE
+                               for rate in rates), best])
+    return markdown_table(['more than static (points), seed 0', 'half of the rate', 'the rate', 'its double',
+                           'best of three each'], rows)
+
+
 def render_neutral(results: dict) -> str:
     """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin as
     their papers' do."""
@@ -252,8 +271,9 @@ def parts(results: dict) -> dict[str, str]:
     figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
                if any_runs(results, members) else '' for name, members in FIGURES.items()}
     return {'summary': render_summary(results), 'rates': render_rates(results), **families, **figures,
-            'longer': render_longer(results), 'neutral': render_neutral(results), 'starts': render_starts(results),
-            'ablations': render_ablations(results), 'progress': render_progress(results), 'load': render_load(results)}
+            'gaps': render_gaps(results), 'longer': render_longer(results), 'neutral': render_neutral(results),
+            'starts': render_starts(results), 'ablations': render_ablations(results),
+            'progress': render_progress(results), 'load': render_load(results)}
 
 
 def draw(results: dict, families: Sequence[str]) -> Figure:
