@@ -158,6 +158,20 @@ def test_gaps_and_neutral_attentions(tool, methods):
     assert (seeds, than_own[:6], own[:6]) == ('1', '-50.00', '+24.19') and accuracy[:5] == '25.00'
 
 
+def test_what_the_page_says_of_neutral_attentions(tool, methods):
+    """ODConv with attentions that stay neutral is level with the static network, and where they begin so it is not
+    behind it; DCD gets a third of what it is behind back, or more."""
+    results = methods.read_results(methods.RESULTS)
+    rows = {name: tool.row_of(results, 'ResNet-18', name) for name in ('static', *methods.NEUTRAL)}
+    for name in ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first'):
+        gain = rows[name].against(rows['static'])
+        assert gain.high > 0 and gain.mean > -.5
+    assert rows['ODConv (1×), always neutral'].against(rows['static']).low < 0
+    behind = [rows['static'].against(row).mean for row in (
+        tool.row_of(results, 'ResNet-18', 'DCD'), rows['DCD, neutral at first'])]
+    assert 0 < behind[1] < behind[0] * 2 / 3
+
+
 def test_attentions_at_first(methods):
     """What the page says of ODConv's logits: their variance is a / l, in thin networks more than in whole ones."""
     torch = pytest.importorskip('torch')
@@ -177,7 +191,7 @@ def test_attentions_at_first(methods):
     with torch.device('meta'):
         whole = ODConvResNet(depth=18, kernel_num=4)
     assert variances(thin, ('channel', 'filter')) == {1, 1 / 2, 1 / 4}
-    assert variances(whole, ('channel', 'filter')) == {1 / 4, 1 / 8, 1 / 16}
+    assert variances(whole, ('channel', 'filter')) == {1 / 4, 1 / 8, 1 / 16, 1 / 32}
     assert variances(thin, ('spatial', )) == {16 / 9} and variances(thin, ('kernel', )) == {4}
     ratios = []
     for attention in attentions(thin):
