@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..atomic_write import atomic_write
 from ..eval_mode import eval_mode
 from ..functional.operator import Target, export_for
-from .onnx_graph import shorten
+from .onnx_graph import loop_over_images, shorten
 from .settle_norms import calm_attentions, random_images, settle_norms
+from .static_counterpart import dynamic_layers, layers_without_static
 
 FORMATS = ('onnx', 'torch-export')
 EXPORTERS = ('torchscript', 'dynamo')  # torch's two ways to write ONNX
@@ -129,9 +130,9 @@ def export(network: nn.Module,
            progress: Callable[[str], None] = lambda step: None) -> Export:
     """Write a network to a file that runs without this package, and compare what it computes with PyTorch.
 
-    Layers execute by ``dynconv_mm.functional.backends.exported`` in an ONNX graph, which for a fixed batch and size are
-    mixed kernels and ordinary convolutions; by ``dynconv_mm.functional.backends.graph`` in a program of
-    ``torch.export``. It is exported as in eval mode.
+    Layers execute by ``dynconv_mm.functional.backends.exported`` in an ONNX graph: each image has its kernels, and
+    ordinary convolutions by them; a loop runs several images in turn. In a program of ``torch.export`` they execute by
+    ``dynconv_mm.functional.backends.graph``. It is exported as in eval mode.
 
     Args:
         network (nn.Module): a classifier, a detector, a backbone or a layer, in float32 on the CPU; see
@@ -179,6 +180,7 @@ def export(network: nn.Module,
     with _frozen(exportable):
         channels = _in_channels(exportable) if in_channels is None else in_channels
         images = random_images(2 if dynamic else batch, channels, *input_size)
+        loops = (dynamic or batch > 1) and bool(dynamic_layers(exportable) or layers_without_static(exportable))
         try:
             if settle:
                 calm_attentions(exportable)
@@ -194,9 +196,10 @@ def export(network: nn.Module,
         with atomic_write(path) as partial:
             progress(f'writing {format}' + (f', opset {opset}, by the {exporter} exporter' if opset else ''))
             if format == 'onnx':
-                target = Target(None if dynamic else batch, runtime, exporter == 'torchscript')
-                _write_onnx(exportable, images, partial, names, target, opset, exporter)
-                _annotate(partial, network)
+                traced = images[:1] if loops else images
+                _write_onnx(exportable, traced, partial, names, Target(runtime, dynamic), opset, exporter)
+                shorten(partial)
+                _complete(partial, network, None if not loops else 'batch' if dynamic else batch)
             else:
                 _write_program(exportable, images, partial, dynamic)
             checked = [images, random_images(len(images), channels, *input_size, seed=1)]
@@ -322,26 +325,26 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad = True
 
 
-def _dynamic_shapes() -> tuple[dict]:
-    return ({dim: torch.export.Dim.DYNAMIC for dim in (0, 2, 3)}, )
+def _dynamic_shapes(one_image: bool = False) -> tuple[dict]:
+    return ({dim: torch.export.Dim.DYNAMIC for dim in ((2, 3) if one_image else (0, 2, 3))}, )
 
 
 def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: tuple[str, ...], target: Target, opset: int,
                 exporter: str) -> None:
-    dynamic = target.batch is None
+    """The graph as the exporter writes it: of one image, if ``images`` are one."""
+    one = len(images) == 1
     options = dict(opset_version=opset, input_names=['images'], output_names=list(names))
     if exporter == 'dynamo':
         options.update(dynamo=True, external_data=False, verbose=False,
-                       dynamic_shapes=_dynamic_shapes() if dynamic else None)
+                       dynamic_shapes=_dynamic_shapes(one) if target.any_size else None)
     else:
         if hasattr(torch.compiler, 'is_exporting'):  # torch ≥ 2.7 has to be asked for the former exporter
             options.update(dynamo=False)
-        if dynamic:
-            maps = {0: 'batch', 2: 'height', 3: 'width'}
-            shapes = {name: {dim: f'{name}_{kind}' if dim else kind for dim, kind in maps.items()} for name in names
-                      if name != 'logits'}
-            options.update(dynamic_axes={'images': maps, 'logits': {0: 'batch'}, **shapes})
-    token = export_for.set(target)
+        if target.any_size:
+            batch = {} if one else {0: 'batch'}
+            shapes = {name: {**batch, 2: f'{name}_height', 3: f'{name}_width'} for name in names if name != 'logits'}
+            options.update(dynamic_axes={'images': {**batch, 2: 'height', 3: 'width'}, 'logits': batch, **shapes})
+    token = export_for.set(target if one else None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of checks of shapes, which are traced as passed, and of deprecation
@@ -353,20 +356,22 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, names: tuple[str
         raise
     finally:
         export_for.reset(token)
-    shorten(path)
 
 
-def _annotate(path: Path, network: nn.Module) -> None:
-    """Write into the graph's metadata how images are to be normalised."""
+def _complete(path: Path, network: nn.Module, batch: int | str | None) -> None:
+    """Put a loop around the graph of one image, if ``batch`` says of how many, and write into the metadata how images
+    are to be normalised."""
     onnx = import_module('onnx')
     graph = onnx.load(str(path))
+    if batch is not None:
+        graph = loop_over_images(graph, batch)
     preprocessor = getattr(network, 'data_preprocessor', None)
     notes = {name: ' '.join(f'{value:g}' for value in getattr(preprocessor, name).flatten().tolist())
              for name in ('mean', 'std') if isinstance(getattr(preprocessor, name, None), Tensor)}
     if notes:
         in_rgb = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
         onnx.helper.set_model_props(graph, {**notes, 'channels': 'RGB' if in_rgb else 'BGR'})
-        onnx.save(graph, str(path))
+    onnx.save(graph, str(path))
 
 
 def load_onnx(path: str | Path, runtime: str = 'onnxruntime', threads: int = 0) -> Callable[[Tensor], list[Tensor]]:

@@ -1,4 +1,4 @@
-"""An exported ONNX graph made short: constants folded, norms in what stands before them, loops over the images.
+"""An exported ONNX graph made short, constants folded and norms in what stands before them, and a loop around it.
 
 What ONNX Runtime's optimizer does by itself, in standard operators and for any machine, is left to it.
 """
@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..functional.backends.exported import SAMPLE_CONV_OP
-
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-DOMAIN, SAMPLE_CONV = SAMPLE_CONV_OP.split('::')
 
 
 def shorten(path: Path) -> None:
@@ -27,7 +23,6 @@ def shorten(path: Path) -> None:
     onnx = import_module('onnx')
     model = onnx.load(str(path))
     opset = next(opset.version for opset in model.opset_import if opset.domain in ('', 'ai.onnx'))
-    write_loops(model)
     model = optimize(model, path)
     if fold_norms(model):
         model = optimize(model, path)
@@ -57,35 +52,84 @@ def optimize(model: ModelProto, path: Path) -> ModelProto:
     return onnx.load(str(path))
 
 
-def write_loops(model: ModelProto) -> None:
-    """Replace each :data:`~dynconv_mm.functional.backends.exported.SAMPLE_CONV_OP` by a loop of convolutions.
+def loop_over_images(model: ModelProto, batch: int | str) -> ModelProto:
+    """A graph of several images, which runs that of one image after another.
+
+    Each image has kernels of its own, so that nothing is shared by computing several at once, and the maps of one
+    image stay in the cache.
+
+    Args:
+        model (ModelProto): the graph of one image, whose input and outputs have a batch axis of length 1.
+        batch (int | str): how many images there are to be, or the name of a size that is known when it runs.
+
+    Returns:
+        ModelProto: with the same names of inputs and outputs; a ``Scan`` whose body is the graph of one image.
+    """
+    onnx = import_module('onnx')
+    helper = onnx.helper
+    body = onnx.compose.add_prefix(model, BODY).graph  # names within a loop must be other ones than around it
+    images, = model.graph.input
+    outputs = [f'{output.name}_in_turn' for output in model.graph.output]
+    nodes = [helper.make_node('Unsqueeze', [images.name, 'axis'], ['images_in_turn']),
+             helper.make_node('Scan', ['images_in_turn'], outputs, body=body, num_scan_inputs=1),
+             *(helper.make_node('Squeeze', [maps, 'axis'], [output.name])
+               for output, maps in zip(model.graph.output, outputs))]
+    axis = onnx.numpy_helper.from_array(np.array([1]), 'axis')
+    looped = onnx.ModelProto()
+    looped.CopyFrom(model)
+    looped.graph.CopyFrom(helper.make_graph(nodes, 'images', model.graph.input, model.graph.output, [axis]))
+    for value in (*looped.graph.input, *looped.graph.output):
+        dim = value.type.tensor_type.shape.dim[0]
+        if isinstance(batch, int):
+            dim.dim_value = batch
+        else:
+            dim.dim_param = batch
+    return looped
+
+
+BODY = 'image/'
+
+
+def graph_of_one_image(model: ModelProto) -> ModelProto | None:
+    """The body of what :func:`loop_over_images` returned, as a graph by itself; None for another graph.
+
+    Args:
+        model (ModelProto): a graph.
+
+    Returns:
+        ModelProto | None
+    """
+    scan = _loop_of(model)
+    if scan is None:
+        return None
+    one = import_module('onnx').ModelProto()
+    one.CopyFrom(model)
+    one.graph.CopyFrom(_body(scan))
+    return one
+
+
+def with_graph_of_one_image(model: ModelProto, one: ModelProto) -> None:
+    """Put a graph in the place of that which :func:`graph_of_one_image` returned.
 
     Args:
         model (ModelProto): changed in place.
+        one (ModelProto): with the same input and outputs.
     """
-    helper = import_module('onnx').helper
-    nodes = []
-    for node in model.graph.node:
-        nodes += _loop(node, helper) if (node.domain, node.op_type) == (DOMAIN, SAMPLE_CONV) else [node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    _body(_loop_of(model)).CopyFrom(one.graph)
+    del model.opset_import[:]
+    model.opset_import.extend(one.opset_import)
 
 
-def _loop(node, helper) -> list:
-    """A ``Scan`` over the first axis of images and kernels; images as [batch, 1, …], so that nothing is reshaped
-    within."""
-    x, kernels, *bias = node.input
-    y = node.output[0]
-    kind = import_module('onnx').TensorProto.FLOAT
-    body = helper.make_graph(
-        [helper.make_node('Conv', [f'{y}_image', f'{y}_kernel', *bias], [f'{y}_map'],
-                          **{name.name: helper.get_attribute_value(name) for name in node.attribute})],
-        f'{y}_loop', [helper.make_tensor_value_info(f'{y}_{name}', kind, None) for name in ('image', 'kernel')],
-        [helper.make_tensor_value_info(f'{y}_map', kind, [None] * 4)])
-    axis = helper.make_node('Constant', [], [f'{y}_axis'], value_ints=[1])
-    return [axis, helper.make_node('Unsqueeze', [x, f'{y}_axis'], [f'{y}_images']),
-            helper.make_node('Scan', [f'{y}_images', kernels], [f'{y}_maps'], body=body, num_scan_inputs=2),
-            helper.make_node('Squeeze', [f'{y}_maps', f'{y}_axis'], [y])]
+def _loop_of(model: ModelProto):
+    """The ``Scan`` that is the whole graph, or None."""
+    if {node.op_type for node in model.graph.node} != {'Unsqueeze', 'Scan', 'Squeeze'}:
+        return None
+    scan, *others = [node for node in model.graph.node if node.op_type == 'Scan']
+    return None if others else scan
+
+
+def _body(scan):
+    return next(attribute.g for attribute in scan.attribute if attribute.name == 'body')
 
 
 def fold_norms(model: ModelProto) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atomic_write import atomic_write
 from .export import ExportError, import_runtime, largest_difference
+from .onnx_graph import graph_of_one_image, with_graph_of_one_image
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -55,21 +56,29 @@ def quantize(source: str | Path, path: str | Path, images: Iterable[Tensor]) -> 
     if path.is_dir() or path.exists() and source.exists() and path.samefile(source):
         raise ExportError(f'path must be a file to write, other than source, but is {path}')
     model = _read(onnx, source)
-    for index, node in enumerate(model.graph.node):
-        node.name = node.name or f'node_{index}'  # by which it is left out
-    left_out = tuple(node.name for node in dynamic_nodes(model))
     images = [_checked(image, model) for image in images]
+    one = graph_of_one_image(model)
+    if one is not None:
+        images = [image for batch in images for image in batch.split(1)]
+    network = model if one is None else one
+    for index, node in enumerate(network.graph.node):
+        node.name = node.name or f'node_{index}'  # by which it is left out
+    left_out = tuple(node.name for node in dynamic_nodes(network))
     if not images:
         raise ExportError('images must hold some on which ranges are measured, but there are none')
     with atomic_write(path) as partial, _quiet():
         quantization.quantize_static(
-            model, str(partial), _Reader(quantization, model.graph.input[0].name, images),
+            network, str(partial), _Reader(quantization, network.graph.input[0].name, images),
             quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=list(left_out))
-        nodes = onnx.load(str(partial)).graph.node
+        quantized = onnx.load(str(partial))
+        nodes = quantized.graph.node
         dequantized = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
         convolutions = sum(node.op_type == 'Conv' and dequantized.issuperset(node.input[:2]) for node in nodes)
+        if one is not None:
+            with_graph_of_one_image(model, quantized)
+            onnx.save(model, str(partial))
         size = partial.stat().st_size
     return Quantized(path, convolutions, left_out, size)
 
@@ -98,7 +107,7 @@ def dynamic_nodes(model: ModelProto) -> list[NodeProto]:
         if averages_maps or computed and averages.issuperset(computed):
             averages.update(node.output)
         both = node.op_type in PRODUCTS and not constant.intersection(node.input[:2])
-        if both or node.op_type == 'Scan':
+        if both:
             products.append(node)
     found = [*products]
     needed = {name for node in products for name in node.input} & averages

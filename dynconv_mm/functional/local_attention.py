@@ -58,7 +58,7 @@ def pad_reflected(x: Tensor, padding: IntPair) -> Tensor:
         Tensor[batch, channels, height + 2 · padding, width + 2 · padding]
     """
     target = export_target()
-    for_any_size = target is not None and target.batch is None
+    for_any_size = target is not None and target.any_size
     if not for_any_size and padding[0] < x.shape[2] and padding[1] < x.shape[3]:
         return F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode='reflect')
     rows, columns = (_reflected(size, width, x.device) for size, width in zip(x.shape[2:], padding))

@@ -44,14 +44,12 @@ Call = tuple  # a NamedTuple: an operator's tensors, features first, then its ot
 
 
 class Target(NamedTuple):
-    """What an exporter writes a graph for."""
+    """What an exporter writes the graph of one image for."""
 
-    batch: int | None
-    """How many images it takes; None: any number."""
     runtime: str
     """The one that is to run it fast: 'onnxruntime' or 'openvino'."""
-    writes_loops: bool
-    """Whether the exporter makes loops of :data:`~dynconv_mm.functional.backends.exported.SAMPLE_CONV_OP`."""
+    any_size: bool
+    """Whether it takes images of other sizes than that which it is traced with."""
 
 
 class Backend(NamedTuple):

@@ -29,13 +29,13 @@ def images(count: int) -> list[torch.Tensor]:
 
 @pytest.fixture
 def float_graph(tmp_path):
-    """Of a network by its name, exported once."""
+    """Exports a network by its name."""
 
-    def make(name: str):
+    def make(name: str, **options):
         kind, arguments = NETWORKS[name][:2]
         torch.manual_seed(0)
         network = settle(getattr(backbones, kind)(**arguments), (64, 64), 8)
-        return export(network.eval(), tmp_path / f'{name}.onnx', input_size=(64, 64)).path
+        return export(network.eval(), tmp_path / f'{name}.onnx', input_size=(64, 64), **options).path
 
     return make
 
@@ -65,6 +65,20 @@ def test_networks(name, float_graph, tmp_path):
     agreement = compare(load_onnx(source), load_onnx(written.path), images(24)[16:])
     # kernels of positions that have learned nothing square what is rounded, block by block
     assert 0 < agreement.mean_difference < (1 if name in ('rednet', 'dcdc') else .2) and agreement.top1 is None
+
+
+@pytest.mark.parametrize('options', [dict(batch=2), dict(dynamic=True)], ids=['fixed', 'dynamic'])
+def test_several_images(options, float_graph, tmp_path):
+    """The loop over images runs the same graph in INT8 as that for one image."""
+    one = quantize(float_graph('odconv'), tmp_path / 'one.onnx', images(16))
+    batches = [torch.cat(images(16)[i:i + 2]) for i in range(0, 16, 2)]
+    several = quantize(float_graph('odconv', **options), tmp_path / 'several.onnx', batches)
+    assert several.convolutions == one.convolutions and len(several.left_out) == len(one.left_out)
+    onnx.checker.check_model(onnx.load(str(several.path)))
+    batch = torch.cat(images(18)[16:])
+    expected = [load_onnx(one.path)(image) for image in batch.split(1)]
+    for values, *singles in zip(load_onnx(several.path)(batch), *expected):
+        torch.testing.assert_close(values, torch.cat(singles), rtol=1e-4, atol=1e-4)
 
 
 def test_what_stays_in_float():

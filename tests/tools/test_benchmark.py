@@ -45,8 +45,12 @@ def test_more_is_added(tool, tmp_path, capsys):
     tool.main([*command, '--size', '32', '64', '--append'])
     both = json.loads((tmp_path / 'speed-folded.json').read_text())
     assert both['results'][:2] == first['results'] and len(both['results']) == 4 and len(both['commands']) == 2
+    tool.main([*command, '--size', '32', '--append'])
+    again = json.loads((tmp_path / 'speed-folded.json').read_text())['results']
+    assert again[:2] == both['results'][2:] and [row['setting'] for row in again[2:]] == [
+        row['setting'] for row in first['results']]
     page = (tmp_path / 'speed.md').read_text()
-    assert page.index('(32², folded') < page.index('(32×64, folded') and page.count('<!-- benchmark-folded -->') == 1
+    assert all(page.count(text) == 1 for text in ('(32², folded', '(32×64, folded', '<!-- benchmark-folded -->'))
     (tmp_path / 'speed-folded.json').write_text(json.dumps(dict(both, machine=dict(processor='another'))))
     with pytest.raises(SystemExit, match='of one machine'):
         tool.main([*command, '--append'])

@@ -85,8 +85,10 @@ def compare(args: argparse.Namespace) -> None:
             sys.exit(f'--append adds to tables of one machine, but {data} is of {earlier["machine"]}, and this is '
                      f'{machine}: leave it out')
         commands = [*earlier['commands'], *commands]
-        results = [benchmark.Result(**dict(row, setting=benchmark.Setting(**row['setting'])))
+        earlier = [benchmark.Result(**dict(row, setting=benchmark.Setting(**row['setting'])))
                    for row in earlier['results']]
+        again = {*groups, *itertools.chain(*groups.values())}
+        results = [result for result in earlier if result.network not in again or result.setting not in settings]
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -159,7 +161,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
                         "'<!-- /benchmark -->' is replaced (default: benchmark)")
     parser.add_argument('--append', action='store_true', help='keep the tables that are there, of the same machine, '
-                        'and add to them')
+                        'and add to them; what is measured again is replaced')
     parser.add_argument('--calibrate', nargs='?', const=OWN_RECORD, metavar='FILE',
                         help="instead check on --device that every plan gives the equation's values and gradients in "
                         'float32, float16 and bfloat16, and measure layers by those that do (some minutes, with '

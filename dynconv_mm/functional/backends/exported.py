@@ -1,26 +1,20 @@
-"""Operators as an exporter records them: kernels that the graph makes, and ordinary convolutions by them.
+"""Operators as an exporter records them for one image: kernels that the graph makes, and ordinary convolutions by them.
 
 What depends on parameters alone is written as such, and becomes a constant of the graph.
 """
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch_norm import scale_and_shift
-from ..geometry import pad_zeros
+from ..geometry import IntPair, pad_zeros
 from ..involution import INVOLUTION, Involution
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Target, export_target
-from ..sample_conv import SAMPLE_CONV, SampleConv, grouped_conv
+from ..sample_conv import SAMPLE_CONV, SampleConv
 from . import graph
 from .shared import scaled_input
-
-SAMPLE_CONV_OP = 'dynconv_mm::SampleConv'
-"""The node that stands for a loop over the images: what an exporter of TorchScript cannot write itself."""
 
 
 def mixture_conv(m: Mixture) -> Tensor:
@@ -33,20 +27,20 @@ def mixture_conv(m: Mixture) -> Tensor:
         scale, shift = scale_and_shift(m.norm, m.bias)
         m = m._replace(weight=m.weight * scale[:, None, None, None], bias=shift, norm=None)
     m = MIXTURE_CONV.without_norm(m)
-    if target is None or target.batch != 1 and not target.writes_loops:
+    if target is None:
         return graph.mixture_conv(m)
     if not m.shares_attention:
-        return _sample_conv(SampleConv(m.input, sample_kernels(m), m.bias, *m[7:11]), target)
-    # sizes are those that it is traced with; a dynamic graph is correct for all, and fast for such as these
+        return _conv(m.input, sample_kernels(m), m.bias, *m[7:11])
+    # sizes are those that it is traced with; a graph for any size is correct for all, and fast for such as these
     one_kernel = m.kernel_attention is None and m.spatial_attention is None
     kernel, maps = m.weight[0].numel(), (_pixels(m.input), m.weight.shape[1] * int(m.output_size[0] * m.output_size[1]))
-    one_kernel = one_kernel and (target.batch != 1 or KEEP * kernel > sum(maps))
+    one_kernel = one_kernel and KEEP * kernel > sum(maps)
     if one_kernel or m.spatial_attention is None and kernel > maps[0]:
         m = m._replace(input=scaled_input(m), channel_attention=None)
     filter_ = m.filter_attention
     if filter_ is None or not (one_kernel or kernel > maps[1]):
-        return _sample_conv(SampleConv(m.input, _kernels(m, target), m.bias, *m[7:11]), target)
-    y = _sample_conv(SampleConv(m.input, _kernels(m._replace(filter_attention=None), target), None, *m[7:11]), target)
+        return _conv(m.input, _kernel(m, target), m.bias, *m[7:11])
+    y = _conv(m.input, _kernel(m._replace(filter_attention=None), target), None, *m[7:11])
     return graph.scaled_output(m, y)
 
 
@@ -60,9 +54,8 @@ def _pixels(x: Tensor) -> int:
     return int(x.shape[1] * x.shape[2] * x.shape[3])
 
 
-def _kernels(m: Mixture, target: Target) -> Tensor:
-    """Each sample's kernel, or one where all have the same, Tensor[batch or 1, out_channels, in_channels / groups,
-    kernel_height, kernel_width]."""
+def _kernel(m: Mixture, target: Target) -> Tensor:
+    """The image's kernel, Tensor[1, out_channels, in_channels / groups, kernel_height, kernel_width]."""
     n, _, group_channels, height, width = m.weight.shape
     area = height * width
     kernel, spatial, channel, filter_ = m[3:7]
@@ -106,37 +99,13 @@ def involution(call: Involution) -> Tensor:
 
 
 def sample_conv(call: SampleConv) -> Tensor:
-    """:func:`~dynconv_mm.functional.sample_conv2d` by an ordinary convolution, or a loop over the images."""
-    target = export_target()
-    return graph.sample_conv(*call) if target is None else _sample_conv(call, target)
+    """:func:`~dynconv_mm.functional.sample_conv2d` by an ordinary convolution."""
+    return graph.sample_conv(*call) if export_target() is None else _conv(*call)
 
 
-def _sample_conv(call: SampleConv, target: Target) -> Tensor:
-    """By one kernel for all samples where there is one alone."""
-    x, kernels, bias, *geometry = call
-    if target.batch != 1 and not target.writes_loops:
-        return graph.sample_conv(*call)
-    shape = tuple(map(int, kernels.shape[1:]))
-    if target.batch == 1 or int(kernels.shape[0]) == 1:
-        return F.conv2d(x, kernels.reshape(shape), bias, *geometry)
-    if shape[2:] == (1, 1) and call.groups == 1:
-        return graph.sample_conv(*call)
-    return _Loop.apply(x, kernels, bias, *geometry, shape[0])
-
-
-class _Loop(torch.autograd.Function):
-    """A convolution image by image, as the node :data:`SAMPLE_CONV_OP`."""
-
-    @staticmethod
-    def forward(ctx, *call: Any) -> Tensor:
-        return grouped_conv(*call[:-1])
-
-    @staticmethod
-    def symbolic(g, x, kernels, bias, stride, padding, dilation, groups, out_channels):
-        tensors = [x, kernels] if bias is None else [x, kernels, bias]
-        y = g.op(SAMPLE_CONV_OP, *tensors, strides_i=stride, pads_i=(*padding, *padding), dilations_i=dilation,
-                 group_i=groups)
-        return y.setType(x.type().with_sizes([None, out_channels, None, None]))
+def _conv(x: Tensor, kernels: Tensor, bias: Tensor | None, *geometry: IntPair | int) -> Tensor:
+    """By the one image's kernel."""
+    return F.conv2d(x, kernels.reshape(tuple(map(int, kernels.shape[1:]))), bias, *geometry)
 
 
 MIXTURE_CONV.exported = mixture_conv

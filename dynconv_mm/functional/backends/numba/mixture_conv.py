@@ -1,7 +1,6 @@
 """The kernels of all samples by one compiled function, then their convolution, for inference on a CPU."""
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,9 +8,10 @@ from ...mixture_conv import MIXTURE_CONV, Mixture
 from ...operator import Backend, scratch
 from ...sample_conv import convolve_samples
 from ..shared import needs_shared_attentions
-from . import SERIAL_PRODUCTS, ZEROS, addresses, load
+from . import ZEROS, addresses, load
 from . import refuses as refuses_features
 from .depthwise import depthwise_conv2d
+from .threads import in_threads
 
 
 def mixture_conv(m: Mixture) -> Tensor:
@@ -60,16 +60,15 @@ def make_kernels(m: Mixture) -> tuple[Tensor, Tensor | None] | None:
         return None
     mixed = scratch('kernels', (batch * out_channels, channels, height, width), weight)
     offset = bias if m.norm is None else scratch('offset', (out_channels, ), weight)
-    load('mixture_conv').mix_and_scale(ZEROS[dtype], at[0], batch, n, m.groups, out_channels // m.groups, channels,
-                                       height * width, *rows, *at[1:], of_norm[4], mixed.data_ptr(),
-                                       0 if m.norm is None else offset.data_ptr())
+    in_threads(load('mixture_conv').mix_and_scale, (weight, *attentions, *of_norm[:4], bias, mixed, offset),
+               out_channels, batch * weight.numel(), ZEROS[dtype], at[0], batch, n, m.groups, out_channels // m.groups,
+               channels, height * width, *rows, *at[1:], of_norm[4], mixed.data_ptr(),
+               0 if m.norm is None else offset.data_ptr())
     return mixed, offset
 
 
 def refuses(m: Mixture) -> str | None:
     """Why the compiled function does not serve a call, or None."""
-    if torch.get_num_threads() > 1 and m.input.shape[0] * m.weight.numel() > SERIAL_PRODUCTS:
-        return 'large kernels beside several threads of torch'
     return needs_shared_attentions(m) or refuses_features(m.input, 'mixture_conv')
 
 

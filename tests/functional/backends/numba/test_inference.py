@@ -327,9 +327,23 @@ def test_large_products_are_left_to_the_threads_of_torch(odconv, monkeypatch, se
     x = torch.randn(1, 6, 9, 8)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     assert serving(odconv, x)
-    for module in (numba.attention, numba.mixture_conv):
-        monkeypatch.setattr(module, 'SERIAL_PRODUCTS', 10)
-    assert not serving(ODConv2d(6, 4, 5, padding=2).eval(), x)
+    monkeypatch.setattr(numba.attention, 'SERIAL_PRODUCTS', 10)
+    assert serving(ODConv2d(6, 4, 5, padding=2).eval(), x) == {'mix_and_scale'}
+
+
+@pytest.mark.parametrize('groups', [1, 2, 6])
+def test_filters_are_shared_out_to_threads(groups, monkeypatch, serving):
+    """Stretches of filters that begin and end within a group."""
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 5)
+    monkeypatch.setattr(numba.threads, 'WORTH_A_THREAD', 1)
+    layer = nn.Sequential(ODConv2d(6, 18, 3, groups=groups, norm_cfg=None), nn.BatchNorm2d(18)).eval().double()
+    x = torch.randn(3, 6, 9, 8, dtype=torch.float64)
+    for one in (x[:1], x):
+        with use_plan('numba'):
+            actual = layer(one)
+            assert 'mix_and_scale' in serving(layer, one)
+        with enable_numba(False), use_plan('grouped'):
+            torch.testing.assert_close(actual, layer(one), rtol=1e-9, atol=1e-9)
 
 
 def test_a_parameter_that_does_not_fit_is_torchs_to_refuse(odconv):
