@@ -191,8 +191,8 @@ def render_gaps(results: dict) -> str:
 
 
 def render_neutral(results: dict) -> str:
-    """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin as
-    their papers' do."""
+    """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin
+    as their papers' do."""
     base, rows = row_of(results, RESNET18, 'static'), []
     for name in NEUTRAL:
         row, own = (row_of(results, RESNET18, which) for which in (name, name.partition(', ')[0]))

@@ -312,8 +312,8 @@ def standardise(filters: Tensor) -> Tensor:
 
 @functools.cache
 def frequency_groups(rows: int, columns: int, count: int) -> Tensor:
-    """Which of so many groups a matrix's Fourier coefficients are in, Tensor[rows, columns // 2 + 1]: by the distance of
-    their frequency from 0, those at the same distance by row and column."""
+    """Which of so many groups a matrix's Fourier coefficients are in, Tensor[rows, columns // 2 + 1]: by the distance
+    of their frequency from 0, those at the same distance by row and column."""
     distances = [(min(row, rows - row) * columns)**2 + (column * rows)**2  # in whole numbers
                  for row in range(rows) for column in range(columns // 2 + 1)]
     groups = torch.empty(len(distances), dtype=torch.long)

@@ -78,7 +78,8 @@ def classifier(name: str) -> nn.Module:
     """One of the page, in float64, with fresh weights and a plain cross-entropy."""
     backbone, channels = CLASSIFIERS[name]
     loss = dict(type='CrossEntropyLoss', loss_weight=1., _delete_=True)
-    return prepared(BASED_ON.get(name, name), backbone=backbone, head=dict(in_channels=channels, num_classes=CLASSES, loss=loss))
+    return prepared(BASED_ON.get(name, name), backbone=backbone,
+                    head=dict(in_channels=channels, num_classes=CLASSES, loss=loss))
 
 
 def detector(name: str) -> nn.Module:

@@ -176,8 +176,8 @@ def test_attentions_at_first(methods):
     """What the page says of ODConv's logits: their variance is a / l, in thin networks more than in whole ones."""
     torch = pytest.importorskip('torch')
     pytest.importorskip('mmpretrain')
-    from dynconv_mm.models.backbones import ODConvResNet
     from dynconv_mm.layers.odconv import ODConvAttention
+    from dynconv_mm.models.backbones import ODConvResNet
 
     def attentions(model):
         return [module for module in model.modules() if isinstance(module, ODConvAttention)]
