@@ -139,8 +139,7 @@ COMPARED = {
 FEW = dict(min_channels=4)  # a quarter of the least hidden width, as the network's; else r would change next to nothing
 SLOW = 'KernelWarehouse (1×)', 'FDConv'  # of ResNet-18: they take as long as all others together, and turns after them
 QUICK = [method for method in COMPARED[RESNET18] if method not in SLOW]
-COMPARED[LONG] = COMPARED[RESNET18]
-SOON = 'static', 'ODConv (1×)', 'DCD'  # what is looked at more closely first
+SOON = 'static', 'ODConv (1×)'  # what is looked at more closely first
 CHANGED = {  # ODConv's ResNet-18 and DyConv's, as in ablations
     'ODConv (1×), no annealing': odconv(1, annealed=False),
     'ODConv (4×), no annealing': odconv(4, annealed=False),
@@ -161,6 +160,8 @@ NEUTRAL = {  # FDConv's attentions begin so anyway
        for method, network in COMPARED[RESNET18].items() if method not in ('static', 'SE', 'FDConv')},
 }
 VARIANTS = {**CHANGED, **NEUTRAL}  # of ResNet-18, beside those that are compared
+COMPARED[LONG] = {**COMPARED[RESNET18], 'ODConv (1×), neutral at first': NEUTRAL['ODConv (1×), neutral at first']}
+LATE = [method for method in COMPARED[LONG] if method not in SLOW]
 
 
 def network_of(run: Run) -> Network:
@@ -191,17 +192,16 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'neutral attentions of ODConv and DCD': block(RESNET18, [name for name in NEUTRAL if name.startswith(SOON)],
-                                                      FIRST_SEED),
+        'neutral attentions': block(RESNET18, [name for name in NEUTRAL if name.startswith(SOON)], FIRST_SEED),
         'warm start': block(WARM, STARTS, FIRST_SEED),
         'these for longer': block(LONG, SOON, FIRST_SEED),
         'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
         'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
         'double of the learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
         ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
-        'all methods for longer': block(LONG, QUICK, FIRST_SEED),
+        'all methods for longer': block(LONG, LATE, FIRST_SEED),
         'all neutral attentions, and ablations': block(RESNET18, VARIANTS, FIRST_SEED),
-        'two more seeds of the longer ones': block(LONG, QUICK, SEEDS),
+        'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
         'two more of the other networks': [run for family in (RESNET26, MOBILENET)
                                            for run in block(family, COMPARED[family], SEEDS)],
         'two more of the warm start': block(WARM, STARTS, SEEDS),
