@@ -47,7 +47,7 @@ ABLATIONS = {  # rows of the table, by the paper's table that they are like
     'r (Table 5)': ('ODConv (1×), r = 1/4', 'ODConv (1×), r = 1/8', 'ODConv (1×), r = 1/16'),
 }
 SUMMARY = {RESNET18: 'ResNet-18', LONG: f'ResNet-18, {LONGER} × as long', RESNET26: 'ResNet-26',
-           MOBILENET: 'MobileNetV2'}
+           MOBILENET: 'MobileNetV2', WARM: 'ResNet-18 from a [warm start](#warm-start-on-a-larger-task)'}
 
 
 class Estimate(NamedTuple):
@@ -155,16 +155,17 @@ def render_summary(results: dict) -> str:
     """
     lines = []
     for family, about in SUMMARY.items():
-        base, found = row_of(results, family, 'static'), {'ahead': [], 'level': [], 'behind': []}
-        seeds = set()
-        for method in COMPARED[family]:
+        methods = STARTS if family == WARM else COMPARED[family]
+        static, found = 'static ResNet18' if family == WARM else 'static', {'ahead': [], 'level': [], 'behind': []}
+        base, seeds = row_of(results, family, static), set()
+        for method in methods:
             row = row_of(results, family, method)
-            gain = None if method == 'static' else row.against(base)
+            gain = None if method == static else row.against(base)
             if gain is not None:
                 seeds.add(len(set(row.runs) & set(base.runs)))
                 found['ahead' if gain.low > 0 else 'behind' if gain.high < 0 else 'level'].append(
                     f'{method} ({gain.mean:+.1f})')
-        told = '; '.join(f'{kind}: {", ".join(methods) or "none"}' for kind, methods in found.items())
+        told = '; '.join(f'{kind}: {", ".join(names) or "none"}' for kind, names in found.items())
         if seeds:
             number = ' to '.join(map(str, sorted({min(seeds), max(seeds)})))
             lines.append(f'- **{about}** ({number} seed{"s" * (max(seeds) > 1)}): {told}.\n')

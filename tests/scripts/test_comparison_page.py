@@ -135,7 +135,9 @@ def test_summary(tool, methods):
     lines = tool.render_summary(results).splitlines()
     assert lines[0] == '- **ResNet-18** (1 to 2 seeds): ahead: SE (+14.5); level: CondConv (8×) (+0.0); ' \
                        'behind: DyConv (4×) (-14.2).'
-    assert lines[1].startswith('- **ResNet-18, 4 × as long** (1 seed): ') and len(lines) == 2
+    assert lines[1].startswith('- **ResNet-18, 4 × as long** (1 seed): ') and len(lines) == 3
+    assert re.match(r'- \*\*ResNet-18 from a \[warm start\].*\*\* \(1 seed\): .*DCD \(\+', lines[2])
+    assert 'static' not in lines[2]
 
 
 def test_gaps_and_neutral_attentions(tool, methods):
@@ -170,6 +172,18 @@ def test_what_the_page_says_of_neutral_attentions(tool, methods):
     behind = [rows['static'].against(row).mean for row in (
         tool.row_of(results, 'ResNet-18', 'DCD'), rows['DCD, neutral at first'])]
     assert 0 < behind[1] < behind[0] * 2 / 3
+
+
+def test_what_the_page_says_of_the_warm_start(tool, methods):
+    results = methods.read_results(methods.RESULTS)
+    rows = {name: tool.row_of(results, methods.WARM, name) for name in methods.STARTS}
+    gains = {name: row.against(rows['static ResNet18']) for name, row in rows.items()}
+    for name in ('DCD', 'CondConv (8×)', 'ODConv (4×), kernels scaled'):
+        assert gains[name].low > 0
+    for name in ('DyConv (4×), kernels scaled', 'ODConv (1×), kernels scaled'):
+        assert gains[name].low <= 0 <= gains[name].high
+    for name in ('DyConv (4×)', 'ODConv (1×)', 'ODConv (4×)'):
+        assert gains[name].high < 0 < rows[name].against(rows['static ResNet18, from scratch']).mean
 
 
 def test_attentions_at_first(methods):
