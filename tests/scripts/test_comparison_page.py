@@ -174,6 +174,14 @@ def test_what_the_page_says_of_neutral_attentions(tool, methods):
     assert 0 < behind[1] < behind[0] * 2 / 3
 
 
+def test_what_the_page_says_of_learning_rates(tool, methods):
+    results = methods.read_results(methods.RESULTS)
+    rows = [line.strip('| ').split(' | ') for line in tool.render_gaps(results).splitlines()]
+    gaps = {name: [float(gap) for gap in rest if gap != '–'] for name, *rest in rows if name.startswith('ODConv')}
+    half, same, double, _ = gaps['ODConv (1×)']
+    assert half < same < double < 0 and gaps['ODConv (4×)'][0] > gaps['ODConv (4×)'][1]
+
+
 def test_what_the_page_says_of_the_warm_start(tool, methods):
     results = methods.read_results(methods.RESULTS)
     rows = {name: tool.row_of(results, methods.WARM, name) for name in methods.STARTS}
