@@ -325,6 +325,8 @@ def draw(results: dict[str, dict]) -> Figure:
         axis.set_yscale('log')
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
+    for axis in axes[max(len(names) - columns, 0):len(names)]:  # the last of each column
+        axis.tick_params(labelbottom=True)
     for axis in axes[len(names):]:
         axis.set_visible(False)
     figure.supxlabel('step')

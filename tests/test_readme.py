@@ -97,6 +97,12 @@ def test_python(page, root, tmp_path, monkeypatch):
             exec(code, program)
 
 
+def test_code_of_the_readme_fits_its_page():
+    """GitHub and PyPI show some 100 characters of a line."""
+    assert {line for block in BLOCKS if block.page == 'README.md' and block.language in ('python', 'bash')
+            for line in block.code.splitlines() if len(line) > 100} == set()
+
+
 def test_configs_of_the_readme(tmp_path):
     pytest.importorskip('mmdet')
     codes = [block.code for block in BLOCKS if block.page == 'README.md' and '_base_ =' in block.code]

@@ -56,6 +56,25 @@ def test_dark_mode(site):
     assert code.count('[data-bs-theme=light] .highlight') > 20 and code.count('[data-bs-theme=dark] .highlight') > 20
 
 
+def test_figures_in_tables_do_not_wrap(site):
+    """The style sheet knows the cells that Markdown aligns to the right."""
+    style = (site / 'css' / 'site.css').read_text(encoding='utf-8')
+    assert re.search(r'td\[style\*="right"\][^{}]*\{[^}]*white-space: nowrap', style)
+    for page in ('comparison', 'performance', 'evaluation'):
+        assert '<td style="text-align: right;">' in (site / f'{page}.html').read_text(encoding='utf-8')
+
+
+def test_pictures_are_there_and_told(site):
+    """Each has a text for those who do not see it."""
+    count = 0
+    for page in site.glob('*.html'):
+        for tag in re.findall(r'<img [^>]*>', page.read_text(encoding='utf-8')):
+            source, alt = (re.search(rf'{name}="([^"]*)"', tag) for name in ('src', 'alt'))
+            assert (page.parent / source[1]).is_file() and len(alt[1]) > 10, (page.name, tag)
+            count += 1
+    assert count >= 10
+
+
 def test_formulas(site, root):
     """An equation for each layer of the README's table, as MathML."""
     page = (site / 'methods.html').read_text(encoding='utf-8')

@@ -9,7 +9,9 @@ import numpy as np
 from .figures import DPI
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 GUTTER, TITLE = 24, 26  # pixels between pictures, and above them
 LABEL = 9  # points
@@ -56,19 +58,32 @@ def marked_pictures_figure(image: np.ndarray, panels: Mapping[str, Sequence[Mark
                                      linewidth=1.8, linestyle='--' if mark.dashed else '-'))
         axis.set_xlim(0, columns)
         axis.set_ylim(rows, 0)
-        for mark in marks:  # above all boxes; within the picture, too
-            _label(axis, mark, columns, rows, rows / height)
+        taken = []
+        for mark in marks:  # above all boxes
+            taken.append(_label(axis, mark, taken, rows / height))
     return figure
 
 
-def _label(axis, mark: Mark, columns: int, rows: int, pixel: float) -> None:
-    """The text of a mark on its box, or inside of it where the picture ends."""
-    left, top, right, _ = map(float, mark.box)
-    above = top > 18 * pixel
-    to_the_left = left > columns * 0.6
-    axis.text(right if to_the_left else left, top - 3 * pixel if above else top + 4 * pixel, mark.text, fontsize=LABEL,
-              color='white', ha='right' if to_the_left else 'left', va='bottom' if above else 'top', clip_on=True,
-              bbox=dict(facecolor=mark.colour, edgecolor='none', pad=1.2, alpha=0.9))
+def _label(axis: Axes, mark: Mark, taken: Sequence[Bbox], pixel: float) -> Bbox:
+    """Write the text of a mark at its box, where it is within the picture and hides the fewest others; returns its
+    place."""
+    left, top, right, bottom = map(float, mark.box)
+    places = [(x, y, side, end) for y, end in ((top - 3 * pixel, 'bottom'), (top + 4 * pixel, 'top'),
+                                               (bottom + 4 * pixel, 'top'), (bottom - 3 * pixel, 'bottom'))
+              for x, side in ((left, 'left'), (right, 'right'))]
+    text = axis.text(0, 0, mark.text, fontsize=LABEL, color='white', clip_on=True,
+                     bbox=dict(facecolor=mark.colour, edgecolor='none', pad=1.2, alpha=0.9))
+    picture = axis.get_window_extent()
+
+    def put(place: tuple[float, float, str, str]) -> tuple[bool, int]:
+        """Write it there; whether it leaves the picture, and how many others it hides."""
+        text.update(dict(zip(('x', 'y', 'ha', 'va'), place)))
+        own = text.get_window_extent().padded(2)
+        leaves = own.x0 < picture.x0 or own.x1 > picture.x1 or own.y0 < picture.y0 or own.y1 > picture.y1
+        return leaves, own.count_overlaps(taken)
+
+    put(min(places, key=put))
+    return text.get_window_extent().padded(2)
 
 
 def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Figure:

@@ -66,11 +66,9 @@ def annotated_marks(info: dict, classes: Sequence[str], with_masks: bool) -> lis
             for box, label, mask in zip(there.bboxes.tolist(), there.labels.tolist(), masks)]
 
 
-def found_marks(info: dict, found: DetDataSample, matching: Matching, score_thr: float,
-                classes: Sequence[str]) -> list[Mark]:
+def found_marks(info: dict, found: DetDataSample, matching: Matching, classes: Sequence[str]) -> list[Mark]:
     """What was found in an image, by how right it is, and what was missed."""
     boxes = found.pred_instances
-    boxes = boxes[boxes.scores >= score_thr]
     masks = boxes.masks.numpy() if 'masks' in boxes else [None] * len(boxes)
     marks = [Mark(instance['bbox'], f'missed: {classes[instance["bbox_label"]]}', MISSED, dashed=True)
              for instance, missed in zip(info['instances'], matching.is_missed) if missed]
@@ -126,20 +124,28 @@ class Examined(NamedTuple):
     matchings: dict[str, dict[int, Matching]]  # of each image; empty for segments
     qualities: dict[str, dict[int, float]]  # PQ of each image; empty for instances
     records: dict[str, list[dict]]  # boxes as COCO has them
+    drawn: dict[int, dict[str, DetDataSample]]  # what was found in the worst images, the boxes with the least score
 
 
-def examine(models: dict[str, nn.Module], dataset: Sequence, count: int, score_thr: float) -> Examined:
-    """Look through ``count`` images, spread over the test set, for errors."""
+def examine(models: dict[str, nn.Module], dataset: Sequence, count: int, drawn: int, score_thr: float) -> Examined:
+    """Look through ``count`` images, spread over the test set, for errors, and keep what was found in the ``drawn``
+    worst of them."""
     from mmdet.apis import inference_detector
     from mmdet.registry import METRICS
     from rich.progress import track
     matchings, qualities = {name: {} for name in models}, {name: {} for name in models}
-    records, metric = {name: [] for name in models}, None
-    indices = Spread(dataset, count).indices
+    records, metric, kept = {name: [] for name in models}, None, {}
+    indices, first = Spread(dataset, count).indices, next(iter(models))
+
+    def order(index: int) -> tuple[float, int]:
+        matching = matchings[first].get(index)
+        return qualities[first][index] if matching is None else -matching.errors, index
+
     for index in track(indices, 'looking for errors'):
         info = dataset.get_data_info(index)
+        kept[index] = {}
         for name, model in models.items():
-            found = inference_detector(model, info['img_path']).cpu()
+            found = kept[index][name] = inference_detector(model, info['img_path']).cpu()
             if 'segments_info' in info:
                 if metric is None:
                     metric = METRICS.build(model.cfg.test_evaluator)
@@ -148,21 +154,20 @@ def examine(models: dict[str, nn.Module], dataset: Sequence, count: int, score_t
             else:
                 matchings[name][index] = matching_of(info, found, score_thr)
                 records[name] += records_of(info['img_id'], found, dataset.cat_ids)
-    first = next(iter(models))
-    worst = {index: -matching.errors for index, matching in matchings[first].items()} or qualities[first]
-    return Examined(sorted(indices, key=worst.get), matchings, qualities, records)
+                found.pred_instances = found.pred_instances[found.pred_instances.scores >= score_thr]
+        if len(kept) > drawn:
+            del kept[max(kept, key=order)]
+    return Examined(sorted(indices, key=order), matchings, qualities, records, kept)
 
 
-def draw(models: dict[str, nn.Module], dataset: Sequence, examined: Examined, folder: Path, count: int,
-         score_thr: float, width: int) -> dict[str, str]:
-    """Write ``count`` pictures, panels of that width side by side; returns the caption of each by its file name."""
+def draw(dataset: Sequence, examined: Examined, folder: Path, width: int) -> dict[str, str]:
+    """Write the pictures of the worst images, panels of that width side by side; returns the caption of each by its
+    file name."""
     import cv2
-    from mmdet.apis import inference_detector
     from rich.progress import track
     classes, captions = dataset.metainfo['classes'], {}
-    for index in track(examined.order[:count], 'drawing'):
-        info = dataset.get_data_info(index)
-        found = {name: inference_detector(model, info['img_path']).cpu() for name, model in models.items()}
+    for index in track(examined.order[:len(examined.drawn)], 'drawing'):
+        info, found = dataset.get_data_info(index), examined.drawn[index]
         name = f'{Path(info["img_path"]).stem}.png'
         image = cv2.cvtColor(cv2.imread(info['img_path']), cv2.COLOR_BGR2RGB)
         if 'segments_info' in info:
@@ -171,13 +176,13 @@ def draw(models: dict[str, nn.Module], dataset: Sequence, examined: Examined, fo
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
             picture = picture_row_figure(drawn_segments(image, info, found, scale, dataset.metainfo))
         else:
-            captions[name] = '; '.join(f'{title}: {matching[index].summary()}' if len(models) > 1 else
+            captions[name] = '; '.join(f'{title}: {matching[index].summary()}' if len(found) > 1 else
                                        f'{name}: {matching[index].summary()}'
                                        for title, matching in examined.matchings.items())
             with_masks = any('masks' in one.pred_instances for one in found.values())
             picture = marked_pictures_figure(image, {
                 'annotated': annotated_marks(info, classes, with_masks),
-                **{title: found_marks(info, one, examined.matchings[title][index], score_thr, classes)
+                **{title: found_marks(info, one, examined.matchings[title][index], classes)
                    for title, one in found.items()}}, width)
         (folder / name).write_bytes(to_png(picture))
     return captions

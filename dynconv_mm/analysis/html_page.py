@@ -7,14 +7,22 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
 body {{ font-family: sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; }} th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; }}
+h1 {{ overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; display: block; max-width: 100%; overflow-x: auto; width: max-content; }}
+th, td {{ border: 1px solid #bbb; padding: .3rem .8rem; text-align: right; white-space: nowrap; }}
 details {{ margin: 1rem 0; }} summary {{ cursor: pointer; margin-bottom: .5rem; }}
 .pictures {{ display: grid; gap: 1.5rem; }} .row {{ display: flex; flex-wrap: wrap; gap: 1.5rem; }}
-figure {{ margin: 0; }} img {{ max-width: 100%; }} .row figure {{ max-width: 38rem; }}
+figure {{ margin: 0; overflow-x: auto; }} img {{ max-width: 100%; }} .row > * {{ max-width: min(38rem, 100%); }}
+.pictures > * {{ min-width: 0; }} .pictures img {{ min-width: 40rem; }}
 figcaption {{ font-size: .85rem; color: #555; }}
 .classes span {{ border-left: 1.2em solid; padding: 0 1rem 0 .4em; white-space: nowrap; }} .classes b {{ color: #222; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #1b1e21; color: #ddd; }} .classes b {{ color: #ddd; }} figcaption {{ color: #aaa; }}
+  a {{ color: #7ab8ff; }} th, td {{ border-color: #555; }}
+}}
 </style></head><body>
 <h1>{title}</h1>
 {content}

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import kernel_switches
 from .batch_norm import FORWARDS
-from .geometry import IntPair, pair
-from .operator import autocast_dtype, export_target, is_compiling, is_known, is_plain, is_recorded, warn
+from .geometry import IntPair, check_input, pair
+from .operator import autocast_dtype, check_dtype, export_target, is_compiling, is_known, is_plain, is_recorded, warn
 
 
 class Head(NamedTuple):
@@ -59,17 +59,23 @@ def attention(input: Tensor, in_channels: int, fc: nn.Module, norm: nn.Module | 
         ValueError: the features are no batch of maps, or have other channels.
     """
     casts, recorded = autocast_dtype(input) is not None, is_recorded()
+    if not recorded:
+        if not isinstance(input, Tensor) or input.dim() != 4 or input.shape[1] != in_channels:
+            check_input(input, in_channels)  # which says what is wrong
+        if input.dtype is not temperature.dtype:
+            check_dtype(input, temperature)
+    call = Attention(input, fc, norm, heads, temperature, pool_size)
     if casts and (recorded or input.is_cpu):
         with torch.autocast(input.device.type, enabled=False):
-            return attention(input, in_channels, fc, norm, heads, temperature, pool_size)
-    call = Attention(input, fc, norm, heads, temperature, pool_size)
+            return _attention(call, recorded, False)
+    return _attention(call, recorded, casts)
+
+
+def _attention(call: Attention, recorded: bool, casts: bool) -> dict[str, Tensor]:
+    """The attentions of a call, by a backend where one takes it."""
+    input = call.input
     if recorded:
         return _reference(call, True) if export_target() is None else _by_one_product(call)
-    if input.dim() != 4:
-        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
-    if input.shape[1] != in_channels:
-        raise ValueError(f'expected input{list(input.shape)} to have {in_channels} channels, but got {input.shape[1]} '
-                         'channels instead')
     enabled = kernel_switches.in_this_thread.get()
     for name, backend in (BACKENDS if input.is_cpu else GPU_BACKENDS).items():
         if name in (kernel_switches.in_all_threads if enabled is None else enabled):
@@ -116,7 +122,8 @@ def _hidden(call: Attention, recorded: bool) -> Tensor:
     if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
     else:
-        pooled = input.mean((2, 3), dtype=dtype)
+        total = input.sum((2, 3), dtype=torch.promote_types(dtype, torch.float32))  # a mean's gradient is a map
+        pooled = (total / (input.shape[2] * input.shape[3])).to(dtype)
     hidden = fc(pooled)
     if norm is not None:
         hidden = normalize_hidden(norm, hidden)
@@ -161,6 +168,8 @@ def fully_connected(fc: nn.Module, x: Tensor) -> Tensor:
         Tensor[batch, out_channels]
     """
     x, weight = x.flatten(1), fc.weight.flatten(1)
+    if x.dtype is not weight.dtype:
+        check_dtype(x, weight)
     if is_compiling() and is_known(x.shape[0] == 1):  # to call the library takes longer than this
         y = (weight * x).sum(1)[None]
         return y if fc.bias is None else y + fc.bias

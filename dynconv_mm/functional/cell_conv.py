@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .geometry import IntPair, pair, window
+from .geometry import IntPair, check_input, pair, window
 from .operator import Backend, Operator
 from .sample_conv import KERNEL_ELEMENTS, SAMPLE_CONV, SampleConv, convolve_samples_backward
 
@@ -52,9 +52,9 @@ def cell_conv2d(input: Tensor, cells: Tensor, bias: Tensor | None = None, *, att
         >>> cell_conv2d(x, cells, attention=attention, kernel_size=3).shape  # 36 = 3·3 · 12/6 · 8/4
         torch.Size([2, 12, 7, 7])
     """
-    if input.dim() != 4 or cells.dim() != 5:
-        raise ValueError(f'input must be [batch, in_channels, height, width] and cells [n, cell_out, cell_in, 1, 1], '
-                         f'but their shapes are {tuple(input.shape)} and {tuple(cells.shape)}')
+    check_input(input)
+    if cells.dim() != 5:
+        raise ValueError(f'cells must be [n, cell_out, cell_in, 1, 1], but their shape is {tuple(cells.shape)}')
     kernel_size = pair('kernel_size', kernel_size, 1)
     call = CellConv(input, cells, bias, attention, kernel_size, *window(stride, padding, dilation), groups)
     each = kernel_size[0] * kernel_size[1] * (input.shape[1] // groups // cells.shape[2])  # parts of an output channel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .geometry import IntPair, output_size, pad_zeros, window
+from .geometry import IntPair, check_input, output_size, pad_zeros, window
 from .operator import Operator
 
 
@@ -59,8 +59,7 @@ def involution2d(input: Tensor, weight: Tensor, *, stride: int | IntPair = 1, pa
 
 def _check(call: Involution) -> None:
     input, weight, stride, padding, dilation = call
-    if input.dim() != 4:
-        raise ValueError(f'input must be [batch, channels, height, width], but its shape is {tuple(input.shape)}')
+    check_input(input)
     if weight.dim() != 6:
         raise ValueError(f'weight must be [batch, groups, kernel_height, kernel_width, out_height, out_width], but '
                          f'its shape is {tuple(weight.shape)}')

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .batch_norm import BatchNorm, scale_and_shift
 from .cost_model import cheapest
-from .geometry import IntPair, output_size, window
+from .geometry import IntPair, check_input, output_size, window
 from .operator import Operator
 from .sample_conv import grouped_conv
 
@@ -201,9 +201,8 @@ def use_plan(plan: str) -> Iterator[None]:
 
 
 def _check_shapes(m: Mixture) -> None:
-    if m.input.dim() != 4:
-        raise ValueError(f'input must be [batch, channels, height, width], but its shape is '
-                         f'{tuple(m.input.shape)}')
+    if not isinstance(m.input, Tensor) or m.input.dim() != 4:
+        check_input(m.input)  # which says what is wrong
     if m.weight.dim() != 5:
         raise ValueError(f'weight must be [n, out_channels, in_channels / groups, kernel_height, '
                          f'kernel_width], but its shape is {tuple(m.weight.shape)}')

@@ -126,8 +126,7 @@ class Operator:
                     return self(call, plan)
             call, x = mixed, mixed[0]
         else:
-            if call[1].dtype is not x.dtype:
-                raise ValueError(f'weight must have the dtype of input, {x.dtype}, but has {call[1].dtype}')
+            check_dtype(x, call[1])
             if is_recorded():
                 return self.exported(call) if is_exported() else self.graph(self.without_norm(call))
             if not is_plain_eager(*tensors) or x.shape[0] == 0:
@@ -330,6 +329,13 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if kind == 'cpu':  # torch before 2.4
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def check_dtype(input: Tensor, weight: Tensor) -> None:
+    """Raise a ValueError unless features have the dtype of what they meet, or autocast casts both."""
+    if isinstance(input, Tensor) and input.dtype is not weight.dtype and autocast_dtype(input) is None:
+        raise ValueError(f'weight must have the dtype of input, {input.dtype}, but has {weight.dtype}: convert input, '
+                         f'by input.to({weight.dtype}), or the module')
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:

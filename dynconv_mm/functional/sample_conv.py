@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import IntPair, pad_zeros, window, without_padding, zeros_padded
+from .geometry import IntPair, check_input, pad_zeros, window, without_padding, zeros_padded
 from .operator import Backend, Operator, is_channels_last
 
 KERNEL_ELEMENTS = {True: 2**22, False: 2**28}
@@ -44,8 +44,7 @@ def sample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, 
         ValueError: ``input`` is no batch of maps, or ``weight`` does not hold one kernel for each sample or has the
             wrong number of channels.
     """
-    if input.dim() != 4:
-        raise ValueError(f'input must be [batch, in_channels, height, width], but its shape is {tuple(input.shape)}')
+    check_input(input)
     if weight.dim() != 5 or weight.shape[0] != input.shape[0]:
         raise ValueError(f'weight must be [batch={input.shape[0]}, out_channels, in_channels / groups, kernel_height, '
                          f'kernel_width], but its shape is {tuple(weight.shape)}')

@@ -31,7 +31,8 @@ def build_attention_norm(norm_cfg: dict | None, channels: int, maps: bool = Fals
     try:
         norm = build_norm_layer(norm_cfg, channels)[1]
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f'norm_cfg {norm_cfg!r} does not fit a hidden width of {channels}: {error}') from error
+        raise ValueError(f'norm_cfg {norm_cfg!r} does not fit a hidden width of {channels}: '
+                         f"{error or 'it needs num_groups'}") from error
     if isinstance(norm, nn.GroupNorm) and norm.num_groups == channels:
         raise ValueError(f'norm_cfg has num_groups={channels}, which normalises each of the {channels} hidden '
                          'values by itself to 0; use fewer groups')

@@ -76,7 +76,7 @@ class CGConv2d(SampleKernelConv2d):
         self.ci_bn = build_attention_norm(norm_cfg, out_channels)
         self.gd2 = StaticMatrix(area, hidden)
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """The kernel Kaiming-normal by fan-out, the FCs as torch initialises them, bias 0."""

@@ -6,12 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input, check_vectors
 from .average_pool import PoolsFeatures
-from .conv_arguments import check_bool, check_input, check_positive_int
+from .conv_arguments import check_bool, check_positive_int
 from .fully_connected import FullyConnected
 from .mixture_conv import MixtureConv2d
 
 torch.fx.wrap('check_input')
+torch.fx.wrap('check_vectors')
 
 
 class CondConvRouting(nn.Module, PoolsFeatures):
@@ -103,7 +105,7 @@ class CondConv2d(MixtureConv2d):
         self.attention = attention
         self.routing = CondConvRouting(in_channels, kernel_num) if routing and attention else None
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Each kernel Kaiming-normal by fan-out, the routing as :class:`CondConvRouting`, bias 0."""
@@ -121,6 +123,7 @@ class CondConv2d(MixtureConv2d):
         if not self.attention:
             return {}
         if routing_weights is not None:
+            check_vectors(routing_weights, self.kernel_num, 'kernel_num', 'routing_weights')
             return dict(kernel=routing_weights)
         if self.routing is None:
             raise ValueError('CondConv2d was built with routing=False and has no routing of its own: call it with '
@@ -187,6 +190,7 @@ class CondConvLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
+        check_vectors(x, weight.shape[2])
         if self.routing is None:
             return F.linear(x, weight.sum(0), self.bias)
         outputs = F.linear(x, weight.flatten(0, 1)).unflatten(1, weight.shape[:2])

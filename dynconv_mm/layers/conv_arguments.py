@@ -1,6 +1,7 @@
 """The arguments of ``torch.nn.Conv2d``, checked and kept under its attribute names."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -42,7 +43,8 @@ def check_reduction(reduction: float, example: str, name: str = 'reduction') -> 
 
 
 def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool = False) -> None:
-    """Raise a ValueError that names the argument unless it is a dict whose type is registered, or a class.
+    """Raise a ValueError that names the argument unless it is a dict whose type is registered, or a class, and whose
+    other keys that takes.
 
     Args:
         name (str): the argument.
@@ -54,25 +56,19 @@ def check_module_cfg(name: str, cfg: dict | None, example: str, optional: bool =
         return
     kind = cfg.get('type') if isinstance(cfg, dict) else None
     with MODELS.switch_scope_and_registry(None) as registry:  # as mmcv looks for it
-        known = isinstance(kind, type) or isinstance(kind, str) and registry.get(kind) is not None
+        found = registry.get(kind) if isinstance(kind, str) else kind if isinstance(kind, type) else None
         names = []
-        while not known and registry is not None:
+        while found is None and registry is not None:
             names, registry = [*names, *registry.module_dict], registry.parent
-    if not known:
+    if found is None:
         raise ValueError(f"{name} must be {'None or ' if optional else ''}a dict whose type is registered, e.g. "
-                         f'{example}, but is {cfg!r}' + did_you_mean(kind, names))
+                         f'{example}, but is {cfg!r}' + (did_you_mean(kind, names) if kind else ''))
+    taken = inspect.signature(found).parameters
+    unknown = [key for key in cfg if key not in ('type', '_scope_', 'requires_grad', *taken)]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        raise ValueError(f'{name} has {unknown[0]!r}, which {kind!r} does not take{did_you_mean(unknown[0], taken)}')
     if kind == 'GN' and 'num_groups' not in cfg:
         raise ValueError(f"{name} of type 'GN' needs num_groups, but is {cfg!r}")
-
-
-def check_input(x: Tensor, in_channels: int, groups: int = 1, weight: tuple[int, ...] | None = None) -> None:
-    """Raise a ValueError, in torch's words, unless features are a batch of maps with a convolution's channels."""
-    if x.dim() != 4:
-        raise ValueError(f'Expected 4D (batched) input to conv2d, but got input of size: {list(x.shape)}')
-    if x.shape[1] != in_channels:
-        size = '' if weight is None else f'weight of size {list(weight)}, '
-        raise ValueError(f'Given groups={groups}, {size}expected input{list(x.shape)} to have {in_channels} channels, '
-                         f'but got {x.shape[1]} channels instead')
 
 
 def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -84,9 +80,9 @@ def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def _is_scaled(weight: Tensor, new: Tensor) -> bool:
-    """Whether what is along the first dimension of ``weight`` got a factor each, not all of them 1."""
-    if not type(weight) is type(new) is nn.Parameter or weight.is_meta or new.is_meta or not new.is_floating_point() \
-            or weight[0].numel() == 1:  # of which all others are multiples
+    """Whether what is along the first dimension of ``weight`` got a factor each, not all of them 1: of one element
+    each, any others."""
+    if not type(weight) is type(new) is nn.Parameter or weight.is_meta or new.is_meta or not new.is_floating_point():
         return False
     tolerance = 8 * torch.finfo(new.dtype).eps
     old, new = (tensor.flatten(1).to('cpu', torch.float64) for tensor in (weight, new))
@@ -104,6 +100,7 @@ class ConvArguments(nn.Module):
     transposed = False
     output_padding = (0, 0)
     takes_shared = False  # a second argument, what the convolutions of a block share
+    _is_loading = False  # a state dict, whose tensors may become the parameters
 
     def _init_conv_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                              stride: int | tuple[int, int], padding: int | str | tuple[int, int],
@@ -132,10 +129,21 @@ class ConvArguments(nn.Module):
             self.padding = pair('padding', padding, 0)
 
     def _init_bias(self, bias: bool) -> None:
+        check_bool('bias', bias)
         if bias:
             self.bias = nn.Parameter(torch.zeros(self.out_channels))
         else:
             self.register_parameter('bias', None)
+
+    def _place(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Move and cast all that is there; raises a ValueError that names the argument."""
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f'dtype must be None or a floating-point one, e.g. torch.float16, but is {dtype!r}')
+        try:
+            device = None if device is None else torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"device must be None or one of torch's, e.g. 'cuda:0', but is {device!r}") from error
+        self.to(device=device, dtype=dtype)
 
     def _init_kernels(self) -> None:
         """Each kernel of ``weight`` Kaiming-normal by fan-out, as if it were alone; bias 0."""
@@ -154,6 +162,7 @@ class ConvArguments(nn.Module):
         """
         own = vars(self).get('_parameters', {})
         is_folded = isinstance(value, nn.Parameter) and name in ('weight', 'bias') and name in own \
+            and not self._is_loading \
             and (getattr(own[name], 'shape', None) != value.shape
                  or name == 'weight' and len(value) == self.out_channels and _is_scaled(own[name], value))
         function = getattr(value, 'func', None) if name == 'forward' else None
@@ -163,8 +172,15 @@ class ConvArguments(nn.Module):
                 f'{name} of {type(self).__name__} cannot be set so: a norm that is folded into its weight as into a '
                 'static kernel gives another function. Use its own method fuse_batch_norm(norm), or '
                 'dynconv_mm.compat.fuse_conv_bn.fuse_conv_bn(model) for all of a model, and leave '
-                "mmcv's efficient_conv_bn_eval out")
+                "mmcv's efficient_conv_bn_eval out. To give it another weight, use load_state_dict")
         super().__setattr__(name, value)
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._is_loading = True
+        try:
+            super()._load_from_state_dict(*args)
+        finally:
+            del self._is_loading
 
     def _is_scaled_by_weight(self) -> bool:
         """Whether scaling ``weight`` along its first dimension scales the outputs."""

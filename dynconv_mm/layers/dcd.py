@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input
 from ..functional.sample_conv import sample_conv2d
 from .average_pool import AveragePool2d
-from .conv_arguments import ConvArguments, check_bool, check_input, check_positive_int
+from .conv_arguments import ConvArguments, check_bool, check_positive_int
 from .dcd_base import DCDBase, StaticMatrix
 
 torch.fx.wrap('check_input')
@@ -164,7 +165,7 @@ class DCDConv2d(ConvArguments, DCDBase):
         self._init_fusion(pooled_features, self.hidden_channels, out_channels, latent_channels, taps=taps,
                           blocks=blocks, channel_attention=channel_attention,
                           norm_cfg=norm_cfg if released else None, gate=released)
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def _check_fusion(self, fusion: str | None, blocks: int) -> str | None:
         """What Φ fuses in this layer, which may be a depthwise one: 'channel', 'joint', 'kernel' or None."""
@@ -229,8 +230,7 @@ class DCDConv2d(ConvArguments, DCDBase):
         return [self.conv] if self.fusion is None else [self.conv, self.expansion()]
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups,
-                    (self.out_channels, self.in_channels // self.groups, *self.kernel_size))
+        check_input(x, self.in_channels)
         scale, phi = self.compute_coefficients(x)
         x, padding = self._pad(x)
         if self.fusion == 'kernel':

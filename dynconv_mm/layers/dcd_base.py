@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..functional.attention import normalize_hidden
+from ..functional.operator import check_dtype
 from ..functional.sample_conv import sample_conv2d
 from .attention_norm import build_attention_norm
 
@@ -43,6 +44,7 @@ class StaticMatrix(nn.Module):
     def forward(self, x: Tensor | None = None, bias: Tensor | None = None, **geometry) -> Tensor:
         if x is None:
             return self.weight
+        check_dtype(x, self.weight)
         return F.linear(x, self.weight, bias) if self._is_matrix else F.conv2d(x, self.weight, bias, **geometry)
 
     def extra_repr(self) -> str:

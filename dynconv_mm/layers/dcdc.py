@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_input, check_positive_int
+from .conv_arguments import check_positive_int
 from .conv_norm_act import ConvNormAct
 from .fully_connected import FullyConnected
 from .involution import Involution2d, SizeKeepingConv, check_odd
@@ -190,7 +191,7 @@ class DCDC2d(SizeKeepingConv):
             self.gsi = StaticConv2d(in_channels, in_channels, 3, self.stride, self.dilation, self.dilation,
                                     bias=False)
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Initialise as OpenMMLab does: Kaiming-normal by fan-out, norms 1, biases 0.
@@ -205,7 +206,7 @@ class DCDC2d(SizeKeepingConv):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         y = self.lsa(x)
         if self.gsi is not None:
             y = y + self.gsi(x)

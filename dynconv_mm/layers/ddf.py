@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input
 from ..functional.involution import factored_involution2d, involution2d
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import check_divisor, check_input, check_reduction
+from .conv_arguments import check_divisor, check_reduction
 from .fully_connected import FullyConnected
 from .involution import SizeKeepingConv
 from .static_conv import StaticConv2d
@@ -112,7 +113,7 @@ class DDFConv2d(SizeKeepingConv):
                                             FullyConnected(hidden, in_channels * area),
                                             FilterNorm(in_channels, self.kernel_size, learned=True))
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Kaiming-normal by fan-out, biases 0; the learned standard deviations as :class:`FilterNorm`."""
@@ -141,7 +142,7 @@ class DDFConv2d(SizeKeepingConv):
         return [self.spatial_branch, self.channel_branch]
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         spatial, channel = self.compute_filters(x)
         x, padding = self._pad(x)
         window = dict(stride=self.stride, padding=padding, dilation=self.dilation)

@@ -88,7 +88,7 @@ class DyConv2d(MixtureConv2d, TemperatureMixin):
         self.attention = DyConvAttention(in_channels, max(int(in_channels * reduction), 1),
                                          kernel_num) if attention else None
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Every kernel and FC Kaiming-normal by fan-out, biases 0 (the paper does not say; as ODConv's reference)."""

@@ -11,10 +11,11 @@ from ..compat.openmmlab import MODELS
 from ..functional.attention import normalize_hidden
 from ..functional.conv import conv2d
 from ..functional.frequency import BANDS, coefficient_groups, frequency_bands, frequency_kernels
+from ..functional.geometry import check_input
 from ..functional.involution import accumulation_dtype
 from .attention_hooks import AttentionHooks
 from .attention_norm import build_attention_norm
-from .conv_arguments import check_input, check_positive_int, check_reduction
+from .conv_arguments import check_positive_int, check_reduction
 from .fully_connected import FullyConnected
 from .sample_kernel import SampleKernelConv2d
 from .static_conv import StaticConv2d
@@ -162,7 +163,7 @@ class FDConv2d(SampleKernelConv2d, AttentionHooks):
         else:
             self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *self.kernel_size))
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def _init_attentions(self, hidden_channels: int, norm_cfg: dict | None) -> None:
         """Build what a dynamic convolution has."""

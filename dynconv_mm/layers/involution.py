@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input
 from ..functional.involution import involution2d
-from .conv_arguments import ConvArguments, check_divisor, check_input, check_module_cfg
+from .conv_arguments import ConvArguments, check_divisor, check_module_cfg
 from .conv_norm_act import ConvNormAct
 from .static_conv import STATIC_CONV_CFG, StaticConv2d
 
@@ -80,7 +81,7 @@ class PositionKernelConv2d(SizeKeepingConv):
         return involution2d(values, kernels, stride=self.stride, padding=padding, dilation=self.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         kernels = self.compute_kernels(x)
         values, padding = self._pad(self.compute_values(x))
         y = self.aggregate(values, kernels, padding)
@@ -142,7 +143,7 @@ class Involution2d(PositionKernelConv2d):
         self.pool = self._make_stride_pool()
         kernel_area = self.kernel_size[0] * self.kernel_size[1]
         self._make_branch(int(in_channels * reduction), kernel_area * (in_channels // group_channels), norm_cfg)
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def _make_branch(self, hidden_channels: int, kernel_channels: int, norm_cfg: dict | None) -> None:
         """Build what predicts kernels; the last of ``self.branch`` (names of modules, in order) puts them out."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional.attention import hidden_vector
-from ..functional.operator import full_precision
+from ..functional.operator import check_dtype, full_precision
 from .attention_norm import build_attention_norm
 from .average_pool import PoolsFeatures
 from .conv_arguments import by_kernel, check_positive_int, check_reduction
@@ -115,6 +115,7 @@ class CellAttention(nn.Module, PoolsFeatures):
 
         Under autocast it is computed in its parameters' precision.
         """
+        check_dtype(x, temperature)
         with full_precision(x):
             m = self.mixture_num
             z = self.fc2(hidden_vector(x, self.fc1, self.norm1, temperature)).unflatten(1, (m, -1))

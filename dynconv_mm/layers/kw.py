@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
 from ..functional.cell_conv import cell_conv2d, disassemble
-from .conv_arguments import ConvArguments, check_input, check_positive_int
+from ..functional.geometry import check_input, check_vectors
+from .conv_arguments import ConvArguments, check_positive_int
 from .kernel_warehouse import WarehouseLayer
 
 torch.fx.wrap('cell_conv2d')
@@ -69,7 +70,7 @@ class KWConv2d(ConvArguments, WarehouseLayer):
         self._init_bias(bias)
         self._init_warehouse(in_channels, warehouse, cell_num_ratio, cell_in_ratio, cell_out_ratio,
                              nonlocal_basis_ratio, reduction, min_channels, temperature, norm_cfg)
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def kernel_sizes(self) -> tuple[int, int, int]:
         return self.out_channels, self.in_channels // self.groups, math.prod(self.kernel_size)
@@ -87,7 +88,7 @@ class KWConv2d(ConvArguments, WarehouseLayer):
         self._put_into_cells(disassemble(kernel[None], self.cells)[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         cells = self.cells
         attention = self.compute_attentions(x)
         x, padding = self._pad(x)
@@ -96,12 +97,6 @@ class KWConv2d(ConvArguments, WarehouseLayer):
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, {self._warehouse_repr()}'
-
-
-def check_vectors(x: Tensor, in_features: int) -> None:
-    """Raise a ValueError unless features are a batch of vectors of that length."""
-    if x.dim() != 2 or x.shape[1] != in_features:
-        raise ValueError(f'input must be [batch, in_features={in_features}], but its shape is {tuple(x.shape)}')
 
 
 class KWLinear(WarehouseLayer):

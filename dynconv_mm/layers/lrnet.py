@@ -88,7 +88,7 @@ class LocalRelation2d(PositionKernelConv2d):
         self.key = StaticConv2d(in_channels, scalars, 1)
         self.geometry_prior = GeometryPrior(scalars, self.kernel_size)
         self.proj = StaticConv2d(in_channels, out_channels, 1, bias=False)
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The weights of features, which add up to 1 over a window.

@@ -75,7 +75,7 @@ class LSConv2d(PositionKernelConv2d):
         self.kernel_norm = nn.GroupNorm(kernel_groups, kernel_channels)
         self.norm = build_norm_layer(norm_cfg, in_channels)[1]
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The kernels of features, of C / group_channels groups."""

@@ -140,7 +140,7 @@ class ODConv2d(MixtureConv2d, TemperatureMixin):
                                          1 if share_attention else kernel_num, spatial_pool_size,
                                          norm_cfg) if head_channels else None
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def _head_channels(self, attentions: Sequence[str]) -> dict[str, int]:
         """Logits of each head, without the heads that the reference leaves out."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..functional.geometry import check_input
 from ..functional.operator import is_left_out
 from ..functional.sample_conv import sample_conv2d
-from .conv_arguments import ConvArguments, check_input
+from .conv_arguments import ConvArguments
 
 torch.fx.wrap('check_input')
 torch.fx.wrap('sample_conv2d')
@@ -35,7 +36,7 @@ class SampleKernelConv2d(ConvArguments):
         return x
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         own = shared is None or is_left_out(shared)
         if not own and not self.takes_shared:
             self._refuse_shared()

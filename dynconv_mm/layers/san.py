@@ -81,7 +81,7 @@ class PairwiseSelfAttention2d(PositionKernelConv2d):
             StaticConv2d(relation + 2, relation, 1, bias=False),
             _norm(norm_cfg, relation), nn.ReLU(inplace=True),
             StaticConv2d(relation, out_channels // group_channels, 1))
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def compute_kernels(self, x: Tensor) -> Tensor:
         """The weights of features, which add up to 1 over a window.

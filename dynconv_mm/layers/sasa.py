@@ -94,7 +94,7 @@ class StandAloneSelfAttention2d(PositionKernelConv2d):
         self.embedding = RelativeEmbedding(heads, in_channels // heads, self.kernel_size)
         self.pool = self._make_stride_pool()
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Normal, so that q, k and v have the variance of what they are computed from and, but for k and r, which are

@@ -42,6 +42,8 @@ class StaticConv2d(ConvArguments):
         return self._convolve(x, self.weight, norm)
 
     def _convolve(self, x: Tensor, kernel: Tensor, norm: BatchNorm | None) -> Tensor:
+        if isinstance(norm, Tensor):
+            self._refuse_shared()
         padding = self.padding
         if self.padding_mode != 'zeros' or isinstance(padding, str):
             x, padding = self._pad(x)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..compat.openmmlab import MODELS
 from ..functional.batch_norm import BatchNorm
-from .conv_arguments import check_bool, check_input, check_reduction
+from ..functional.geometry import check_input
+from .conv_arguments import check_bool, check_reduction
 from .fully_connected import FullyConnected
 from .static_conv import StaticConv2d
 
@@ -101,7 +102,7 @@ class WEConv2d(StaticConv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self.location = LocationExcitation(in_channels // groups, reduction) if location else None
         self.magnitude = magnitude
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Kaiming-normal by fan-out, the kernel and the FCs; biases 0."""
@@ -158,7 +159,7 @@ class WEConv2d(StaticConv2d):
         return super().fuse_batch_norm(norm)
 
     def forward(self, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
-        check_input(x, self.in_channels, self.groups)
+        check_input(x, self.in_channels)
         return self._convolve(x, self.compute_kernel(), norm)
 
     def extra_repr(self) -> str:

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compat.openmmlab import MODELS
+from ..functional.geometry import check_input, check_vectors
 from .average_pool import PoolsFeatures
-from .conv_arguments import check_bool, check_input, check_positive_int
+from .conv_arguments import check_bool, check_positive_int
 from .fully_connected import FullyConnected
 from .sample_kernel import SampleKernelConv2d
 
 torch.fx.wrap('check_input')
+torch.fx.wrap('check_vectors')
 
 
 def hidden_width(in_channels: int) -> int:
@@ -110,7 +112,7 @@ class WeightNetConv2d(SampleKernelConv2d):
         self.routing = WeightNetReduction(in_channels, hidden) if routing else None
         self.fc = FullyConnected(hidden, out_channels * self.segments * kernel_num)
         self.init_weights()
-        self.to(device=device, dtype=dtype)
+        self._place(device, dtype)
 
     def init_weights(self) -> None:
         """Each learned kernel Kaiming-normal by fan-out, and so the FCs; biases 0."""
@@ -136,9 +138,10 @@ class WeightNetConv2d(SampleKernelConv2d):
                 raise ValueError('WeightNetConv2d was built with routing=False and does not reduce its input: call it '
                                  'with reduced averages, layer(x, reduced), or build it with routing=True')
             reduced = self.routing(x)
-        expected = x.shape[0], self.hidden_channels
-        if isinstance(reduced, Tensor) and reduced.shape != expected:  # but a stand-in of torch.fx
-            raise ValueError(f'reduced must be [batch, r] = {list(expected)}, but its shape is {list(reduced.shape)}')
+        else:
+            check_vectors(reduced, self.hidden_channels, 'hidden_channels', 'reduced')
+            if isinstance(reduced, Tensor) and len(reduced) != x.shape[0]:  # but a stand-in of torch.fx
+                raise ValueError(f'reduced must be of {x.shape[0]} images, as the features, but is of {len(reduced)}')
         factors = self.fc(reduced).sigmoid().unflatten(1, (self.out_channels, self.segments, -1))
         learned = self.weight.flatten(2).unflatten(2, (self.segments, -1))
         kernels = (factors.movedim(3, 1)[..., None] * learned).sum(1)

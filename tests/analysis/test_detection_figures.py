@@ -10,8 +10,9 @@ from dynconv_mm.analysis.figures import to_png
 
 MASK = np.zeros((40, 60), bool)
 MASK[10:20, 30:50] = True
-MARKS = [Mark((2, 1, 20, 20), 'one 0.98', '#2f855a'), Mark((30, 10, 50, 20), 'missed: two', '#b83280', dashed=True,
-                                                           mask=MASK), Mark((50, 0, 60, 5), 'three', '#c53030')]
+MARKS = [Mark((2, 1, 20, 20), 'one 0.98', '#2f855a'), Mark((2, 1, 20, 21), 'seven 0.64', '#c53030'),
+         Mark((30, 10, 50, 20), 'missed: two', '#b83280', dashed=True, mask=MASK),
+         Mark((50, 0, 60, 5), 'three', '#c53030')]
 
 
 def test_pictures():
@@ -21,13 +22,15 @@ def test_pictures():
     assert png.size == (2 * 300 + GUTTER, 200 + TITLE)
     left, right = figure.axes
     assert (left.get_title(), right.get_title()) == ('annotated', 'found')
-    assert not left.patches and [patch.get_linestyle() for patch in right.patches] == ['-', '--', '-']
+    assert not left.patches and [patch.get_linestyle() for patch in right.patches] == ['-', '-', '--', '-']
     assert [text.get_text() for text in right.texts] == [mark.text for mark in MARKS]
     pixels = np.asarray(png.convert('RGB')).astype(int)
     gutter = pixels[TITLE:, 300:300 + GUTTER]
     assert (gutter == 255).all()
     masked = pixels[TITLE + 75, 300 + GUTTER + 200]  # the middle of the mask: 45% of its colour on white
     assert np.abs(masked - (0.55 * 255 + 0.45 * np.array([0xb8, 0x32, 0x80]))).max() <= 3
+    labels = [text.get_window_extent() for text in right.texts]
+    assert not any(one.count_overlaps(labels[:number]) for number, one in enumerate(labels))
     for text in right.texts:
         box = text.get_window_extent()
         inside = right.get_window_extent()

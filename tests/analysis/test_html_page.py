@@ -24,6 +24,12 @@ def test_texts_are_escaped():
     assert '<i>part</i>' in page and page.startswith('<!doctype html>') and page.endswith('</html>\n')
 
 
+def test_for_telephones_and_in_the_dark():
+    page = html_page.page('title')
+    assert '<meta name="viewport" content="width=device-width' in page and '(prefers-color-scheme: dark)' in page
+    assert '{{' not in page and '}}' not in page and page.count('{') == page.count('}')
+
+
 def test_table():
     assert re.sub(r'\s', '', html_page.table(['a', 'b'], [['1', '2'], ['3', '4']])) == (
         '<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr><tr><td>3</td><td>4</td></tr></table>')

@@ -82,9 +82,9 @@ def write_page(detectors: dict[str, Detector], metrics: str, folder: Path, args:
     models = {name: init_detector(detector.config, detector.checkpoint, device='cpu')
               for name, detector in detectors.items()}
     dataset = DATASETS.build(next(iter(models.values())).cfg.test_dataloader.dataset)
-    examined = report.examine(models, dataset, max(args.examine, args.images), args.score_thr)
+    examined = report.examine(models, dataset, max(args.examine, args.images), args.images, args.score_thr)
     width = args.scale * dataset.get_data_info(0)['width'] if args.scale else PAGE_WIDTH // (1 + len(models)) - GUTTER
-    captions = report.draw(models, dataset, examined, folder, args.images, args.score_thr, width)
+    captions = report.draw(dataset, examined, folder, width)
     logs = report.logs_beside({name: detector.checkpoint for name, detector in detectors.items()})
     meaning = INSTANCES if any(examined.matchings.values()) else SEGMENTS
     figures = '\n'.join(figure(name, f'annotations and detections of image {name}', caption)

@@ -1,6 +1,7 @@
 """What the backbones share: where a convolution stands, frozen stages, norms in eval mode."""
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ...compat.close_names import did_you_mean
 from ...functional.operator import is_recorded
 from ...layers.conv_arguments import check_bool, check_module_cfg
 
@@ -38,6 +40,15 @@ def check_depth(depth: int, known: Iterable[int]) -> None:
     """Raise a ValueError unless a network's depth is one of those that there are."""
     if isinstance(depth, bool) or not isinstance(depth, int) or depth not in known:
         raise ValueError(f'depth must be one of {sorted(known)}, but is {depth!r}')
+
+
+def refuse_unknown(kind: type, arguments: Iterable[str]) -> None:
+    """Raise a TypeError, as Python's but with close names, if there are arguments that no class of a backbone took."""
+    for name in arguments:
+        known = []
+        for base in kind.__mro__[:kind.__mro__.index(StagedBackbone)]:
+            known += inspect.signature(base).parameters
+        raise TypeError(f'{kind.__name__} got an unexpected keyword argument {name!r}' + did_you_mean(name, known))
 
 
 def attention_modules(module: nn.Module) -> list[nn.Module]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from ...functional.geometry import check_input
 from ...layers.conv_arguments import check_module_cfg, check_positive_int
 from ...layers.conv_norm_act import ConvNormAct
-from .base import CheckpointedBlock, ConvPlace, StagedBackbone
+from .base import CheckpointedBlock, ConvPlace, StagedBackbone, refuse_unknown
+
+torch.fx.wrap('check_input')
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -95,7 +99,9 @@ class MobileNetV2(StagedBackbone):
                  norm_eval: bool = False,
                  freeze_attention: bool = True,
                  with_cp: bool = False,
-                 init_cfg: dict | list[dict] | None = None) -> None:
+                 init_cfg: dict | list[dict] | None = None,
+                 **unknown) -> None:
+        refuse_unknown(type(self), unknown)
         if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) \
                 or not 0 < widen_factor < math.inf:
             raise ValueError(f'widen_factor must be a positive number, but is {widen_factor!r}')
@@ -104,6 +110,7 @@ class MobileNetV2(StagedBackbone):
         super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, freeze_attention, with_cp, init_cfg,
                          len(self.arch_settings) + 1)
         self.widen_factor = widen_factor
+        self.in_channels = in_channels
         self.act_cfg = act_cfg
         self.stage_blocks = tuple(blocks for _, _, blocks, _ in self.arch_settings)
         channels = make_divisible(32 * widen_factor)
@@ -133,4 +140,5 @@ class MobileNetV2(StagedBackbone):
         return [self.conv1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_input(x, self.in_channels)
         return self._run_stages(self.conv1(x))

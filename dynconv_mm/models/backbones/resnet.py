@@ -10,9 +10,12 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...functional.geometry import check_input
 from ...layers.conv_arguments import check_bool, check_positive_int
 from ...layers.conv_norm import conv_norm
-from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth
+from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth, refuse_unknown
+
+torch.fx.wrap('check_input')
 
 # blocks of each stage by depth; 26 and 38 are RedNet's (DCDC, Table I)
 BOTTLENECKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -185,8 +188,10 @@ class ResNet(StagedBackbone):
                  plugins: Sequence[dict] | None = None,
                  contract_dilation: bool = False,
                  multi_grid: Sequence[int] | None = None,
-                 init_cfg: dict | list[dict] | None = None) -> None:
-        if not isinstance(num_stages, int) or num_stages not in range(1, 5):
+                 init_cfg: dict | list[dict] | None = None,
+                 **unknown) -> None:
+        refuse_unknown(type(self), unknown)
+        if isinstance(num_stages, bool) or not isinstance(num_stages, int) or num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be 1, 2, 3 or 4, but is {num_stages!r}')
         super().__init__(out_indices, frozen_stages, conv_cfg, norm_cfg, norm_eval, freeze_attention, with_cp, init_cfg,
                          num_stages)
@@ -206,6 +211,7 @@ class ResNet(StagedBackbone):
             raise ValueError(f'drop_path_rate must be in [0, 1), but is {drop_path_rate!r}')
         check_bool('contract_dilation', contract_dilation)
         self.depth = depth
+        self.in_channels = in_channels
         self.style = style
         self.deep_stem = deep_stem
         self.avg_down = avg_down
@@ -305,6 +311,7 @@ class ResNet(StagedBackbone):
                     nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_input(x, self.in_channels)
         x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
         return self._run_stages(self.maxpool(x))
 

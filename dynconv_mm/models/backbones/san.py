@@ -3,13 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...functional.geometry import check_input
 from ...layers.conv_arguments import check_positive_int
 from ...layers.involution import check_odd
 from .base import CheckpointedBlock, ConvPlace, StagedBackbone, check_depth
+
+torch.fx.wrap('check_input')
 
 
 class SelfAttentionBlock(CheckpointedBlock):
@@ -107,6 +111,7 @@ class SAN(StagedBackbone):
                              f'{base_channels}')
         check_odd('kernel_size', kernel_size)
         self.depth = depth
+        self.in_channels = in_channels
         self.sam_cfg = dict(type='PairwiseSelfAttention2d', group_channels=group_channels, reduction=reduction,
                             norm_cfg=norm_cfg)
         self.stage_blocks = self.arch_settings[depth][:num_stages]
@@ -138,4 +143,5 @@ class SAN(StagedBackbone):
         return [self.conv_in, self.bn_in]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_input(x, self.in_channels)
         return self._run_stages(self.relu(self.bn_in(self.conv_in(x))))

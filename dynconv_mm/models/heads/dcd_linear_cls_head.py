@@ -1,14 +1,18 @@
 """DCD's classifier, a pointwise convolution of a 1×1 map (DCD, 5.2 and Table 3b)."""
 from __future__ import annotations
 
+import torch
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...functional.geometry import check_vectors
 from ...layers.conv_arguments import check_positive_int
 from ...layers.dcd import paper_rule
 from ...layers.dcd_base import DCDBase, StaticMatrix
 from .dropout_linear_cls_head import check_dropout
+
+torch.fx.wrap('check_vectors')
 
 
 class DCDLinearClsHead(ClsHead, DCDBase):
@@ -54,7 +58,9 @@ class DCDLinearClsHead(ClsHead, DCDBase):
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The features that the classifier gets, Tensor[batch, in_channels]."""
-        return self.dropout(super().pre_logits(feats))
+        features = super().pre_logits(feats)
+        check_vectors(features, self.in_channels, 'in_channels')
+        return self.dropout(features)
 
     def static_matrix(self) -> nn.Linear:
         """W₀."""

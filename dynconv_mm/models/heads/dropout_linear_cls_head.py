@@ -1,10 +1,14 @@
 """A linear classifier behind dropout, as ODConv's and DyConv's recipes have it (ODConv A.2)."""
 from __future__ import annotations
 
+import torch
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
+from ...functional.geometry import check_vectors
 from ...layers.conv_arguments import check_positive_int
+
+torch.fx.wrap('check_vectors')
 
 
 class DropoutLinearClsHead(LinearClsHead):
@@ -28,7 +32,9 @@ class DropoutLinearClsHead(LinearClsHead):
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The features that the classifier gets, Tensor[batch, in_channels]."""
-        return self.dropout(super().pre_logits(feats))
+        features = super().pre_logits(feats)
+        check_vectors(features, self.in_channels, 'in_channels')
+        return self.dropout(features)
 
 
 def check_dropout(dropout: float) -> None:

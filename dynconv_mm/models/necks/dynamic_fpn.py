@@ -3,7 +3,9 @@ from __future__ import annotations
 
 from mmcv.cnn import ConvModule
 from mmdet.models.necks import FPN
+from torch import Tensor
 
+from ...functional.geometry import check_input
 from ...layers.conv_arguments import check_module_cfg, check_positive_int
 
 
@@ -46,3 +48,16 @@ class DynamicFPN(FPN):
             self.fpn_convs[level] = ConvModule(self.out_channels, self.out_channels, kernel_size,
                                                padding=kernel_size // 2, conv_cfg=conv_cfg, norm_cfg=static.norm_cfg,
                                                act_cfg=static.act_cfg, inplace=False)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Maps of ``num_outs`` levels, of those of the backbone's stages.
+
+        Raises:
+            ValueError: there are not as many maps as ``in_channels`` says, or one has other channels.
+        """
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(f'inputs must be {len(self.in_channels)} maps, one for each of in_channels='
+                             f"{self.in_channels}, but are {len(inputs)}: set the backbone's out_indices")
+        for x, channels in zip(inputs, self.in_channels):
+            check_input(x, channels)
+        return super().forward(inputs)

@@ -13,8 +13,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...functional.geometry import check_input
 from ...layers.conv_arguments import check_positive_int
 from ...layers.fully_connected import FullyConnected
+
+torch.fx.wrap('check_input')
 
 
 class ChannelMLP(nn.Module):
@@ -63,10 +66,12 @@ class SELayer(nn.Module):
 
     def __init__(self, in_channels: int, ratio: int = 16) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.mlp = ChannelMLP(in_channels, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels)
         return x * self.mlp(self.pool(x)).sigmoid()
 
 
@@ -97,12 +102,14 @@ class CBAM(nn.Module):
     def __init__(self, in_channels: int, ratio: int = 16, kernel_size: int = 7) -> None:
         super().__init__()
         check_odd('kernel_size', kernel_size)
+        self.in_channels = in_channels
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.max_pool = nn.AdaptiveMaxPool2d(1)
         self.mlp = ChannelMLP(in_channels, ratio)
         self.spatial_conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels)
         x = x * (self.mlp(self.avg_pool(x)) + self.mlp(self.max_pool(x))).sigmoid()
         places = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
         return x * self.spatial_conv(places).sigmoid()
@@ -136,10 +143,12 @@ class ECALayer(nn.Module):
         if kernel_size is None:
             kernel_size = int((math.log2(in_channels) + 1) / 2) // 2 * 2 + 1
         check_odd('kernel_size', kernel_size)
+        self.in_channels = in_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.in_channels)
         scale = self.conv(self.pool(x).flatten(1)[:, None]).sigmoid()
         return x * scale.squeeze(1)[:, :, None, None]
 
