@@ -331,11 +331,11 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     """Learning rates are chosen first; what has a result is not done again; a run can be repeated."""
     path = tmp_path / 'results.json'
     command = ['--data', str(data), '--results', str(path), '--folder', str(tmp_path)]
-    tool.main([*command, '--only', 'ResNet-18, SE, *seed 1'])
+    tool.main([*command, '--only', 'ResNet-18, SE, *seed 0'])
     results = json.loads(path.read_text())
     rate = tool.rate_of('ResNet-18', results['runs'])
-    names = [run.name for run in tool.grid('ResNet-18')] + [f'ResNet-18, SE, lr {rate:g}, seed 1']
-    others = [f'ResNet-18, SE, lr {part * rate:g}, seed 1' for part in tool.OTHER_RATES]
+    names = [run.name for run in tool.grid('ResNet-18')] + [f'ResNet-18, SE, lr {rate:g}, seed 0']
+    others = [f'ResNet-18, SE, lr {part * rate:g}, seed 0' for part in tool.OTHER_RATES[::-1]]
     assert set(results['runs']) == {*names, *others}
     best = max(sum(results['runs'][name]['correct']) for name in names[:4])
     assert sum(results['runs'][f'ResNet-18, static, lr {rate:g}, seed 0']['correct']) == best
@@ -343,7 +343,7 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     assert len(told) == 8 and re.fullmatch(r'\[1, 6 left\] ResNet-18, static, lr 0.05, seed 0: [\d.]+% in \d+ s; about '
                                            r'\d+ min of one core left', told[0])
     before = path.read_bytes()
-    tool.main([*command, '--only', 'ResNet-18, SE, *seed 1'])
+    tool.main([*command, '--only', 'ResNet-18, SE, *seed 0'])
     assert capsys.readouterr().out == f'all 7 runs are in {path}\n' and path.read_bytes() == before
     tool.main([*command, '--repeat', names[-1]])
     assert re.search(r'ResNet-18, SE, .*% as before, in every family', capsys.readouterr().out)
