@@ -162,7 +162,8 @@ def test_gaps_and_neutral_attentions(tool, methods):
 
 def test_what_the_page_says_of_neutral_attentions(tool, methods):
     """ODConv with attentions that stay neutral is level with the static network, and where they begin so it is not
-    behind it; DCD and DyConv get half of what they are behind back, or more, with the same seeds."""
+    behind it; DCD and DyConv get half of what they are behind back, or about
+    that, with the same seeds; CondConv is a point worse."""
     results = methods.read_results(methods.RESULTS)
     rows = {name: tool.row_of(results, 'ResNet-18', name) for name in ('static', *methods.NEUTRAL)}
     for name in ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first'):
@@ -173,7 +174,9 @@ def test_what_the_page_says_of_neutral_attentions(tool, methods):
         neutral = rows[f'{method}, neutral at first']
         own = tool.row_of(results, 'ResNet-18', method)
         own = own._replace(runs={seed: own.runs[seed] for seed in neutral.runs})
-        assert 0 < rows['static'].against(neutral).mean <= rows['static'].against(own).mean / 2
+        assert 0 < rows['static'].against(neutral).mean <= rows['static'].against(own).mean * .6
+    gain = rows['CondConv (8×), neutral at first'].against(tool.row_of(results, 'ResNet-18', 'CondConv (8×)'))
+    assert gain.high < 0 and -2 < gain.mean < -.5
 
 
 def test_what_the_page_says_of_learning_rates(tool, methods):
