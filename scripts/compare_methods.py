@@ -37,7 +37,7 @@ SGD = dict(type='SGD', momentum=0.9, weight_decay=1e-4, nesterov=True)
 RATES = (0.05, 0.1, 0.2, 0.4)  # one of them for each family of networks: the best of its static network, with seed 0
 OTHER_RATES = 1 / 2, 2  # for all methods, in parts of the first
 ANNEALED = 1 / 10  # of the training, over which temperatures fall: ODConv's 10 of 100 epochs
-SEEDS, FURTHER_SEEDS = (0, 1, 2), (3, 4)
+FIRST_SEED, SEEDS, FURTHER_SEEDS = (0, ), (0, 1, 2), (3, 4)
 TEST_FAMILIES = 4  # in a batch
 
 
@@ -64,6 +64,7 @@ class Network(NamedTuple):
     arguments: dict = {}
     head: str = 'LinearClsHead'
     annealed: bool = True  # if it has temperatures
+    neutral: str = ''  # when its attentions are the same for all pictures: 'at first', 'always', or as trained
 
 
 class Run(NamedTuple):
@@ -138,8 +139,8 @@ COMPARED = {
 FEW = dict(min_channels=4)  # a quarter of the least hidden width, as the network's; else r would change next to nothing
 SLOW = 'KernelWarehouse (1×)', 'FDConv'  # of ResNet-18: they take as long as all others together, and turns after them
 QUICK = [method for method in COMPARED[RESNET18] if method not in SLOW]
-COMPARED[LONG] = {method: COMPARED[RESNET18][method] for method in QUICK if method != 'SE'}
-VARIANTS = {  # of ResNet-18, beside those above
+SOON = 'static', 'ODConv (1×)'  # what is looked at more closely first
+CHANGED = {  # ODConv's ResNet-18 and DyConv's, as in ablations
     'ODConv (1×), no annealing': odconv(1, annealed=False),
     'ODConv (4×), no annealing': odconv(4, annealed=False),
     'DyConv (4×), no annealing': Network('DyConvResNet', annealed=False),
@@ -153,6 +154,14 @@ VARIANTS = {  # of ResNet-18, beside those above
     'ODConv (1×), r = 1/8': odconv(1, reduction=1 / 8, **FEW),
     'ODConv (1×), r = 1/16': odconv(1, reduction=1 / 16, **FEW),
 }
+NEUTRAL = {  # FDConv's attentions begin so anyway
+    'ODConv (1×), always neutral': odconv(1)._replace(neutral='always'),
+    **{f'{method}, neutral at first': network._replace(neutral='at first')
+       for method, network in COMPARED[RESNET18].items() if method not in ('static', 'SE', 'FDConv')},
+}
+VARIANTS = {**CHANGED, **NEUTRAL}  # of ResNet-18, beside those that are compared
+COMPARED[LONG] = {**COMPARED[RESNET18], 'ODConv (1×), neutral at first': NEUTRAL['ODConv (1×), neutral at first']}
+LATE = [method for method in COMPARED[LONG] if method not in SLOW]
 
 
 def network_of(run: Run) -> Network:
@@ -174,7 +183,8 @@ def grid(family: str) -> list[Run]:
 
 
 def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
-    """All runs by what they are for, in their order, with the learning rates that the results so far lead to."""
+    """All runs by what they are for, in their order, with the learning rates that the results so far lead to: a seed of
+    everything before a second one, but for what all else is measured by."""
 
     def block(family: str, methods: Iterable[str], seeds: Iterable[int], part: float = 1) -> list[Run]:
         return [Run(family, method, part * rate_of(family, runs), seed) for seed in seeds for method in methods]
@@ -182,20 +192,25 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'half and double of its learning rate': [run for part in OTHER_RATES
-                                                 for run in block(RESNET18, QUICK, SEEDS[:1], part)],
-        'warm start': block(WARM, STARTS, SEEDS),
-        'ResNet-18 for longer': block(LONG, COMPARED[LONG], SEEDS[:1]),
-        'learning rate of ResNet-26': grid(RESNET26),
-        'ResNet-26': block(RESNET26, COMPARED[RESNET26], SEEDS),
-        ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS),
-        'learning rate of MobileNetV2': grid(MOBILENET),
-        'MobileNetV2': block(MOBILENET, COMPARED[MOBILENET], SEEDS),
-        'further seeds': [run for family in FAMILIES for run in block(family, COMPARED[family], FURTHER_SEEDS)],
+        'neutral attentions': block(RESNET18, [name for name in NEUTRAL if name.startswith(SOON)], FIRST_SEED),
+        'warm start': block(WARM, STARTS, FIRST_SEED),
+        'these for longer': block(LONG, SOON, FIRST_SEED),
+        'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
+        'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
+        'double of the learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
+        ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
+        'all methods for longer': block(LONG, LATE, FIRST_SEED),
+        'all neutral attentions, and ablations': block(RESNET18, VARIANTS, FIRST_SEED),
+        'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
+        'two more of the other networks': [run for family in (RESNET26, MOBILENET)
+                                           for run in block(family, COMPARED[family], SEEDS)],
+        'two more of the warm start': block(WARM, STARTS, SEEDS),
+        'two more of these': block(RESNET18, VARIANTS, SEEDS),
         'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
-                                                  for run in block(family, COMPARED[family], SEEDS, part)],
-        'ablations': block(RESNET18, VARIANTS, SEEDS),
-        'ResNet-18 for longer, further seeds': block(LONG, COMPARED[LONG], SEEDS),
+                                                  for run in block(family, COMPARED[family], FIRST_SEED, part)],
+        f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
+        'fourth and fifth seeds': [run for family in FAMILIES
+                                   for run in block(family, COMPARED[family], FURTHER_SEEDS)],
     }
 
 
@@ -236,6 +251,19 @@ def build(family: str, network: Network, classes: int) -> nn.Module:
     model = ImageClassifier(backbone, GlobalAveragePooling(), head, data_preprocessor=BaseDataPreprocessor())
     model.init_weights()
     return model
+
+
+def neutralize(model: nn.Module, always: bool) -> None:
+    """Let all attentions of a fresh model be the same for every picture, as a warm start does; if not always, they
+    learn.
+    """
+    import torch
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, 'neutralize_attention'):
+                module.neutralize_attention()
+                for attention in module.attention_modules() if always else []:
+                    attention.requires_grad_(False)
 
 
 def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed: bool,
@@ -321,6 +349,8 @@ def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
     if run.family == LONG:
         schedule = schedule._replace(epochs=LONGER * schedule.epochs)
     model = build(run.family, network, len(splits['train'].classes))
+    if network.neutral:
+        neutralize(model, network.neutral == 'always')
     return model, fit(model, splits['train'], schedule, run, network.annealed)
 
 

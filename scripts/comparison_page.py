@@ -16,6 +16,7 @@ from compare_methods import (
     LONG,
     LONGER,
     MOBILENET,
+    NEUTRAL,
     OTHER_RATES,
     RATES,
     RESNET18,
@@ -45,6 +46,8 @@ ABLATIONS = {  # rows of the table, by the paper's table that they are like
     'n (Table 6)': ('ODConv (1×)', 'ODConv (2×)', 'ODConv (4×)', 'ODConv (8×)'),
     'r (Table 5)': ('ODConv (1×), r = 1/4', 'ODConv (1×), r = 1/8', 'ODConv (1×), r = 1/16'),
 }
+SUMMARY = {RESNET18: 'ResNet-18', LONG: f'ResNet-18, {LONGER} × as long', RESNET26: 'ResNet-26',
+           MOBILENET: 'MobileNetV2', WARM: 'ResNet-18 from a [warm start](#warm-start-on-a-larger-task)'}
 
 
 class Estimate(NamedTuple):
@@ -147,6 +150,58 @@ def render_longer(results: dict) -> str:
                            f'more than static (points), {LONGER} × as long', 'loss at the end'], rows)
 
 
+def render_summary(results: dict) -> str:
+    """Which methods are ahead of the static network or behind it, as far as the intervals tell, a line for each family.
+    """
+    lines = []
+    for family, about in SUMMARY.items():
+        methods = STARTS if family == WARM else COMPARED[family]
+        static, found = 'static ResNet18' if family == WARM else 'static', {'ahead': [], 'level': [], 'behind': []}
+        base, seeds = row_of(results, family, static), set()
+        for method in methods:
+            row = row_of(results, family, method)
+            gain = None if method == static else row.against(base)
+            if gain is not None:
+                seeds.add(len(set(row.runs) & set(base.runs)))
+                found['ahead' if gain.low > 0 else 'behind' if gain.high < 0 else 'level'].append(
+                    f'{method} ({gain.mean:+.1f})')
+        told = '; '.join(f'{kind}: {", ".join(names) or "none"}' for kind, names in found.items())
+        if seeds:
+            number = ' to '.join(map(str, sorted({min(seeds), max(seeds)})))
+            lines.append(f'- **{about}** ({number} seed{"s" * (max(seeds) > 1)}): {told}.\n')
+    return ''.join(lines)
+
+
+def render_gaps(results: dict) -> str:
+    """The table of how methods compare with the static ResNet-18 at the same learning rate, with the first seed."""
+    rates = OTHER_RATES[0], 1, OTHER_RATES[1]
+
+    def accuracies(method: str) -> dict[float, float]:
+        rows = {rate: row_of(results, RESNET18, method, rate).runs for rate in rates}
+        return {rate: compare_methods.accuracy(runs[0], results['task']['classes'])
+                for rate, runs in rows.items() if 0 in runs}
+
+    static, rows = accuracies('static'), []
+    for method in [method for method in COMPARED[RESNET18] if method != 'static']:
+        own = accuracies(method)
+        best = f'{max(own.values()) - max(static.values()):+.2f}' if len(own) == len(static) == len(rates) else NONE
+        rows.append([method, *(f'{own[rate] - static[rate]:+.2f}' if rate in own and rate in static else NONE
+                               for rate in rates), best])
+    return markdown_table(['more than static (points), seed 0', 'half of the rate', 'the rate', 'its double',
+                           'best of three each'], rows)
+
+
+def render_neutral(results: dict) -> str:
+    """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin
+    as their papers' do."""
+    base, rows = row_of(results, RESNET18, 'static'), []
+    for name in NEUTRAL:
+        row, own = (row_of(results, RESNET18, which) for which in (name, name.partition(', ')[0]))
+        rows.append([name, *cells(row, base), cells(row, own)[2], cells(own, base)[2]])
+    return markdown_table(['network', 'seeds', 'accuracy (%)', 'more than static (points)',
+                           'more than as in the paper (points)', 'that more than static, above'], rows)
+
+
 def render_rates(results: dict) -> str:
     """The grid by which learning rates are chosen."""
     rows = []
@@ -216,7 +271,8 @@ def parts(results: dict) -> dict[str, str]:
     families = {family: render_family(results, family) for family in FAMILIES}
     figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
                if any_runs(results, members) else '' for name, members in FIGURES.items()}
-    return {'rates': render_rates(results), **families, **figures, 'longer': render_longer(results),
+    return {'summary': render_summary(results), 'rates': render_rates(results), **families, **figures,
+            'gaps': render_gaps(results), 'longer': render_longer(results), 'neutral': render_neutral(results),
             'starts': render_starts(results), 'ablations': render_ablations(results),
             'progress': render_progress(results), 'load': render_load(results)}
 

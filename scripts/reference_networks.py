@@ -7,6 +7,7 @@ sample, batch norms are averages and variances, and statistics are updated as th
 """
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -309,6 +310,55 @@ def standardise(filters: Tensor) -> Tensor:
     return deviations / (torch.sqrt((deviations**2).sum(2, keepdim=True) / (filters.shape[2] - 1)) + 1e-10)
 
 
+@functools.cache
+def frequency_groups(rows: int, columns: int, count: int) -> Tensor:
+    """Which of so many groups a matrix's Fourier coefficients are in, Tensor[rows, columns // 2 + 1]: by the distance
+    of their frequency from 0, those at the same distance by row and column."""
+    distances = [(min(row, rows - row) * columns)**2 + (column * rows)**2  # in whole numbers
+                 for row in range(rows) for column in range(columns // 2 + 1)]
+    groups = torch.empty(len(distances), dtype=torch.long)
+    for place, index in enumerate(sorted(range(len(distances)), key=lambda index: (distances[index], index))):
+        groups[index] = place * count // len(distances)
+    return groups.view(rows, -1)
+
+
+def weighted_bands(x: Tensor, gates: Tensor) -> Tensor:
+    """Σ_b g_b ⊙ (x_b − x_b+1) + x_3, x_b+1 what a low pass leaves of x_b (FDConv, Eq. 8 to 10)."""
+    y, spectrum = 0, torch.fft.rfft2(x)
+    frequencies = torch.maximum(torch.fft.fftfreq(64).abs()[:, None], torch.arange(33) / 64)
+    for band, kept in enumerate((frequencies < 1 / 4, frequencies <= 1 / 8, frequencies <= 1 / 16)):
+        kept = F.interpolate(kept[None, None].to(x.dtype), spectrum.shape[2:], mode='nearest')
+        low = torch.fft.irfft2(spectrum * kept, x.shape[2:])
+        y, x, spectrum = y + gates[:, band:band + 1] * (x - low), low, spectrum * kept
+    return y + x
+
+
+def fdconv(weights: Weights, x: Tensor, stride: int, shared: Tensor | None) -> Tensor:
+    """A kernel of groups of Fourier coefficients that are weighted, and then each of its elements; the bands of the
+    features are weighted before a 3×3 convolution (FDConv, Eq. 3 to 10)."""
+    attention, coefficients, pooled = weights.at('attention'), weights['dft_weight'], averages(x)
+    hidden = batch_norm(attention.at('bn'), linear(attention.at('fc'), pooled)).relu()
+    hidden = attention['relu.scale'] * hidden**2 + attention['relu.bias']
+    channel, filter_, kernel = (2 * sigmoid(linear(attention.at(f'{name}_fc'), hidden))
+                                for name in ('channel', 'filter', 'kernel'))
+    inputs, outputs, size = channel.shape[1], filter_.shape[1], coefficients.shape[0] // filter_.shape[1]
+    groups = frequency_groups(outputs * size, inputs * size, kernel.shape[1])
+    spectra = torch.complex(coefficients[..., 0], coefficients[..., 1]) * (min(inputs, outputs) // 2)
+    kernels = torch.fft.irfft2(kernel[:, groups] * spectra, (outputs * size, inputs * size))
+    kernels = kernels.view(-1, outputs, size, inputs, size).transpose(2, 3)
+    local = weights.at('local_attention')
+    deviations = pooled - pooled.mean(1, keepdim=True)
+    normed = deviations / torch.sqrt((deviations**2).mean(1, keepdim=True) + EPS)
+    normed = normed * local['norm.weight'] + local['norm.bias']
+    taps = F.conv1d(normed[:, None], local['conv.weight'], padding=local['conv.weight'].shape[2] // 2)
+    taps = 2 * sigmoid(taps).view(-1, outputs, size, size, inputs).permute(0, 1, 4, 2, 3)
+    kernels = kernels * taps * channel[:, None, :, None, None] * filter_[:, :, None, None, None]
+    if attention.has('spatial_fc'):
+        kernels = kernels * (2 * sigmoid(linear(attention.at('spatial_fc'), hidden))).view(-1, 1, 1, size, size)
+        x = weighted_bands(x, 2 * sigmoid(static(x, weights['band_conv.weight'], 1, weights['band_conv.bias'])))
+    return own_kernels(x, kernels, stride)
+
+
 def ddf(weights: Weights, x: Tensor, stride: int, shared: Tensor | None) -> Tensor:
     """Spatial filters times channel filters, both standardised (Decoupled dynamic filter, Eq. 1, 3 and 4)."""
     channel = weights.at('channel_branch')
@@ -393,7 +443,8 @@ def attention_stem(weights: Weights, x: Tensor, heads: int = 4, size: int = 4) -
     return y.reshape(batch, channels, height, width)
 
 
-LAYERS: dict[str, Callable] = {  # by a weight that no other layer has
+LAYERS: dict[str, Callable] = {  # by a weight that no other layer has, or none behind it
+    'dft_weight': fdconv,
     'attention.fc.weight': odconv,
     'attention.norm1.weight': kernel_warehouse,
     'attention.fc1.weight': dyconv,

@@ -37,6 +37,7 @@ BATCH, IMAGE_SIZE = 4, 64
 DETECTOR_BATCH, DETECTOR_IMAGE_SIZE = 2, 128
 SHOWN_STEPS = (1, 2, 3, 6, STEPS)
 IN_FULL = 'odconv4x-resnet18_8xb32_in1k'
+FDCONV = 'fdconv-resnet26'
 THIN = dict(stem_channels=32, base_channels=16, zero_init_residual=False)  # else blocks put out nothing at first
 BOTTLENECKS = dict(THIN, depth=26)
 MOBILE = dict(widen_factor=0.25)
@@ -63,7 +64,9 @@ CLASSIFIERS = {  # what is changed in their backbones, so that all runs take min
     'lrnet26_8xb32-130e_in1k': (THIN, 512),
     'sa-resnet26_8xb32-130e_in1k': (THIN, 512),
     'san10_8xb32_in1k': (dict(base_channels=32), 1024),
+    FDCONV: (dict(THIN, type='FDConvResNet'), 512),
 }
+BASED_ON = {FDCONV: 'resnet26_8xb32-130e_in1k'}  # the config of networks that have none of their own
 DETECTORS = {
     'retinanet_dcdc-r26_dcdc-fpn_1x_coco': dict(
         backbone=THIN, neck=dict(in_channels=[64, 128, 256, 512], out_channels=32),
@@ -75,7 +78,8 @@ def classifier(name: str) -> nn.Module:
     """One of the page, in float64, with fresh weights and a plain cross-entropy."""
     backbone, channels = CLASSIFIERS[name]
     loss = dict(type='CrossEntropyLoss', loss_weight=1., _delete_=True)
-    return prepared(name, backbone=backbone, head=dict(in_channels=channels, num_classes=CLASSES, loss=loss))
+    return prepared(BASED_ON.get(name, name), backbone=backbone,
+                    head=dict(in_channels=channels, num_classes=CLASSES, loss=loss))
 
 
 def detector(name: str) -> nn.Module:

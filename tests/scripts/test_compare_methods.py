@@ -197,6 +197,48 @@ def test_temperatures(tool, splits, monkeypatch, method, temperatures):
     assert list(dict.fromkeys(seen)) == pytest.approx(expected) and steps * tool.ANNEALED == 2
 
 
+def is_linear(backbone, images):
+    """Whether each dynamic layer convolves all pictures by the same kernel: that of a sum is then the sum."""
+    calls = []
+    layers = [module for module in backbone.modules() if hasattr(module, 'neutralize_attention')]
+    for layer in layers:
+        layer.register_forward_hook(lambda *call: calls.append(call))
+        if hasattr(layer, 'trained_temperature'):
+            layer.set_temperature(layer.trained_temperature)
+    backbone.eval()(images)
+    convs = [(layer, args, y) for layer, args, y in calls if hasattr(layer, 'kernel_size')]
+    assert len(convs) > 5
+    return all(torch.allclose(layer(x + x.flip(0), *rest), y + y.flip(0), rtol=1e-3, atol=1e-4 * y.abs().max())
+               for layer, (x, *rest), y in convs)
+
+
+@pytest.mark.parametrize('method', ['ODConv (1×)', 'ODConv (4×)', 'DyConv (4×)', 'CondConv (8×)', 'DCD',
+                                    'KernelWarehouse (1×)'])
+def test_neutral_start(tool, splits, monkeypatch, method):
+    """With the weights of the other start, but for those by which kernels depend on the picture."""
+    monkeypatch.setattr(tool, 'fit', lambda model, *args: tool.Training(0., 0.))
+    (own, _), (neutral, _) = (tool.trained(tool.Run('ResNet-18', name, .1, 0), splits, tool.Schedule(), None)
+                              for name in (method, f'{method}, neutral at first'))
+    weights, same = own.state_dict(), [name for name, value in neutral.state_dict().items()
+                                       if torch.equal(value, own.state_dict()[name])]
+    assert weights.keys() == neutral.state_dict().keys() and len(weights) / 2 < len(same) < len(weights)
+    images = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not is_linear(own.backbone, images) and is_linear(neutral.backbone, images)
+
+
+def test_always_neutral(tool, splits, schedule, tmp_path):
+    """Attentions stay as they are, and all else learns."""
+    run = tool.Run('ResNet-18', 'ODConv (1×), always neutral', .1, 0)
+    model, _ = tool.trained(run, splits, schedule, tmp_path)
+    torch.manual_seed(0)
+    fresh = dict(tool.build('ResNet-18', tool.network_of(run), len(CLASSES)).named_parameters())
+    still = {name for name, value in model.named_parameters() if torch.equal(value, fresh[name])}
+    heads = {name for name in fresh if '_fc.' in name}
+    assert heads and still | heads == {name for name in fresh if '.attention.' in name}
+    assert all(not value.any() for name, value in model.named_parameters() if name in heads)
+
+
 def test_rate_and_its_fall(tool, splits, schedule, monkeypatch):
     """The first step is by the learning rate of the run, then it falls as a cosine; scaled kernels learn faster and
     decay as others."""
@@ -289,11 +331,11 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     """Learning rates are chosen first; what has a result is not done again; a run can be repeated."""
     path = tmp_path / 'results.json'
     command = ['--data', str(data), '--results', str(path), '--folder', str(tmp_path)]
-    tool.main([*command, '--only', 'ResNet-18, SE, *seed 1'])
+    tool.main([*command, '--only', 'ResNet-18, SE, *seed 0'])
     results = json.loads(path.read_text())
     rate = tool.rate_of('ResNet-18', results['runs'])
-    names = [run.name for run in tool.grid('ResNet-18')] + [f'ResNet-18, SE, lr {rate:g}, seed 1']
-    others = [f'ResNet-18, SE, lr {part * rate:g}, seed 1' for part in tool.OTHER_RATES]
+    names = [run.name for run in tool.grid('ResNet-18')] + [f'ResNet-18, SE, lr {rate:g}, seed 0']
+    others = [f'ResNet-18, SE, lr {part * rate:g}, seed 0' for part in tool.OTHER_RATES[::-1]]
     assert set(results['runs']) == {*names, *others}
     best = max(sum(results['runs'][name]['correct']) for name in names[:4])
     assert sum(results['runs'][f'ResNet-18, static, lr {rate:g}, seed 0']['correct']) == best
@@ -301,7 +343,7 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     assert len(told) == 8 and re.fullmatch(r'\[1, 6 left\] ResNet-18, static, lr 0.05, seed 0: [\d.]+% in \d+ s; about '
                                            r'\d+ min of one core left', told[0])
     before = path.read_bytes()
-    tool.main([*command, '--only', 'ResNet-18, SE, *seed 1'])
+    tool.main([*command, '--only', 'ResNet-18, SE, *seed 0'])
     assert capsys.readouterr().out == f'all 7 runs are in {path}\n' and path.read_bytes() == before
     tool.main([*command, '--repeat', names[-1]])
     assert re.search(r'ResNet-18, SE, .*% as before, in every family', capsys.readouterr().out)
@@ -346,15 +388,19 @@ def test_plan(tool):
     assert [tool.rate_of('ResNet-18', found(rate)) for rate in tool.RATES] == list(tool.RATES)
     assert tool.rate_of(tool.WARM, found(.2)) == .2
     plan = tool.plan(found(.2))
-    assert list(plan)[:3] == ['learning rate of ResNet-18', 'ResNet-18', 'half and double of its learning rate']
+    assert list(plan)[:2] == ['learning rate of ResNet-18', 'ResNet-18']
+    assert sum(map(len, plan.values())) - len(tool.planned(found(.2))) > 0  # what is in two blocks is done once
     assert [run.seed for run in plan['ResNet-18']] == sorted(run.seed for run in plan['ResNet-18'])
     assert not {run.method for run in plan['ResNet-18']} & set(tool.SLOW)
-    assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['ablations']} == {.2}
-    seconds = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
-    assert seconds == {(family, method, seed) for family in tool.FAMILIES for method in tool.COMPARED[family]
-                       for seed in tool.SEEDS}
+    assert {run.rate for run in plan['ResNet-18']} == {run.rate for run in plan['warm start']} == {.2}
+    others = {(run.family, run.method, run.seed) for run in plan['half and double of all learning rates']}
+    assert others == {(family, method, 0) for family in tool.FAMILIES for method in tool.COMPARED[family]}
     assert {run.rate for run in plan['half and double of all learning rates'] if run.family == 'ResNet-18'} == {.1, .4}
-    assert {run.rate for run in plan['ResNet-18 for longer']} == {.2}
+    assert {run.rate for run in plan['these for longer']} == {.2}
+    every = {(run.family, run.method) for run in tool.planned(found(.2))}
+    shown = [(family, method) for family in (*tool.FAMILIES, tool.LONG) for method in tool.COMPARED[family]]
+    shown += [(tool.WARM, method) for method in tool.STARTS] + [('ResNet-18', method) for method in tool.VARIANTS]
+    assert every == set(shown)
 
 
 def test_longer(tool, splits, schedule, monkeypatch):

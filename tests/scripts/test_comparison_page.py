@@ -122,9 +122,117 @@ def test_tables(tool, methods):
     assert parts['load'] == 'The load of the machine after each run was 1.5, 1.5 to 1.5 in four of five.\n'
 
 
+def test_summary(tool, methods):
+    """A line for each family that there are pairs of; a method is level where the interval has 0 in it."""
+    results = results_of(methods)
+    for name, values in results['runs'].items():
+        if 'SE, lr 0.2' in name:
+            values['correct'] = [count + 9 for count in results['runs'][name.replace('SE', 'static')]['correct']]
+    static = results['runs']['ResNet-18, static, lr 0.2, seed 1']['correct']
+    for method, changes in {'DyConv (4×)': [-9, -9, -8, -9, -9, -9], 'CondConv (8×)': [9, -9, 9, -9, 9, -9]}.items():
+        run = methods.Run('ResNet-18', method, .2, 1)
+        results['runs'][run.name] = dict(correct=[sum(pair) for pair in zip(static, changes)], params=1, madds=1)
+    lines = tool.render_summary(results).splitlines()
+    assert lines[0] == '- **ResNet-18** (1 to 2 seeds): ahead: SE (+14.5); level: CondConv (8×) (+0.0); ' \
+                       'behind: DyConv (4×) (-14.2).'
+    assert lines[1].startswith('- **ResNet-18, 4 × as long** (1 seed): ') and len(lines) == 3
+    assert re.match(r'- \*\*ResNet-18 from a \[warm start\].*\*\* \(1 seed\): .*DCD \(\+', lines[2])
+    assert 'static' not in lines[2]
+
+
+def test_gaps_and_neutral_attentions(tool, methods):
+    results = dict(task=dict(classes=62), runs={})
+
+    def add(method, rate, *correct):
+        results['runs'][methods.Run('ResNet-18', method, rate, 0).name] = dict(correct=list(correct))
+
+    for rate, count in ((.1, 31), (.2, 62), (.4, 0)):
+        add('static', rate, 31, 32 if rate == .2 else 31)
+        add('ODConv (1×)', rate, 31, count)
+    add('ODConv (1×), always neutral', .2, 31, 0)
+    gaps = tool.render_gaps(results).splitlines()
+    assert '| ODConv (1×) | +0.00 | +24.19 | -25.00 | +24.19 |' in gaps and '| FDConv | – | – | – | – |' in gaps
+    assert not any(line.startswith('| static') for line in gaps)
+    rows = {cells[1]: cells[2:] for cells in (re.split(r' *\| *', line) for line in
+                                             tool.render_neutral(results).splitlines())}
+    assert set(methods.NEUTRAL) < set(rows)
+    seeds, accuracy, gain, than_own, own = rows['ODConv (1×), always neutral'][:5]
+    assert (seeds, than_own[:6], own[:6]) == ('1', '-50.00', '+24.19') and accuracy[:5] == '25.00'
+
+
+def test_what_the_page_says_of_neutral_attentions(tool, methods):
+    """ODConv with attentions that stay neutral is level with the static network, and where they begin so it is not
+    behind it; DCD and DyConv get half of what they are behind back, or about
+    that, with the same seeds; CondConv is a point worse."""
+    results = methods.read_results(methods.RESULTS)
+    rows = {name: tool.row_of(results, 'ResNet-18', name) for name in ('static', *methods.NEUTRAL)}
+    for name in ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first'):
+        gain = rows[name].against(rows['static'])
+        assert gain.high > 0 and gain.mean > -.5
+    assert rows['ODConv (1×), always neutral'].against(rows['static']).low < 0
+    for method in ('DCD', 'DyConv (4×)'):
+        neutral = rows[f'{method}, neutral at first']
+        own = tool.row_of(results, 'ResNet-18', method)
+        own = own._replace(runs={seed: own.runs[seed] for seed in neutral.runs})
+        assert 0 < rows['static'].against(neutral).mean <= rows['static'].against(own).mean * .6
+    gain = rows['CondConv (8×), neutral at first'].against(tool.row_of(results, 'ResNet-18', 'CondConv (8×)'))
+    assert gain.high < 0 and -2 < gain.mean < -.5
+
+
+def test_what_the_page_says_of_learning_rates(tool, methods):
+    results = methods.read_results(methods.RESULTS)
+    rows = [line.strip('| ').split(' | ') for line in tool.render_gaps(results).splitlines()]
+    gaps = {name: [float(gap) for gap in rest if gap != '–'] for name, *rest in rows if name.startswith('ODConv')}
+    half, same, double, _ = gaps['ODConv (1×)']
+    assert half < same < double < 0 and gaps['ODConv (4×)'][0] > gaps['ODConv (4×)'][1]
+
+
+def test_what_the_page_says_of_the_warm_start(tool, methods):
+    results = methods.read_results(methods.RESULTS)
+    rows = {name: tool.row_of(results, methods.WARM, name) for name in methods.STARTS}
+    gains = {name: row.against(rows['static ResNet18']) for name, row in rows.items()}
+    for name in ('DCD', 'CondConv (8×)', 'ODConv (4×), kernels scaled'):
+        assert gains[name].low > 0
+    for name in ('DyConv (4×), kernels scaled', 'ODConv (1×), kernels scaled'):
+        assert gains[name].low <= 0 <= gains[name].high
+    for name in ('DyConv (4×)', 'ODConv (1×)', 'ODConv (4×)'):
+        assert gains[name].high < 0 < rows[name].against(rows['static ResNet18, from scratch']).mean
+
+
+def test_attentions_at_first(methods):
+    """What the page says of ODConv's logits: their variance is a / l, in thin networks more than in whole ones."""
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('mmpretrain')
+    from dynconv_mm.layers.odconv import ODConvAttention
+    from dynconv_mm.models.backbones import ODConvResNet
+
+    def attentions(model):
+        return [module for module in model.modules() if isinstance(module, ODConvAttention)]
+
+    def variances(model, heads):
+        return {attention.fc.weight.shape[0] / attention.head_channels[head] for attention in attentions(model)
+                for head in heads}
+
+    torch.manual_seed(0)
+    thin = methods.build('ResNet-18', methods.COMPARED['ResNet-18']['ODConv (4×)'], 3)
+    with torch.device('meta'):
+        whole = ODConvResNet(depth=18, kernel_num=4)
+    assert variances(thin, ('channel', 'filter')) == {1, 1 / 2, 1 / 4}
+    assert variances(whole, ('channel', 'filter')) == {1 / 4, 1 / 8, 1 / 16, 1 / 32}
+    assert variances(thin, ('spatial', )) == {16 / 9} and variances(thin, ('kernel', )) == {4}
+    ratios = []
+    for attention in attentions(thin):
+        for head, length in attention.head_channels.items():
+            expected = attention.fc.weight.shape[0] / length
+            getattr(attention, f'{head}_fc').register_forward_hook(
+                lambda module, args, logits, expected=expected: ratios.append(logits.square().mean() / expected))
+    thin.train().backbone(torch.randn(32, 1, 32, 32))
+    assert len(ratios) > 40 and .8 < torch.stack(ratios).mean() < 1.25
+
+
 def test_all_ablations_are_shown(tool, methods):
     shown = {method for rows in tool.ABLATIONS.values() for method in rows}
-    assert set(methods.VARIANTS) == shown - set(methods.COMPARED['ResNet-18'])
+    assert set(methods.CHANGED) == shown - set(methods.COMPARED['ResNet-18'])
 
 
 def test_figure(tool, methods):

@@ -16,7 +16,7 @@ NETWORKS = (
     'dcd-mobilenet-v2-w050_8xb32_in1k', 'weightnet-resnet18_8xb32_in1k', 'cgc-resnet18_8xb32_in1k',
     'we-resnet18_8xb32_in1k', 'kw1x-resnet18_32xb128-300e_in1k', 'rednet26_8xb32_in1k', 'dcdc-resnet26_8xb32_in1k',
     'ddf-resnet50_8xb128-timm_in1k',
-    'lrnet26_8xb32-130e_in1k', 'sa-resnet26_8xb32-130e_in1k', 'san10_8xb32_in1k',
+    'lrnet26_8xb32-130e_in1k', 'sa-resnet26_8xb32-130e_in1k', 'san10_8xb32_in1k', 'fdconv-resnet26',
 )
 
 
