@@ -239,6 +239,8 @@ def test_half_precision(dtype):
         y = layer(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), expected, rtol=.05, atol=.05 * expected.abs().max().item())
+    if dtype == torch.float16 and torch.__version__ < '2.2':
+        pytest.skip('torch 2.1 has no products in float16 on a CPU')
     y = layer.to(dtype)(x.to(dtype))
     assert y.dtype == dtype and layer.coefficient_groups.dtype == torch.uint8
     torch.testing.assert_close(y.float(), expected, rtol=.05, atol=.05 * expected.abs().max().item())
