@@ -268,7 +268,7 @@ def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed
 
     annealing = annealing_of(model, max(round(ANNEALED * steps), 1)) if annealed else None
     keys = {name: dict(lr_mult=rate, decay_mult=1 / rate) for name, rate in (rates or {}).items()}
-    with bar, use_plan('grouped'):  # in training, faster than what 'auto' takes for layers this thin
+    with bar, use_plan('grouped'):  # as in all runs; 'auto' has become faster since they began
         train(model, batches(glyphs, schedule.steps, schedule.batch, run.seed, SCALE.get(run.family, 1)),
               dict(optimizer=dict(SGD, lr=run.rate), paramwise_cfg=dict(custom_keys=keys)),
               [Clock(), *([dict(type='TemperatureAnnealingHook', **annealing)] if annealing else [])],

@@ -155,8 +155,12 @@ def install_packages(name: str, folder: Path, python: Path) -> None:
 def install_files(python: Path, constraints: Path, *names: str) -> None:
     """What files of ``requirements/`` list."""
     files = [argument for name in names for argument in ('-r', str(REQUIREMENTS / name))]
-    # sources are built beside what is installed: chumpy, which mmpose requires, asks for pip and numpy
-    isolation = ['--no-build-isolation'] if names == NEIGHBOURS else []
+    isolation = []
+    if names == NEIGHBOURS:
+        # sources, which mmpose requires, are built beside what is installed: chumpy asks for pip and numpy, xtcocotools
+        # for numpy and Cython
+        isolation = ['--no-build-isolation']
+        run(python, *INSTALL, f'Cython=={pinned(REQUIREMENTS / names[0], "Cython")}')
     run(python, *INSTALL, *isolation, '-c', str(constraints), *files)
 
 

@@ -97,7 +97,6 @@ class Setting(NamedTuple):
     device: str = 'cpu'
     dtype: str = 'float32'
     channels_last: bool = False
-    compile: bool = False
     width: int | None = None  # of the images, whose height ``size`` is then; None: squares
     runtime: str = 'pytorch'  # one of RUNTIMES, all but the first for inference
     dynamic: bool = False  # exported for any batch and size
@@ -206,10 +205,7 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
     if setting.runtime == 'folded':
         from ..compat.fuse_conv_bn import fuse_conv_bn  # which needs mmcv
         fuse_conv_bn(model)
-    if setting.runtime == 'compile':
-        run = _compile_frozen(model, images)
-    else:
-        run = torch.compile(model) if setting.compile else model
+    run = _compile_frozen(model, images) if setting.runtime == 'compile' else model
     dtype = DTYPES[setting.dtype]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9) if setting.training else None
 
@@ -270,6 +266,7 @@ def _exports() -> tempfile.TemporaryDirectory:
 def _exported(name: str, batch: int, height: int, width: int, runtime: str, dynamic: bool) -> Path:
     """The file of an exported network: the same for all numbers of threads."""
     torch.manual_seed(0)
+    batch = 1 if dynamic else batch  # any
     path = Path(_exports().name, f'{name}-{batch}-{height}-{width}-{runtime}-{dynamic}.onnx')
     return export(build_network(name), path, batch=batch, input_size=(height, width), runtime=runtime, dynamic=dynamic,
                   settle=True).path
@@ -301,7 +298,7 @@ def compare(networks: Iterable[str], plans: Iterable[str], setting: Setting, rou
     keys += [(name, plan) for name in networks if (name, 'auto') not in keys
              for plan in (plans if any(mixture in name for mixture in MIXTURES) else ['auto'])]
     torch.set_num_threads(setting.threads)
-    if setting.compile or setting.runtime == 'compile':
+    if setting.runtime == 'compile':
         torch.compiler.reset()  # what was compiled before counts towards a limit, beyond which nothing is
     timings = time_in_turns({key: make_step(*key[:1], setting, key[1]) for key in keys}, rounds, TURN)
     peaks = {key: peak_megabytes(key[0], setting, key[1]) if memory else None for key in keys}
@@ -362,8 +359,8 @@ def goal(result: Result, memory: bool = False) -> float | None:
         if memory or place is None:
             return None
         return goals[place] * (DYNAMIC_FACTOR if setting.dynamic else 1)
-    if result.network not in GOALS or result.plan != 'auto' or setting != Setting(
-            setting.training, setting.batch, setting.threads, compile=setting.compile) or setting.batch not in (1, 8):
+    if result.network not in GOALS or result.plan != 'auto' or setting.batch not in (1, 8) \
+            or setting != Setting(setting.training, setting.batch, setting.threads):
         return None
     one, eight, training, training_memory = GOALS[result.network]
     if setting.training:
@@ -374,13 +371,14 @@ def goal(result: Result, memory: bool = False) -> float | None:
 def markdown(results: list[Result], machine: dict[str, str]) -> str:
     """A table a setting, behind a description of the machine."""
     lines = ['; '.join(f'{name} {value}' for name, value in machine.items()), '']
-    settings = list(dict.fromkeys(result.setting for result in results))
+    settings = sorted(dict.fromkeys(result.setting for result in results), key=lambda setting: (
+        setting.training, setting.dynamic, setting.size, setting.threads, setting.batch))
     for setting in settings:
         mode = 'training' if setting.training else 'inference'
         size = f'{setting.size}²' if setting.width is None else f'{setting.size}×{setting.width}'
         runtime = [] if setting.runtime == 'pytorch' else [setting.runtime]
         extras = [size, *runtime, *['any batch and size'] * setting.dynamic, setting.device, setting.dtype,
-                  *['channels_last'] * setting.channels_last, *['torch.compile'] * setting.compile]
+                  *['channels_last'] * setting.channels_last]
         rows = [result for result in results if result.setting == setting]
         columns = ['network', 'plan', 'ms', 'ratio', 'quartiles', 'to reach']
         if any(result.peak_megabytes is not None for result in rows):

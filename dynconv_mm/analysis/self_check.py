@@ -202,10 +202,9 @@ def measure(device: torch.device, checks: list[Check], rounds: int,
                   and found.problem is None and found.backend.startswith('mixture_conv.')]
         measurements = []
         for is_training in (False, True):
-            arguments = _measured(device, dtype, is_training)
-            steps = calibration.cases(*arguments)
-            total = len(arguments[2]) * len(arguments[3]) * len(calibration.KERNEL_NUMS)
-            for case in track(steps, f'{name}, {"training" if is_training else "inference"}', total):
+            text, cases = f'{name}, {"training" if is_training else "inference"}', _cases(device, dtype, is_training)
+            total = sum(len(layers) * len(batches) for layers, batches in _measured(device))
+            for case in track(cases, text, total * len(calibration.KERNEL_NUMS)):
                 with enable_triton('triton' in passed):
                     measurements.append((case.shape, _measure_plans(case, rounds, name, passed, checks)))
         measurements = [(shape, {plan: time for plan, time in times.items() if plan in passed})
@@ -236,11 +235,16 @@ def _measure_plans(case: calibration.Case, rounds: int, dtype: str, passed: list
     return times
 
 
-def _measured(device: torch.device, dtype: torch.dtype, is_training: bool) -> tuple:
-    """The arguments of :func:`calibration.cases`."""
-    gpu = device.type == 'cuda'
-    return (is_training, 0, GPU_LAYERS if gpu else calibration.LAYERS, GPU_BATCHES if gpu else calibration.BATCHES,
-            device, dtype, dtype == torch.bfloat16)
+def _measured(device: torch.device) -> tuple[tuple, ...]:
+    """Layers, and the batches with which they are measured."""
+    if device.type == 'cuda':
+        return ((GPU_LAYERS, GPU_BATCHES), )
+    return (calibration.LAYERS, calibration.BATCHES), (calibration.THIN_LAYERS, calibration.THIN_BATCHES)
+
+
+def _cases(device: torch.device, dtype: torch.dtype, is_training: bool) -> Iterator[calibration.Case]:
+    for layers, batches in _measured(device):
+        yield from calibration.cases(is_training, 0, layers, batches, device, dtype, dtype == torch.bfloat16)
 
 
 def compile_kernels(device: torch.device) -> None:
@@ -264,7 +268,7 @@ def _compile_share(device: torch.device, worker: int, workers: int) -> None:
         job(*arguments)
     with enable_triton():
         for dtype, is_training in itertools.product((torch.float32, torch.bfloat16), (True, False)):
-            for index, case in enumerate(calibration.cases(*_measured(device, dtype, is_training))):
+            for index, case in enumerate(_cases(device, dtype, is_training)):
                 if index % workers == worker and MIXTURE_CONV.refusal('triton', case.mixture, is_training) is None:
                     _measure_plans(case, 1, '', ['triton'], [])
 

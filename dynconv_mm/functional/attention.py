@@ -122,7 +122,8 @@ def _hidden(call: Attention, recorded: bool) -> Tensor:
     if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
     else:
-        pooled = input.mean((2, 3), dtype=dtype)
+        total = input.sum((2, 3), dtype=torch.promote_types(dtype, torch.float32))  # a mean's gradient is a map
+        pooled = (total / (input.shape[2] * input.shape[3])).to(dtype)
     hidden = fc(pooled)
     if norm is not None:
         hidden = normalize_hidden(norm, hidden)

@@ -15,7 +15,7 @@ import torch
 
 from . import device_record
 
-QUANTITIES = ('call', 'products', 'bank', 'kernels', 'input', 'output', 'columns')
+QUANTITIES = ('call', 'products', 'bank', 'kernels', 'input', 'output', 'columns', 'samples')
 # Elements of a kernel that are scaled in less time than it takes to call the operators that go without.
 LARGE_KERNEL = 2**17
 
@@ -44,7 +44,8 @@ class Shape(NamedTuple):
 
     def quantities(self) -> tuple[float, ...]:
         """In the order of :data:`QUANTITIES`: one call, and millions of multiply-adds, and of elements in all n
-        kernels, in one kernel for each sample, in the input, in the output and in the columns of the input."""
+        kernels, in one kernel for each sample, in the input, in the output and in the columns of the input; and
+        the samples, each of which may take calls of its own."""
         area = self.kernel_size[0] * self.kernel_size[1]
         pixels = self.output_size[0] * self.output_size[1]
         kernel = self.out_channels * self.in_channels // self.groups * area
@@ -52,7 +53,7 @@ class Shape(NamedTuple):
         counts = (self.batch * kernel * pixels, self.kernel_num * kernel, self.batch * kernel,
                   self.batch * self.in_channels * self.input_size[0] * self.input_size[1],
                   self.batch * self.out_channels * pixels, columns)
-        return (1., *(count / 1e6 for count in counts))
+        return (1., *(count / 1e6 for count in counts), self.batch)
 
 
 @functools.cache

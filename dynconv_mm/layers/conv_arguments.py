@@ -80,9 +80,9 @@ def by_kernel(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def _is_scaled(weight: Tensor, new: Tensor) -> bool:
-    """Whether what is along the first dimension of ``weight`` got a factor each, not all of them 1."""
-    if not type(weight) is type(new) is nn.Parameter or weight.is_meta or new.is_meta or not new.is_floating_point() \
-            or weight[0].numel() == 1:  # of which all others are multiples
+    """Whether what is along the first dimension of ``weight`` got a factor each, not all of them 1: of one element
+    each, any others."""
+    if not type(weight) is type(new) is nn.Parameter or weight.is_meta or new.is_meta or not new.is_floating_point():
         return False
     tolerance = 8 * torch.finfo(new.dtype).eps
     old, new = (tensor.flatten(1).to('cpu', torch.float64) for tensor in (weight, new))
@@ -100,6 +100,7 @@ class ConvArguments(nn.Module):
     transposed = False
     output_padding = (0, 0)
     takes_shared = False  # a second argument, what the convolutions of a block share
+    _is_loading = False  # a state dict, whose tensors may become the parameters
 
     def _init_conv_arguments(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
                              stride: int | tuple[int, int], padding: int | str | tuple[int, int],
@@ -161,6 +162,7 @@ class ConvArguments(nn.Module):
         """
         own = vars(self).get('_parameters', {})
         is_folded = isinstance(value, nn.Parameter) and name in ('weight', 'bias') and name in own \
+            and not self._is_loading \
             and (getattr(own[name], 'shape', None) != value.shape
                  or name == 'weight' and len(value) == self.out_channels and _is_scaled(own[name], value))
         function = getattr(value, 'func', None) if name == 'forward' else None
@@ -170,8 +172,15 @@ class ConvArguments(nn.Module):
                 f'{name} of {type(self).__name__} cannot be set so: a norm that is folded into its weight as into a '
                 'static kernel gives another function. Use its own method fuse_batch_norm(norm), or '
                 'dynconv_mm.compat.fuse_conv_bn.fuse_conv_bn(model) for all of a model, and leave '
-                "mmcv's efficient_conv_bn_eval out")
+                "mmcv's efficient_conv_bn_eval out. To give it another weight, use load_state_dict")
         super().__setattr__(name, value)
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._is_loading = True
+        try:
+            super()._load_from_state_dict(*args)
+        finally:
+            del self._is_loading
 
     def _is_scaled_by_weight(self) -> bool:
         """Whether scaling ``weight`` along its first dimension scales the outputs."""

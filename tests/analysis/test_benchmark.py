@@ -188,7 +188,6 @@ def result(network: str = 'odconv4x-resnet50', plan: str = 'auto', **setting) ->
 def test_goals():
     assert (goal(result()), goal(result(batch=1)), goal(result(training=True))) == (1.25, 1.20, 1.30)
     assert (goal(result(), True), goal(result(training=True), True)) == (None, 1.50)
-    assert goal(result(batch=1, compile=True)) == 1.20
     for other in (result(plan='grouped'), result(dtype='bfloat16'), result(batch=4), result('resnet50'),
                   result(training=True, batch=1), result(size=160)):
         assert goal(other) is None

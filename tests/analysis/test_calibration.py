@@ -13,7 +13,7 @@ pytest.importorskip('scipy')
 
 
 def test_the_fit_finds_the_times():
-    truth = dict(fold=[.1, .2, 0, .3, 0, 0, 0], grouped=[.3, .1, 0, .9, .2, .1, 0])
+    truth = dict(fold=[.1, .2, 0, .3, 0, 0, 0, 0], grouped=[.3, .1, 0, .9, .2, .1, 0, .1])
     shapes = [Shape(batch, n, c, 2 * c, 1, (1, 1), (size, size), (size, size), False)
               for batch in (1, 2, 8) for n in (1, 4) for c in (16, 64, 256) for size in (7, 14, 56)]
     times = [(shape, {plan: sum(a * b for a, b in zip(own, shape.quantities())) for plan, own in truth.items()})
@@ -33,6 +33,7 @@ def test_regret():
 
 def test_calibration(load_tool, monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, 'LAYERS', ((4, 6, 1, 5, 1, 1), (4, 6, 3, 5, 2, 1), (4, 4, 3, 5, 1, 4)))
+    monkeypatch.setattr(calibration, 'THIN_LAYERS', ((2, 3, 3, 4, 1, 1), ))
     monkeypatch.setattr(self_check, 'MIXTURES', self_check.MIXTURES[::5])
     monkeypatch.setattr(self_check, 'INVOLUTIONS', self_check.INVOLUTIONS[1:])
     monkeypatch.setattr(self_check, '_is_installed', lambda backend: backend != 'triton')  # slow in its interpreter

@@ -216,6 +216,21 @@ def test_openvino(tmp_path):
         assert_equal(layer, module.load_onnx(tmp_path / 'layer.onnx', 'openvino', 1), (batch, 16, 9, 11))
 
 
+@pytest.mark.parametrize('batch', [None, 3])
+@pytest.mark.parametrize('name', ['odconv-strided', 'odconv-groups', 'involution', 'involution-strided', 'dcdc'])
+def test_graphs_for_openvino_in_the_other_runtime(name, batch, tmp_path, monkeypatch):
+    """Where OpenVINO is not installed: what its graphs compute, at other sizes too."""
+    load, get = module.load_onnx, module.import_runtime
+    monkeypatch.setattr(module, 'load_onnx', lambda path, runtime: load(path))
+    monkeypatch.setattr(module, 'import_runtime', lambda package: None if package == 'openvino' else get(package))
+    torch.manual_seed(0)
+    layer, path = randomize(LAYERS[name]()), tmp_path / 'layer.onnx'
+    fixed = dict(dynamic=True) if batch is None else dict(batch=batch)
+    export(layer, path, input_size=(9, 11), runtime='openvino', **fixed)
+    shapes = [(1, layer.in_channels, 13, 8)] if batch is None else [(batch, layer.in_channels, 9, 11)]
+    assert_equal(layer, lambda images: run_onnx(path, images), *shapes)
+
+
 def test_norms_behind_all_that_takes_them(tmp_path):
     """A sum of which only one side can be scaled, a value that is used twice, a sum with a constant."""
 

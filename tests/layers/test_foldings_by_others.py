@@ -54,6 +54,25 @@ def test_a_norm_that_is_folded(name, bias, fuse):
         torch.testing.assert_close(fused(x), expected)
 
 
+@pytest.mark.parametrize('fuse', [fuse_conv_bn_eval, fuse_as_ultralytics])
+@pytest.mark.parametrize('bias', [False, True], ids=['no-bias', 'bias'])
+@pytest.mark.parametrize('excitation', [{}, dict(location=False), dict(magnitude=False)],
+                         ids=['both', 'magnitude', 'location'])
+@torch.no_grad()
+def test_kernels_of_one_element(excitation, bias, fuse):
+    """Any weight is another's multiple there."""
+    layer = randomize(WEConv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS, bias=bias, **excitation)).eval()
+    norm, x = randomize(nn.BatchNorm2d(CHANNELS)).eval(), make_features()
+    expected, before = norm(layer(x)), copy.deepcopy(layer.state_dict())
+    with pytest.raises(ValueError, match=r'weight of WEConv2d cannot be set so: .* fuse_batch_norm\(norm\)'):
+        fuse(layer, norm)
+    torch.testing.assert_close(dict(layer.state_dict()), dict(before), rtol=0, atol=0)
+    assert layer.fuse_batch_norm(norm)
+    torch.testing.assert_close(layer(x), expected)
+    other = copy.deepcopy(layer)  # static now, which may be folded into
+    torch.testing.assert_close(fuse(other, norm)(x), norm(expected))
+
+
 @pytest.mark.parametrize('fuse', [fuse_by_fx, mmcv.cnn.fuse_conv_bn])
 @pytest.mark.parametrize('bias', [False, True], ids=['no-bias', 'bias'])
 @pytest.mark.parametrize('name', FOLDED)
@@ -99,5 +118,8 @@ def test_what_keeps_the_function_is_not_refused():
     layer.load_state_dict(copy.deepcopy(layer.state_dict()), assign=True)
     with torch.device('meta'):
         WEConv2d(4, 6, 3).load_state_dict(other.state_dict(), assign=True)
+    layer.load_state_dict({**layer.state_dict(), 'weight': 2 * layer.weight.detach()}, assign=True)
     single = WEConv2d(4, 4, 1, groups=4)  # of whose weight any other is a multiple
     single.load_state_dict(WEConv2d(4, 4, 1, groups=4).state_dict(), assign=True)
+    with pytest.raises(ValueError, match='use load_state_dict'):
+        single.weight = WEConv2d(4, 4, 1, groups=4).weight

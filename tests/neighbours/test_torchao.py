@@ -10,7 +10,8 @@ from torch import nn
 pytest.importorskip('torchao', reason='needs torchao, tested with 0.18.0: pip install torchao')
 
 
-@pytest.mark.parametrize('name', ['ODConv2d 4x', 'DCDConv2d', 'WEConv2d', 'Involution2d'])
+@pytest.mark.parametrize('name', ['ODConv2d 1x', 'ODConv2d 4x', 'DCDConv2d', 'FDConv2d', 'KWConv2d', 'WEConv2d',
+                                  'Involution2d'])
 @torch.no_grad()
 def test_pt2e(name):
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e

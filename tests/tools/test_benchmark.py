@@ -57,22 +57,15 @@ def test_more_is_added(tool, tmp_path, capsys):
     assert (tmp_path / 'speed.md').read_text() == page
 
 
-def test_compiled_batches(tool, tmp_path, monkeypatch):
+def test_both_modes(tool, tmp_path, monkeypatch):
     from dynconv_mm.analysis import benchmark
     asked = []
-
-    def compare(networks, plans, setting, rounds, memory):
-        asked.append((networks, plans, setting, memory))
-        return []
-
-    monkeypatch.setattr(benchmark, 'compare', compare)
-    tool.main(['--networks', 'odconv1x-resnet18', '--batches', '1', '--compiled-batches', '1', '4', '--output',
-               str(tmp_path / 'speed')])
+    monkeypatch.setattr(benchmark, 'compare', lambda networks, plans, setting, rounds, memory:
+                        asked.append((networks, plans, setting, memory)) or [])
+    tool.main(['--networks', 'odconv1x-resnet18', '--batches', '1', '--output', str(tmp_path / 'speed')])
     setting, networks = benchmark.Setting(False, 1, 1), ['odconv1x-resnet18']
     assert asked == [(networks, ['auto', 'grouped'], setting, True),
-                     (networks, ['auto', 'grouped'], setting._replace(training=True, batch=8), True),
-                     (networks, ['auto'], setting._replace(compile=True), False),
-                     (networks, ['auto'], setting._replace(compile=True, batch=4), False)]
+                     (networks, ['auto', 'grouped'], setting._replace(training=True, batch=8), True)]
 
 
 @pytest.mark.slow
@@ -91,9 +84,10 @@ def test_exported(tool, tmp_path):
 
 def test_exported_for_any_size(tool, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
-    tool.main(['--networks', 'odconv1x-mobilenet-v2-w050', '--runtime', 'onnxruntime', '--dynamic', '--batches', '1',
-               '--size', '64', '--rounds', '1', '--output', str(tmp_path / 'speed')])
-    assert '(64², onnxruntime, any batch and size, cpu, float32)' in (tmp_path / 'speed.md').read_text()
+    tool.main(['--networks', 'odconv1x-mobilenet-v2-w050', '--runtime', 'onnxruntime', '--dynamic', '--batches',
+               '1', '2', '--size', '64', '--rounds', '1', '--output', str(tmp_path / 'speed')])
+    page = (tmp_path / 'speed.md').read_text()
+    assert page.count('(64², onnxruntime, any batch and size, cpu, float32)') == 2
     with pytest.raises(SystemExit):
         tool.main([*COMMAND, '--dynamic'])
     assert '--dynamic is for --runtime onnxruntime or openvino' in capsys.readouterr().err
@@ -116,7 +110,7 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (['--batches', '0'], '--batches must be positive'), (['--compiled-batches', '0'], '--compiled-batches must be'),
+    (['--batches', '0'], '--batches must be positive'),
     (['--rounds', '-1'], '--rounds must be positive'),
     (['--size', '32', '32', '32'], '--size must be one or two ints'),
     (['--runtime', 'compile', '--modes', 'training'], '--modes must be left out with --runtime compile'),

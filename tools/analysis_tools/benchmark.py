@@ -71,11 +71,9 @@ def compare(args: argparse.Namespace) -> None:
         groups.setdefault(benchmark.static_network(name), []).append(name)
     height, width = args.size
     settings = [benchmark.Setting(mode == 'training', batch, threads, height, args.device, args.dtype,
-                                  args.channels_last, args.compile, width, args.runtime, args.dynamic)
+                                  args.channels_last, width, args.runtime, args.dynamic)
                 for mode in args.modes for batch in (args.batches if mode == 'inference' else args.training_batches)
                 for threads in args.threads]
-    settings += [settings[0]._replace(training=False, batch=batch, threads=threads, compile=True)
-                 for batch in args.compiled_batches for threads in args.threads]
     machine = benchmark.describe_machine(args.runtime)
     section, data = f'benchmark{section_suffix(args)}', section_file(args)
     commands, results = [shlex.join(['python', *sys.argv])], []
@@ -94,7 +92,7 @@ def compare(args: argparse.Namespace) -> None:
     with Progress(*columns) as progress:
         task = progress.add_task('', total=len(settings) * len(groups) * args.rounds)
         for setting, (static, networks) in itertools.product(settings, groups.items()):
-            mode = 'training' if setting.training else 'compiled inference' if setting.compile else 'inference'
+            mode = 'training' if setting.training else 'inference'
             progress.update(task, description=f'{static}, {mode}, batch {setting.batch}, {setting.threads} thread(s)')
 
             def rounds():
@@ -103,8 +101,7 @@ def compare(args: argparse.Namespace) -> None:
                     progress.advance(task)
 
             # what is compiled or exported has its own plans, and the memory of a fresh process is the compiler's
-            recorded = setting.compile or args.runtime != 'pytorch'
-            plans, memory = (['auto'], False) if recorded else (args.plans, not args.no_memory)
+            plans, memory = (args.plans, not args.no_memory) if args.runtime == 'pytorch' else (['auto'], False)
             results += benchmark.compare(networks, plans, setting, rounds(), memory)
             # what there is, should the rest be interrupted
             rows = [dict(result._asdict(), setting=result.setting._asdict()) for result in results]
@@ -153,9 +150,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32',
                         help='precision, by autocast (default: float32)')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
-    parser.add_argument('--compile', action='store_true', help='compile the networks, the static ones too')
-    parser.add_argument('--compiled-batches', nargs='*', type=int, default=[], help='images in a batch of inference '
-                        'that is to be measured compiled too, each network for a minute or more (default: none)')
     parser.add_argument('--no-memory', action='store_true', help='do not measure the peak memory')
     parser.add_argument('--output', type=Path, default=Path('benchmark'), metavar='PATH', help='write PATH.json and '
                         "PATH.md; in a PATH.md that is there, what stands between '<!-- benchmark -->' and "
@@ -171,9 +165,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'Exits with 1 if a plan failed')
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (9 if args.calibrate is None else 3)
-    for name in ('batches', 'training_batches', 'compiled_batches', 'threads', 'rounds', 'size'):
+    for name in ('batches', 'training_batches', 'threads', 'rounds', 'size'):
         values = getattr(args, name)
-        if min(values if isinstance(values, list) else [values], default=1) < 1:
+        if min(values if isinstance(values, list) else [values]) < 1:
             parser.error(f'--{name.replace("_", "-")} must be positive, but is {values}')
     if len(args.size) > 2:
         parser.error(f'--size must be one or two ints, height and width, but is {args.size}')
@@ -182,9 +176,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         args.modes = args.modes or ['inference', 'training']
     else:
         for name, value in (('modes', args.modes or ['inference']), ('device', args.device), ('dtype', args.dtype),
-                            ('channels-last', args.channels_last), ('compile', args.compile),
-                            ('compiled-batches', args.compiled_batches)):
-            if value not in (['inference'], 'cpu', 'float32', False, []):
+                            ('channels-last', args.channels_last)):
+            if value not in (['inference'], 'cpu', 'float32', False):
                 parser.error(f'--{name} must be left out with --runtime {args.runtime}, but is {value}')
         args.modes = ['inference']
     if args.dynamic and args.runtime not in ('onnxruntime', 'openvino'):
@@ -208,10 +201,9 @@ def check(args: argparse.Namespace) -> None:
     for name in args.networks:
         static_network(name)
     detectors = [name for name in args.networks if is_detector(name)]
-    if detectors and (len(detectors) < len(args.networks) or args.runtime != 'pytorch' or args.compile
-                      or args.compiled_batches):
+    if detectors and (len(detectors) < len(args.networks) or args.runtime != 'pytorch'):
         raise ValueError(f'--networks must be either backbones or detectors, and detectors run by PyTorch as they are, '
-                         f'without --runtime, --compile and --compiled-batches, but there is {detectors[0]}')
+                         f'without --runtime, but there is {detectors[0]}')
     for plan in args.plans:
         check_plan(plan)
     for package in ('onnx', 'onnxruntime', args.runtime) if args.runtime in EXPORTED else ():

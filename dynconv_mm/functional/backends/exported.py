@@ -90,12 +90,13 @@ def involution(call: Involution) -> Tensor:
         return graph.involution(call)
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
-    groups, kernel_height, kernel_width, height, width = weight.shape[1:]
-    shape = batch, groups, channels // groups, height, width
+    groups, kernel_height, kernel_width = weight.shape[1:4]
     columns = graph.views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1])
-    y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(columns)
-            for i, window in enumerate(graph.views(column, 2, kernel_height, stride[0], dilation[0])))
-    return y.reshape(batch, channels, height, width)
+    windows = [graph.views(column, 2, kernel_height, stride[0], dilation[0]) for column in columns]
+    shape = batch, groups, channels // groups, *windows[0][0].shape[2:]  # of any size where that is not known yet
+    y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(windows)
+            for i, window in enumerate(column))
+    return y.reshape(batch, channels, *y.shape[3:])
 
 
 def sample_conv(call: SampleConv) -> Tensor:

@@ -94,7 +94,9 @@ def _differentiate_samples(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -
             continue
         grad_windows = grad_columns.view(windows[part].shape)
         if needs_spatial:
-            grad_spatial[part] = (grad_windows * windows[part]).sum((1, 4, 5)).flatten(1)
+            # over the columns, which are done with: fresh memory takes longer than the product
+            product = _scaled(windows[part], grad_windows, columns.view(grad_windows.shape))
+            grad_spatial[part] = product.sum((1, 4, 5)).flatten(1)
         if needs_x:
             add_windows(grad_x[part], grad_windows, own_scale, m.stride, m.dilation)
     if needs_x:
@@ -168,7 +170,7 @@ def _differentiate_batch(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> 
     scale = _scale(windows, spatial_attention, channel_attention)
     bank = weight.flatten(1)
     grad_x = zeros_padded(x, m.padding) if needs_x else None
-    grad_bank = torch.zeros_like(bank, memory_format=torch.contiguous_format) if needs_weight else None
+    grad_bank = None
     # of the product of both attentions: Tensor[batch, in_channels, kernel_height, kernel_width]
     grad_scale = x.new_empty(len(x), *weight.shape[1:]) if needs_spatial or needs_channel else None
     for part in sample_parts(windows):
@@ -177,14 +179,16 @@ def _differentiate_batch(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> 
         product.copy_(grad[part].transpose(0, 1))
         product = product.flatten(1)
         if needs_weight:
-            grad_bank.addmm_(product, _batch_columns(shown, own_scale).t())
+            of_part = torch.mm(product, _batch_columns(shown, own_scale).t())
+            grad_bank = of_part if grad_bank is None else grad_bank.add_(of_part)
         if grad_x is None and grad_scale is None:
             continue
         grad_columns = torch.mm(bank.t(), product,
                                 out=scratch('grad_columns', (bank.shape[1], product.shape[1]), bank))
         grad_windows = _by_sample(grad_columns, shown).unflatten(1, weight.shape[1:])
         if grad_scale is not None:
-            grad_scale[part] = (grad_windows * shown).sum((4, 5))
+            shown = _by_sample(_batch_columns(shown, grad_windows), shown)  # over the columns, as above
+            grad_scale[part] = shown.sum((2, 3)).unflatten(1, weight.shape[1:])
         if grad_x is not None:
             add_windows(grad_x[part], grad_windows, own_scale, m.stride, m.dilation)
     grad_spatial = grad_channel = None

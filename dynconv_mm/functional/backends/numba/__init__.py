@@ -1,6 +1,6 @@
 """The switch of the Numba kernels, and tensors as these take them: addresses.
 
-The kernels serve CPU tensors, in inference; involution's in training too. The modules in ``compiled`` import Numba,
+The kernels serve CPU tensors, in inference; some of them in training too. The modules in ``compiled`` import Numba,
 which takes half a second: :func:`load` does so when one is first needed.
 """
 from __future__ import annotations

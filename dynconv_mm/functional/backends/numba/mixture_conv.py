@@ -6,11 +6,12 @@ from torch.nn import functional as F
 
 from ...mixture_conv import MIXTURE_CONV, Mixture
 from ...operator import Backend, scratch
-from ...sample_conv import convolve_samples
+from ...sample_conv import SampleConv, convolve_samples
 from ..shared import needs_shared_attentions
 from . import ZEROS, addresses, load
 from . import refuses as refuses_features
-from .depthwise import depthwise_conv2d
+from .depthwise import convolve
+from .depthwise import refuses as refuses_depthwise
 from .threads import in_threads
 
 
@@ -20,8 +21,9 @@ def mixture_conv(m: Mixture) -> Tensor:
     if made is None:  # parts of different types or devices are torch's to refuse
         return MIXTURE_CONV.reference(MIXTURE_CONV.without_norm(m))
     kernels, bias = made
-    if m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups:
-        y = depthwise_conv2d(m.input, kernels, bias, *m[7:10])
+    if m.groups > 1:
+        call = SampleConv(m.input, kernels.unflatten(0, (-1, m.weight.shape[1])), bias, *m[7:11])
+        y = convolve(call) if refuses_depthwise(call) is None else None
         if y is not None:
             return y
     if len(m.input) == 1:

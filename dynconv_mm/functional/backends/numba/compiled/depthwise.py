@@ -1,13 +1,10 @@
-"""Depthwise convolution at stride 1 to a map of the same size, a map at a time in the cache.
-
-A map lies in a buffer once for each column of the kernel, shifted by that column and with rows of zeros around, so
-that the products of each element of the kernel are one loop over the whole map.
-"""
+"""Depthwise convolution, forward and backward, a map at a time in the cache, in the layout of :mod:`.involution`."""
 from __future__ import annotations
 
 import numpy as np
 
 from .common import compiled, pointer
+from .involution import LANES, buffers, copy_block, copy_maps, element_offsets, layout
 
 
 @compiled
@@ -16,54 +13,67 @@ def convolve_maps(zero, features, weight, bias, output, kernels, biases, geometr
     ``last``.
 
     Shape:
-        features, output [maps, height, width], weight [kernels, kernel_height·kernel_width], bias [biases];
-        geometry: height, width, kernel_height, kernel_width, dilation_y, dilation_x.
+        features [maps, height, width], weight [kernels, kernel_height·kernel_width], bias [biases], output [maps,
+        out_height, out_width]; geometry as in :mod:`.involution`.
     """
-    height, width, kernel_height, kernel_width, dilation_y, dilation_x = geometry
-    top, left = dilation_y * (kernel_height - 1) // 2, dilation_x * (kernel_width - 1) // 2
-    x, w, b, y = pointer(features, zero), pointer(weight, zero), pointer(bias, zero), pointer(output, zero)
-    area, elements, size = height * width, kernel_height * kernel_width, (height + 2 * top) * width
-    buffer = np.zeros(kernel_width * size, type(zero))
-    shifted = pointer(buffer.ctypes.data, zero)
-    starts = np.empty(elements, np.int64)
-    for i in range(kernel_height):
-        for j in range(kernel_width):
-            starts[i * kernel_width + j] = j * size + i * dilation_y * width
+    offsets = element_offsets(geometry)
+    columns, _, rows, _ = layout(geometry)
+    planes, _, outputs = buffers(zero, 1, geometry)
+    x, y = pointer(planes.ctypes.data, zero), pointer(outputs.ctypes.data, zero)
+    w, b = pointer(weight, zero), pointer(bias, zero)
+    elements = len(offsets)
     for number in range(first, last):
-        at = number * area
-        for j in range(kernel_width):
-            shift, start = j * dilation_x - left, j * size + top * width
-            for i in range(max(0, -shift), min(area, area - shift)):
-                shifted[start + i] = x[at + i + shift]
-            for column in range(min(abs(shift), width)):  # what came from another row
-                edge = start + (width - 1 - column if shift > 0 else column)
-                for row in range(height):
-                    shifted[edge + row * width] = zero
         kernel = number % kernels * elements
         offset = b[number % biases] if bias else zero
-        # four at a time, and five the first time: more than eight rows the compiler would not work on side by side
-        s0, w0 = starts[0], w[kernel]
-        element = 1
-        if elements > 4:
-            s1, s2, s3, s4 = starts[1], starts[2], starts[3], starts[4]
-            w1, w2, w3, w4 = w[kernel + 1], w[kernel + 2], w[kernel + 3], w[kernel + 4]
-            element = 5
-            for i in range(area):
-                y[at + i] = (offset + w0 * shifted[s0 + i] + w1 * shifted[s1 + i] + w2 * shifted[s2 + i]
-                             + w3 * shifted[s3 + i] + w4 * shifted[s4 + i])
-        else:
-            for i in range(area):
-                y[at + i] = offset + w0 * shifted[s0 + i]
-        while element + 4 <= elements:
-            s0, s1, s2, s3 = starts[element], starts[element + 1], starts[element + 2], starts[element + 3]
-            w0, w1 = w[kernel + element], w[kernel + element + 1]
-            w2, w3 = w[kernel + element + 2], w[kernel + element + 3]
-            for i in range(area):
-                y[at + i] += (w0 * shifted[s0 + i] + w1 * shifted[s1 + i] + w2 * shifted[s2 + i]
-                              + w3 * shifted[s3 + i])
-            element += 4
-        for rest in range(element, elements):
-            s0, w0 = starts[rest], w[kernel + rest]
-            for i in range(area):
-                y[at + i] += w0 * shifted[s0 + i]
-    return buffer[0]  # or the array would end where its address was taken
+        copy_maps(x, pointer(features, zero), number, 1, geometry, False)
+        for top in range(0, geometry[10], rows):
+            start, length = top * columns, -(-min(rows, geometry[10] - top) * columns // LANES) * LANES
+            for i in range(length):
+                y[i] = offset
+            for element in range(elements % 4):
+                w0, x0 = w[kernel + element], start + offsets[element]
+                for i in range(length):
+                    y[i] += w0 * x[x0 + i]
+            for element in range(elements % 4, elements, 4):  # as in `involve`
+                at = kernel + element
+                w0, w1, w2, w3 = w[at], w[at + 1], w[at + 2], w[at + 3]
+                x0, x1 = start + offsets[element], start + offsets[element + 1]
+                x2, x3 = start + offsets[element + 2], start + offsets[element + 3]
+                for i in range(length):
+                    y[i] += w0 * x[x0 + i] + w1 * x[x1 + i] + w2 * x[x2 + i] + w3 * x[x3 + i]
+            copy_block(zero, y, pointer(output, zero), number, 1, top, geometry, True)
+    return planes[0] + outputs[0]  # as in `involve`
+
+
+@compiled
+def convolve_gradients(zero, gradient, features, weight, of_features, of_weight, kernels, geometry, first, last):
+    """The gradients of the features and of each map's kernel, from those of the outputs. Features that no output meets
+    are left alone.
+
+    Shape:
+        gradient [maps, out_height, out_width], features and of_features [maps, height, width], weight [kernels,
+        kernel_height·kernel_width], of_weight [maps, kernel_height·kernel_width].
+    """
+    offsets = element_offsets(geometry)
+    columns, _, rows, _ = layout(geometry)
+    planes, _, gradients = buffers(zero, 1, geometry)
+    of_planes = np.zeros_like(planes)
+    x, of_x = pointer(planes.ctypes.data, zero), pointer(of_planes.ctypes.data, zero)
+    w, of_w, g = pointer(weight, zero), pointer(of_weight, zero), pointer(gradients.ctypes.data, zero)
+    elements = len(offsets)
+    for number in range(first, last):
+        kernel, at = number % kernels * elements, number * elements
+        copy_maps(x, pointer(features, zero), number, 1, geometry, False)
+        of_planes[:] = zero
+        for element in range(elements):
+            of_w[at + element] = zero
+        for top in range(0, geometry[10], rows):
+            length = copy_block(zero, g, pointer(gradient, zero), number, 1, top, geometry, False)
+            for element in range(elements):
+                w0, x0, total = w[kernel + element], top * columns + offsets[element], zero
+                for i in range(length):
+                    total += g[i] * x[x0 + i]
+                    of_x[x0 + i] += w0 * g[i]
+                of_w[at + element] += total
+        copy_maps(of_x, pointer(of_features, zero), number, 1, geometry, True)
+    return planes[0] + of_planes[0] + gradients[0]  # as in `involve`
