@@ -1,4 +1,4 @@
-"""Depthwise convolution, forward and backward, a map at a time in the cache, in the layout of :mod:`.involution`."""
+"""Depthwise convolution, forward and backward, a map at a time in the cache, in the layout of ``involution.py``."""
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +14,7 @@ def convolve_maps(zero, features, weight, bias, output, kernels, biases, geometr
 
     Shape:
         features [maps, height, width], weight [kernels, kernel_height·kernel_width], bias [biases], output [maps,
-        out_height, out_width]; geometry as in :mod:`.involution`.
+        out_height, out_width]; geometry as in ``involution.py``.
     """
     offsets = element_offsets(geometry)
     columns, _, rows, _ = layout(geometry)
