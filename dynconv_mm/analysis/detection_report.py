@@ -255,7 +255,7 @@ def description(name: str, model: nn.Module, log: TrainingLog | None) -> str:
     parts.append(f'{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} million parameters')
     if log is not None and any({'iter', 'epoch', 'time'} <= record.keys() for record in log.records):
         cost, epochs = training_cost(log), max(record.get('epoch', 0) for record in log.records)
-        parts.append(f'trained for {epochs} epochs in {cost.total_hours * 60:.0f} minutes, '
+        parts.append(f'trained for {epochs} epoch{"s" if epochs != 1 else ""} in {cost.total_hours * 60:.0f} minutes, '
                      f'{cost.batch_seconds:.2f} s an iteration')
     return ', '.join(parts)
 

@@ -27,7 +27,7 @@ class Record(NamedTuple):
     failed: dict[str, dict[str, str]]
     """The others, and what they did."""
     milliseconds: dict[str, dict[str, dict[str, list[float]]]]
-    """By kind of convolution, then by plan, coefficients as in :mod:`.cost_model`."""
+    """By kind of convolution, then by plan, coefficients as in ``cost_model.py``."""
 
 
 def folder() -> Path:
