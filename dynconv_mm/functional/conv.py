@@ -51,6 +51,12 @@ def _refuses_norm_after(call: Conv) -> str | None:
     return 'a kernel that is smaller than the output' if small else None
 
 
-CONV = Operator(3, lambda call: F.conv2d(*call[:7]), lambda call, needs_grad: ('norm_after', 'numba'),
-                fold_norm=_fold_norm)
+def _rank(call: Conv, needs_grad: bool) -> tuple[str, ...]:
+    """Torch's depthwise convolutions are as fast on small maps, but for their gradients."""
+    small = call.input.shape[2:].numel() <= SMALL_MAP
+    return ('norm_after', ) if small and not needs_grad else ('norm_after', 'numba')
+
+
+SMALL_MAP = 32 * 32
+CONV = Operator(3, lambda call: F.conv2d(*call[:7]), _rank, fold_norm=_fold_norm)
 CONV.backends['norm_after'] = Backend(_norm_after, _refuses_norm_after, takes_norm=True)

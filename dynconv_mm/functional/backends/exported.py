@@ -83,17 +83,17 @@ def _kernel(m: Mixture, target: Target) -> Tensor:
 
 
 def involution(call: Involution) -> Tensor:
-    """For OpenVINO, which runs products and their sum in one pass, a sum over the elements of the kernel; else as any
-    graph."""
+    """For OpenVINO and one size, for which it runs products and their sum in one pass, a sum over the elements of the
+    kernel; else as any graph."""
     target = export_target()
-    if target is None or target.runtime != 'openvino':
+    if target is None or target.any_size or target.runtime != 'openvino':
         return graph.involution(call)
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
     groups, kernel_height, kernel_width = weight.shape[1:4]
     columns = graph.views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1])
     windows = [graph.views(column, 2, kernel_height, stride[0], dilation[0]) for column in columns]
-    shape = batch, groups, channels // groups, *windows[0][0].shape[2:]  # of any size where that is not known yet
+    shape = batch, groups, channels // groups, *windows[0][0].shape[2:]
     y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(windows)
             for i, window in enumerate(column))
     return y.reshape(batch, channels, *y.shape[3:])
