@@ -88,6 +88,7 @@ def loop_over_images(model: ModelProto, batch: int | str) -> ModelProto:
 
 
 BODY = 'image/'
+"""What the names within the loop begin with."""
 
 
 def graph_of_one_image(model: ModelProto) -> ModelProto | None:

@@ -92,7 +92,7 @@ def test_layers_that_are_not_run_are_told(tool, capsys):
     (['mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'], 'the multiply-adds of DeformableDETR are not'),
     ([CONFIG, '--size', '8', '64'], 'size must be height and width, ints of at least 32, but is'),
     ([CONFIG, '--cfg-options', 'model.backbone.type=Nothing'], 'the model cannot be built: .*Nothing is not in'),
-    ([CONFIG, '--cfg-options', 'model.backbone.in_channels=4'], 'cannot be counted with an image of 224 × 224 alone'),
+    ([CONFIG, '--cfg-options', 'model.backbone.in_channels=4'], 'expected input.* to have 4 channels, but got 3'),
 ])
 def test_bad_input(tool, arguments, message):
     pytest.importorskip('mmdet')

@@ -164,13 +164,20 @@ def serves(monkeypatch) -> list[bool]:
     lambda: DyConv2d(8, 8, 5, padding=2, groups=8, kernel_num=3), lambda: StaticConv2d(8, 8, 3, 1, 1, groups=8),
 ], ids=['ODConv 1x', 'ODConv', 'DyConv', 'StaticConv2d'])
 def test_layers(make_layer, batch, serves):
-    layer, x = make_layer().eval(), torch.randn(batch, 8, 14, 13)
+    layer, x = make_layer().eval(), torch.randn(batch, 8, 34, 33)
     with enable_numba(False), use_plan('grouped'):
         expected = layer(x)
     assert not any(serves)
     with torch.no_grad(), use_plan('numba'):
         torch.testing.assert_close(layer(x), expected)
     assert serves[-1]
+
+
+@pytest.mark.parametrize(('size', 'learns', 'served'), [(32, False, False), (33, False, True), (32, True, True)])
+def test_small_maps_go_to_torch_but_for_gradients(size, learns, served, serves):
+    with torch.set_grad_enabled(learns):
+        StaticConv2d(8, 8, 3, 1, 1, groups=8)(torch.randn(1, 8, size, 32))
+    assert bool(serves) == served
 
 
 def test_not_where_channels_have_several_kernels(serves):
