@@ -258,12 +258,14 @@ def neutralize(model: nn.Module, always: bool) -> None:
     learn.
     """
     import torch
+
+    from dynconv_mm.models.backbones.base import attention_modules
     with torch.no_grad():
         for module in model.modules():
             if hasattr(module, 'neutralize_attention'):
                 module.neutralize_attention()
-                for attention in module.attention_modules() if always else []:
-                    attention.requires_grad_(False)
+    for attention in attention_modules(model) if always else []:
+        attention.requires_grad_(False)
 
 
 def fit(model: nn.Module, glyphs: Glyphs, schedule: Schedule, run: Run, annealed: bool,

@@ -193,7 +193,8 @@ def make_step(name: str, setting: Setting, plan: str = 'auto') -> Callable[[], N
     height, width = image_size(setting)
     if setting.runtime in EXPORTED:
         images = random_images(setting.batch, 3, height, width)
-        run = load_onnx(_exported(name, setting.batch, height, width, setting.runtime, setting.dynamic),
+        batch = 1 if setting.dynamic else setting.batch  # the same file takes any
+        run = load_onnx(_exported(name, batch, height, width, setting.runtime, setting.dynamic),
                         setting.runtime, setting.threads)
         return lambda: run(images)
     torch.manual_seed(0)
@@ -266,7 +267,6 @@ def _exports() -> tempfile.TemporaryDirectory:
 def _exported(name: str, batch: int, height: int, width: int, runtime: str, dynamic: bool) -> Path:
     """The file of an exported network: the same for all numbers of threads."""
     torch.manual_seed(0)
-    batch = 1 if dynamic else batch  # any
     path = Path(_exports().name, f'{name}-{batch}-{height}-{width}-{runtime}-{dynamic}.onnx')
     return export(build_network(name), path, batch=batch, input_size=(height, width), runtime=runtime, dynamic=dynamic,
                   settle=True).path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
 
 
 def shorten(path: Path) -> None:
@@ -75,9 +75,7 @@ def loop_over_images(model: ModelProto, batch: int | str) -> ModelProto:
              *(helper.make_node('Squeeze', [maps, 'axis'], [output.name])
                for output, maps in zip(model.graph.output, outputs))]
     axis = onnx.numpy_helper.from_array(np.array([1]), 'axis')
-    looped = onnx.ModelProto()
-    looped.CopyFrom(model)
-    looped.graph.CopyFrom(helper.make_graph(nodes, 'images', model.graph.input, model.graph.output, [axis]))
+    looped = _model_like(model, helper.make_graph(nodes, 'images', model.graph.input, model.graph.output, [axis]))
     for value in (*looped.graph.input, *looped.graph.output):
         dim = value.type.tensor_type.shape.dim[0]
         if isinstance(batch, int):
@@ -100,13 +98,8 @@ def graph_of_one_image(model: ModelProto) -> ModelProto | None:
     Returns:
         ModelProto | None
     """
-    scan = _loop_of(model)
-    if scan is None:
-        return None
-    one = import_module('onnx').ModelProto()
-    one.CopyFrom(model)
-    one.graph.CopyFrom(_body(scan))
-    return one
+    body = _body_of_loop(model)
+    return None if body is None else _model_like(model, body)
 
 
 def with_graph_of_one_image(model: ModelProto, one: ModelProto) -> None:
@@ -116,21 +109,25 @@ def with_graph_of_one_image(model: ModelProto, one: ModelProto) -> None:
         model (ModelProto): changed in place.
         one (ModelProto): with the same input and outputs.
     """
-    _body(_loop_of(model)).CopyFrom(one.graph)
+    _body_of_loop(model).CopyFrom(one.graph)
     del model.opset_import[:]
     model.opset_import.extend(one.opset_import)
 
 
-def _loop_of(model: ModelProto):
-    """The ``Scan`` that is the whole graph, or None."""
-    if {node.op_type for node in model.graph.node} != {'Unsqueeze', 'Scan', 'Squeeze'}:
+def _body_of_loop(model: ModelProto) -> GraphProto | None:
+    """That of the ``Scan`` that is the whole graph, or None."""
+    kinds = [node.op_type for node in model.graph.node]
+    if set(kinds) != {'Unsqueeze', 'Scan', 'Squeeze'} or kinds.count('Scan') > 1:
         return None
-    scan, *others = [node for node in model.graph.node if node.op_type == 'Scan']
-    return None if others else scan
-
-
-def _body(scan):
+    scan = model.graph.node[kinds.index('Scan')]
     return next(attribute.g for attribute in scan.attribute if attribute.name == 'body')
+
+
+def _model_like(model: ModelProto, graph: GraphProto) -> ModelProto:
+    """A graph with the versions and the producer of a model."""
+    return import_module('onnx').helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name=model.producer_name,
+        producer_version=model.producer_version)
 
 
 def fold_norms(model: ModelProto) -> bool:

@@ -57,10 +57,9 @@ def quantize(source: str | Path, path: str | Path, images: Iterable[Tensor]) -> 
         raise ExportError(f'path must be a file to write, other than source, but is {path}')
     model = _read(onnx, source)
     images = [_checked(image, model) for image in images]
-    one = graph_of_one_image(model)
-    if one is not None:
+    network = graph_of_one_image(model) or model
+    if network is not model:
         images = [image for batch in images for image in batch.split(1)]
-    network = model if one is None else one
     for index, node in enumerate(network.graph.node):
         node.name = node.name or f'node_{index}'  # by which it is left out
     left_out = tuple(node.name for node in dynamic_nodes(network))
@@ -76,7 +75,7 @@ def quantize(source: str | Path, path: str | Path, images: Iterable[Tensor]) -> 
         nodes = quantized.graph.node
         dequantized = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
         convolutions = sum(node.op_type == 'Conv' and dequantized.issuperset(node.input[:2]) for node in nodes)
-        if one is not None:
+        if network is not model:
             with_graph_of_one_image(model, quantized)
             onnx.save(model, str(partial))
         size = partial.stat().st_size

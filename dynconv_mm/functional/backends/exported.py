@@ -23,12 +23,11 @@ def mixture_conv(m: Mixture) -> Tensor:
     A norm goes into the constants.
     """
     target = export_target()
-    if m.norm is not None and target is not None:
+    if target is None:
+        return graph.mixture_conv(MIXTURE_CONV.without_norm(m))
+    if m.norm is not None:
         scale, shift = scale_and_shift(m.norm, m.bias)
         m = m._replace(weight=m.weight * scale[:, None, None, None], bias=shift, norm=None)
-    m = MIXTURE_CONV.without_norm(m)
-    if target is None:
-        return graph.mixture_conv(m)
     if not m.shares_attention:
         return _conv(m.input, sample_kernels(m), m.bias, *m[7:11])
     # sizes are those that it is traced with; a graph for any size is correct for all, and fast for such as these
@@ -90,13 +89,12 @@ def involution(call: Involution) -> Tensor:
         return graph.involution(call)
     input, weight, stride, padding, dilation = call
     batch, channels = input.shape[:2]
-    groups, kernel_height, kernel_width = weight.shape[1:4]
+    groups, kernel_height, kernel_width, height, width = weight.shape[1:]
+    shape = batch, groups, channels // groups, height, width
     columns = graph.views(pad_zeros(input, padding), 3, kernel_width, stride[1], dilation[1])
-    windows = [graph.views(column, 2, kernel_height, stride[0], dilation[0]) for column in columns]
-    shape = batch, groups, channels // groups, *windows[0][0].shape[2:]
-    y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(windows)
-            for i, window in enumerate(column))
-    return y.reshape(batch, channels, *y.shape[3:])
+    y = sum(window.reshape(shape) * weight[:, :, None, i, j] for j, column in enumerate(columns)
+            for i, window in enumerate(graph.views(column, 2, kernel_height, stride[0], dilation[0])))
+    return y.reshape(batch, channels, height, width)
 
 
 def sample_conv(call: SampleConv) -> Tensor:

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from ..mixture_conv import MIXTURE_CONV, Mixture, sample_kernels
 from ..operator import Backend, execute, scratch
-from ..sample_conv import KERNEL_ELEMENTS, convolve_samples, convolve_samples_backward, grouped_conv, sample_conv2d
+from ..sample_conv import (
+    KERNEL_ELEMENTS,
+    SAMPLE_CONV,
+    SampleConv,
+    convolve_samples,
+    convolve_samples_backward,
+    grouped_conv,
+)
 from .shared import scaled_input, scaled_output, without_scalings
 
 
@@ -20,8 +27,7 @@ def fold(m: Mixture) -> Tensor:
     """Where the features are smaller than the kernels, α_c scales the input and α_f the output instead. Kernels of
     depthwise convolutions are small and kept."""
     if m.groups > 1 and m.weight.shape[2] == 1:
-        return sample_conv2d(m.input, sample_kernels(m), m.bias, stride=m.stride, padding=m.padding,
-                             dilation=m.dilation, groups=m.groups)
+        return SAMPLE_CONV(SampleConv(m.input, sample_kernels(m), m.bias, *m[7:11]))
     batch, kernel, folded = m.input.shape[0], math.prod(m.weight.shape[1:]), m
     channel, filter_ = m.channel_attention, m.filter_attention
     if channel is not None and channel.dim() == 2 and m.input.numel() < batch * kernel:
