@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import math
 import os
 import statistics
 import time
@@ -155,12 +156,15 @@ CHANGED = {  # ODConv's ResNet-18 and DyConv's, as in ablations
     'ODConv (1×), r = 1/16': odconv(1, reduction=1 / 16, **FEW),
 }
 NEUTRAL = {  # FDConv's attentions begin so anyway
-    'ODConv (1×), always neutral': odconv(1)._replace(neutral='always'),
-    **{f'{method}, neutral at first': network._replace(neutral='at first')
-       for method, network in COMPARED[RESNET18].items() if method not in ('static', 'SE', 'FDConv')},
+    family: {
+        'ODConv (1×), always neutral': COMPARED[family]['ODConv (1×)']._replace(neutral='always'),
+        **{f'{method}, neutral at first': network._replace(neutral='at first')
+           for method, network in COMPARED[family].items() if method not in ('static', 'SE', 'FDConv')},
+    } for family in (RESNET18, MOBILENET)
 }
-VARIANTS = {**CHANGED, **NEUTRAL}  # of ResNet-18, beside those that are compared
-COMPARED[LONG] = {**COMPARED[RESNET18], 'ODConv (1×), neutral at first': NEUTRAL['ODConv (1×), neutral at first']}
+VARIANTS = {RESNET18: {**CHANGED, **NEUTRAL[RESNET18]}, MOBILENET: NEUTRAL[MOBILENET]}  # beside those that are compared
+COMPARED[LONG] = {**COMPARED[RESNET18],
+                  'ODConv (1×), neutral at first': NEUTRAL[RESNET18]['ODConv (1×), neutral at first']}
 LATE = [method for method in COMPARED[LONG] if method not in SLOW]
 
 
@@ -168,7 +172,7 @@ def network_of(run: Run) -> Network:
     """What it trains."""
     if run.family == WARM:
         return Network(STARTS[run.method].kind, STARTS[run.method].arguments, annealed=False)
-    return {**COMPARED[run.family], **VARIANTS}[run.method]
+    return {**COMPARED[run.family], **VARIANTS.get(run.family, {})}[run.method]
 
 
 def rate_of(family: str, runs: Mapping[str, dict]) -> float:
@@ -189,10 +193,14 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
     def block(family: str, methods: Iterable[str], seeds: Iterable[int], part: float = 1) -> list[Run]:
         return [Run(family, method, part * rate_of(family, runs), seed) for seed in seeds for method in methods]
 
+    def variants(seeds: Iterable[int]) -> list[Run]:
+        return [run for family, methods in VARIANTS.items() for run in block(family, methods, seeds)]
+
     return {
         'learning rate of ResNet-18': grid(RESNET18),
         'ResNet-18': block(RESNET18, QUICK, SEEDS),
-        'neutral attentions': block(RESNET18, [name for name in NEUTRAL if name.startswith(SOON)], FIRST_SEED),
+        'neutral attentions': [run for run in block(RESNET18, NEUTRAL[RESNET18], FIRST_SEED)
+                               if run.method.startswith(SOON)],
         'warm start': block(WARM, STARTS, FIRST_SEED),
         'these for longer': block(LONG, SOON, FIRST_SEED),
         'ResNet-26': grid(RESNET26) + block(RESNET26, COMPARED[RESNET26], FIRST_SEED),
@@ -200,14 +208,14 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
         'double of the learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
         ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
         'all methods for longer': block(LONG, LATE, FIRST_SEED),
-        'all neutral attentions, and ablations': block(RESNET18, VARIANTS, FIRST_SEED),
-        'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
-        'two more of the other networks': [run for family in (RESNET26, MOBILENET)
-                                           for run in block(family, COMPARED[family], SEEDS)],
-        'two more of the warm start': block(WARM, STARTS, SEEDS),
-        'two more of these': block(RESNET18, VARIANTS, SEEDS),
+        'all neutral attentions, and ablations': variants(FIRST_SEED),
         'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
                                                   for run in block(family, COMPARED[family], FIRST_SEED, part)],
+        'two more of the warm start': block(WARM, STARTS, SEEDS),
+        'two more of the other networks': [run for family in (RESNET26, MOBILENET)
+                                           for run in block(family, COMPARED[family], SEEDS)],
+        'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
+        'two more of the ablations': variants(SEEDS),
         f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
         'fourth and fifth seeds': [run for family in FAMILIES
                                    for run in block(family, COMPARED[family], FURTHER_SEEDS)],
@@ -337,7 +345,8 @@ def execute(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
     correct, test_ms = test(model, val, scale)
     size = tuple(int(scale * side) for side in val.images.shape[-2:])
     return dict(correct=correct, params=sum(parameter.numel() for parameter in model.parameters()),
-                madds=count_madds(model, size, 1), loss=round(training.loss, 4),
+                madds=count_madds(model, size, 1),
+                loss=round(training.loss, 4) if math.isfinite(training.loss) else None,
                 train_ms=round(training.milliseconds, 4), test_ms=round(test_ms, 4),
                 seconds=round(time.process_time() - begin, 1), load=round(os.getloadavg()[0], 1))
 
@@ -425,7 +434,7 @@ RESTORE = 'It was left as it is: restore it (`git checkout docs/comparison.json`
 
 def write_results(path: Path, results: dict) -> None:
     """A line for each run."""
-    runs = ',\n'.join(f'  {json.dumps(name, ensure_ascii=False)}: {json.dumps(values)}'
+    runs = ',\n'.join(f'  {json.dumps(name, ensure_ascii=False)}: {json.dumps(values, allow_nan=False)}'
                       for name, values in results['runs'].items())
     write_text(path, f'{{\n "task": {json.dumps(results["task"])},\n "runs": {{\n{runs}\n }}\n}}\n')
 

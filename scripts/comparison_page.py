@@ -89,9 +89,9 @@ class Row(NamedTuple):
         return next(iter(self.runs.values()))[key]
 
     def mean(self, key: str) -> str:
-        """Over the seeds of which it is known."""
+        """Over the seeds of which it is known; a loss is None where it was not finite."""
         values = [values[key] for values in self.runs.values() if key in values]
-        return f'{np.mean(values):.2f}' if values else NONE
+        return NONE if not values else 'not finite' if None in values else f'{np.mean(values):.2f}'
 
     def accuracy(self) -> Estimate:
         """In percent."""
@@ -191,12 +191,12 @@ def render_gaps(results: dict) -> str:
                            'best of three each'], rows)
 
 
-def render_neutral(results: dict) -> str:
+def render_neutral(results: dict, family: str) -> str:
     """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin
     as their papers' do."""
-    base, rows = row_of(results, RESNET18, 'static'), []
-    for name in NEUTRAL:
-        row, own = (row_of(results, RESNET18, which) for which in (name, name.partition(', ')[0]))
+    base, rows = row_of(results, family, 'static'), []
+    for name in NEUTRAL[family]:
+        row, own = (row_of(results, family, which) for which in (name, name.partition(', ')[0]))
         rows.append([name, *cells(row, base), cells(row, own)[2], cells(own, base)[2]])
     return markdown_table(['network', 'seeds', 'accuracy (%)', 'more than static (points)',
                            'more than as in the paper (points)', 'that more than static, above'], rows)
@@ -272,7 +272,8 @@ def parts(results: dict) -> dict[str, str]:
     figures = {name: f'![Accuracy of {" and ".join(members)} over parameters and multiply-adds](images/{name}.png)\n'
                if any_runs(results, members) else '' for name, members in FIGURES.items()}
     return {'summary': render_summary(results), 'rates': render_rates(results), **families, **figures,
-            'gaps': render_gaps(results), 'longer': render_longer(results), 'neutral': render_neutral(results),
+            **{f'neutral {family}': render_neutral(results, family) for family in NEUTRAL},
+            'gaps': render_gaps(results), 'longer': render_longer(results),
             'starts': render_starts(results), 'ablations': render_ablations(results),
             'progress': render_progress(results), 'load': render_load(results)}
 

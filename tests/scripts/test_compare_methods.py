@@ -136,6 +136,15 @@ def test_a_run(tool, splits, schedule, tmp_path, monkeypatch, family, method):
     assert json.loads(json.dumps(values)) == values
 
 
+def test_a_run_that_diverges(tool, splits, schedule, tmp_path):
+    """Its loss is kept as null: JSON has no other word for it."""
+    run = tool.Run('ResNet-18', 'static', 1e30, 0)
+    values, path = tool.execute(run, splits, schedule, tmp_path), tmp_path / 'results.json'
+    assert values['loss'] is None
+    tool.write_results(path, dict(task={}, runs={run.name: values}))
+    assert '"loss": null' in path.read_text() and tool.read_results(path)['runs'][run.name] == values
+
+
 def test_every_run_has_a_network(tool):
     every = tool.planned({})
     for run in every:
@@ -399,7 +408,8 @@ def test_plan(tool):
     assert {run.rate for run in plan['these for longer']} == {.2}
     every = {(run.family, run.method) for run in tool.planned(found(.2))}
     shown = [(family, method) for family in (*tool.FAMILIES, tool.LONG) for method in tool.COMPARED[family]]
-    shown += [(tool.WARM, method) for method in tool.STARTS] + [('ResNet-18', method) for method in tool.VARIANTS]
+    shown += [(tool.WARM, method) for method in tool.STARTS] + [
+        (family, method) for family, methods in tool.VARIANTS.items() for method in methods]
     assert every == set(shown)
 
 

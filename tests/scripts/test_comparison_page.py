@@ -122,6 +122,12 @@ def test_tables(tool, methods):
     assert parts['load'] == 'The load of the machine after each run was 1.5, 1.5 to 1.5 in four of five.\n'
 
 
+def test_a_loss_that_was_not_finite(tool, methods):
+    runs = {0: dict(correct=[1], loss=None), 1: dict(correct=[1], loss=.5)}
+    assert [tool.Row(kept, 62).mean('loss') for kept in (runs, {1: runs[1]}, {})] == ['not finite', '0.50', '–']
+    assert 'NaN' not in methods.RESULTS.read_text(encoding='utf-8')
+
+
 def test_summary(tool, methods):
     """A line for each family that there are pairs of; a method is level where the interval has 0 in it."""
     results = results_of(methods)
@@ -154,8 +160,8 @@ def test_gaps_and_neutral_attentions(tool, methods):
     assert '| ODConv (1×) | +0.00 | +24.19 | -25.00 | +24.19 |' in gaps and '| FDConv | – | – | – | – |' in gaps
     assert not any(line.startswith('| static') for line in gaps)
     rows = {cells[1]: cells[2:] for cells in (re.split(r' *\| *', line) for line in
-                                             tool.render_neutral(results).splitlines())}
-    assert set(methods.NEUTRAL) < set(rows)
+                                             tool.render_neutral(results, 'ResNet-18').splitlines())}
+    assert set(methods.NEUTRAL['ResNet-18']) < set(rows)
     seeds, accuracy, gain, than_own, own = rows['ODConv (1×), always neutral'][:5]
     assert (seeds, than_own[:6], own[:6]) == ('1', '-50.00', '+24.19') and accuracy[:5] == '25.00'
 
@@ -165,7 +171,7 @@ def test_what_the_page_says_of_neutral_attentions(tool, methods):
     behind it; DCD and DyConv get half of what they are behind back, or about
     that, with the same seeds; CondConv is a point worse."""
     results = methods.read_results(methods.RESULTS)
-    rows = {name: tool.row_of(results, 'ResNet-18', name) for name in ('static', *methods.NEUTRAL)}
+    rows = {name: tool.row_of(results, 'ResNet-18', name) for name in ('static', *methods.NEUTRAL['ResNet-18'])}
     for name in ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first'):
         gain = rows[name].against(rows['static'])
         assert gain.high > 0 and gain.mean > -.5
