@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / 'docs' / 'comparison.json'
 SGD = dict(type='SGD', momentum=0.9, weight_decay=1e-4, nesterov=True)
-RATES = (0.05, 0.1, 0.2, 0.4)  # one of them for each family of networks: the best of its static network, with seed 0
+# one for each family of networks: the best of its static network, with seed 0
+RATES = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 OTHER_RATES = 1 / 2, 2  # for all methods, in parts of the first
 ANNEALED = 1 / 10  # of the training, over which temperatures fall: ODConv's 10 of 100 epochs
 FIRST_SEED, SEEDS, FURTHER_SEEDS = (0, ), (0, 1, 2), (3, 4)
