@@ -43,18 +43,20 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
     """Metrics of networks during their training, as ODConv's Fig. 4 and DCD's Fig. 5.
 
     Args:
-        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation' (drawn solid), its 'training' (dashed)
-            or both. Of several seeds the mean is drawn, in a band from the lowest to the highest.
+        curves (Mapping[str, Mapping[str, Band]]): by network, its 'validation', its 'training' or both; the latter is
+            dashed where both are drawn. Of several seeds the mean is drawn, in a band from the lowest to the highest.
         x_label (str): 'epoch' or 'iteration'.
         y_label (str): the metric.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
     figure, axis = _panel()
+    drawn = list(dict.fromkeys(kind for kinds in curves.values() for kind in kinds))
+    styles = {kind: '--' if kind == 'training' and len(drawn) > 1 else '-' for kind in drawn}
     for number, (name, kinds) in enumerate(curves.items()):
         for kind, curve in kinds.items():
             marker = MARKERS[number % len(MARKERS)] if len(curve.places) == 1 else None  # a line needs two
-            axis.plot(curve.places, curve.mean, color=f'C{number % 10}', linestyle=_style(kind), linewidth=1.4,
+            axis.plot(curve.places, curve.mean, color=f'C{number % 10}', linestyle=styles[kind], linewidth=1.4,
                       marker=marker, markersize=4, label=name if kind == next(iter(kinds)) else None)
             if curve.low != curve.high:
                 axis.fill_between(curve.places, curve.low, curve.high, color=f'C{number % 10}', alpha=0.2, linewidth=0)
@@ -65,18 +67,15 @@ def curves_figure(curves: Mapping[str, Mapping[str, Band]], x_label: str, y_labe
     if len(places) == 1:
         axis.set_xticks(list(places))
     handles = axis.get_legend_handles_labels()[0]
-    kinds = list(dict.fromkeys(kind for found in curves.values() for kind in found))
-    if len(kinds) > 1:
-        handles += [Line2D([], [], color='#444444', linestyle=_style(kind), linewidth=1.4, label=kind)
-                    for kind in kinds]
-    # beside the curves, which may be anywhere
-    axis.legend(handles=handles, fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1), borderaxespad=0,
-                frameon=False)
+    if len(drawn) > 1:
+        handles += [Line2D([], [], color='#444444', linestyle=style, linewidth=1.4, label=kind)
+                    for kind, style in styles.items()]
+    if len(handles) == 1:
+        axis.set_title(handles[0].get_label(), fontsize=8)
+    else:  # beside the curves, which may be anywhere
+        axis.legend(handles=handles, fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1), borderaxespad=0,
+                    frameon=False)
     return figure
-
-
-def _style(kind: str) -> str:
-    return '-' if kind == 'validation' else '--'
 
 
 def trade_off_figure(groups: Mapping[str, Sequence[Point]], y_label: str) -> Figure:

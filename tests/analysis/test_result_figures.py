@@ -37,7 +37,17 @@ def test_curves():
 def test_a_single_epoch_is_seen():
     axis, = curves_figure({'a': dict(validation=Band([4], [9.], [9.], [9.]))}, 'epoch', 'top-1').axes
     assert axis.get_lines()[0].get_marker() == 'o'
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ['a']
+
+
+@pytest.mark.parametrize('kind', ['validation', 'training'])
+def test_a_single_curve(kind):
+    """It is solid, with its name above and no legend that takes room."""
+    axis, = curves_figure({'a': {kind: ALONE}}, 'epoch', 'loss').axes
+    assert axis.get_lines()[0].get_linestyle() == '-'
+    assert axis.get_title() == 'a' and axis.get_legend() is None
+    axis, = curves_figure({'a': {kind: ALONE}, 'b': {kind: ALONE}}, 'epoch', 'loss').axes
+    assert {line.get_linestyle() for line in axis.get_lines()} == {'-'}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ['a', 'b']
 
 
 def test_trade_off():
