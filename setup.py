@@ -98,7 +98,9 @@ setup(
         'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.11',
-        'Programming Language :: Python :: 3.13',  # layers, backbones, dynamicize and hooks; the stacks are of 3.11
+        # layers, backbones, dynamicize and hooks; the stacks are of 3.11
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Recognition',
         'Typing :: Typed',

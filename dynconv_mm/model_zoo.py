@@ -85,6 +85,7 @@ def get_model(model: str | PathLike | Config, pretrained: bool | str | PathLike 
         ValueError: the name is not known; ``pretrained`` is True, as no weights are published; or the checkpoint is
             damaged, holds code or other weights.
         FileNotFoundError: there is no such config or checkpoint.
+        TypeError: ``model`` is none of the above.
         ImportError: mmpretrain or mmdet, which the network is built on, is not installed.
 
     Example:
@@ -128,6 +129,9 @@ def _load_config(model: str | PathLike | Config) -> Config:
     """The config of a network, to be changed at will."""
     if isinstance(model, Config):
         return copy.deepcopy(model)
+    if not isinstance(model, (str, PathLike)):
+        raise TypeError(f'model must be a name of dynconv_mm.list_models(), the path of a config or a Config, but is '
+                        f'{model!r}')
     if Path(model).suffix == '.py':
         return Config.fromfile(model)
     name = str(model)

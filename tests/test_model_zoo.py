@@ -144,6 +144,8 @@ def test_unknown_name():
         get_model('odconv4x-resnet34_8xb32_in1k')
     with pytest.raises(ValueError, match=r"no network 'zzz', dynconv_mm.list_models\(\) lists all"):
         get_model('zzz')
+    with pytest.raises(TypeError, match='model must be a name of .* the path of a config or a Config, but is 3'):
+        get_model(3)
 
 
 @pytest.mark.parametrize(('name', 'package'), [(SMALL, 'mmpretrain'), ('retinanet_rednet50_fpn_1x_coco', 'mmdet')])

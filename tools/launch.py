@@ -5,6 +5,7 @@ import argparse
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,18 +37,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def check_checkpoint(name: str | None) -> None:
+    """Raise a ValueError unless a checkpoint is there, as far as that can be told: it may be of another machine."""
+    if name and '://' not in name and not Path(name).is_file():
+        raise ValueError(f'there is no checkpoint {name!r}')
+
+
+def read_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     """The config that the options ask for, with this package's modules registered.
 
+    Args:
+        args (argparse.Namespace): the options.
+        loaders (Sequence[str]): the names of the data loaders that will be used, whose classes are checked.
+
     Raises:
-        FileNotFoundError, KeyError, ValueError: there is no such config or setting.
+        KeyError, ValueError: there is no such config or setting, or its classes do not fit.
+        ImportError: the config is for a toolbox that is not installed.
     """
     from mmengine.config import Config
 
     import dynconv_mm  # noqa: F401  registers the layers, backbones and hooks
+    from dynconv_mm.compat.class_names import check_classes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise ValueError('there is no such config')
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    check_classes(cfg, loaders)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     if cfg.get('default_scope') == 'mmpretrain':  # whose own tools fill its loaders in so

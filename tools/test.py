@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from launch import add_options, build_runner, read_config
+from launch import add_options, build_runner, check_checkpoint, read_config
 
 # by the toolbox of the config: the metric that keeps predictions, and what has its hook draw them
 DUMP = {'mmdet': 'DumpDetResults'}
@@ -23,8 +23,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.out and Path(args.out).suffix not in ('.pkl', '.pickle'):
         parser.error(f'--out must be named *.pkl or *.pickle, but is {args.out}')
     try:
-        cfg = read_config(args)
-    except (OSError, KeyError, ValueError) as error:
+        check_checkpoint(args.checkpoint)
+        cfg = read_config(args, ('test_dataloader', ))
+    except (OSError, KeyError, ValueError, ImportError) as error:
         raise SystemExit(f'{parser.prog}: {args.config}: {error}') from error
     scope = cfg.get('default_scope')
     if args.show_dir:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from launch import add_options, build_runner, read_config
+from launch import add_options, build_runner, check_checkpoint, read_config
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,11 +18,12 @@ def main(argv: list[str] | None = None) -> None:
                         'the recipe, which the config names in auto_scale_lr, to the actual one')
     args = parser.parse_args(argv)
     try:
-        cfg = read_config(args)
-    except (OSError, KeyError, ValueError) as error:
+        cfg = read_config(args, ('train_dataloader', 'val_dataloader'))
+        if args.resume:
+            cfg.resume, cfg.load_from = True, None if args.resume == 'auto' else args.resume
+        check_checkpoint(cfg.get('load_from'))
+    except (OSError, KeyError, ValueError, ImportError) as error:
         raise SystemExit(f'{parser.prog}: {args.config}: {error}') from error
-    if args.resume:
-        cfg.resume, cfg.load_from = True, None if args.resume == 'auto' else args.resume
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -159,4 +159,4 @@ def _shown(names: list, at_most: int = 10) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return ': '.join([type(error).__name__, *str(error).splitlines()[:1]])

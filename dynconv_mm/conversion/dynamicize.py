@@ -40,7 +40,7 @@ from ..layers import (
 from ..layers.conv_arguments import ConvArguments, check_bool
 from ..layers.kernel_warehouse import KernelWarehouse, WarehouseLayer
 from ..layers.placement import Placement, parse_placement
-from .init_from_static import init_from_static
+from .init_from_static import check_noise, init_from_static
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -99,7 +99,8 @@ class DynamicizeReport:
         from rich.table import Table
         from rich.text import Text
 
-        replaced = Table(title=f'{len(self.replaced)} convolutions replaced', title_justify='left')
+        replaced = Table(title=f'{len(self.replaced)} convolution{"s" * (len(self.replaced) != 1)} replaced',
+                         title_justify='left')
         for column in ('convolution', 'dynamic layer'):
             replaced.add_column(column, overflow='fold')
         for column in ('Params before', 'after'):
@@ -189,6 +190,7 @@ def dynamicize(model: nn.Module,
         >>> [row.names for row in report.replaced], report.kept
         ([('2',)], {'0': 'sees the image (3 input channels)'})
     """
+    check_noise(noise)
     swaps, kept = plan_swaps(model, op, include, exclude, placement, keep_function, noise)
     return apply_swaps(model, swaps, kept)
 

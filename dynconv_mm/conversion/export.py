@@ -295,8 +295,8 @@ def import_runtime(package: str) -> ModuleType:
         return import_module(package)
     except ModuleNotFoundError as error:
         packages = 'openvino' if package == 'openvino' else 'onnx onnxruntime onnxscript'
-        raise ImportError(f'exporting to ONNX needs {error.name}, which is not installed: `pip install {packages}`'
-                          ) from error
+        raise ImportError(f'exporting to ONNX, or running what was exported, needs {error.name}, which is not '
+                          f'installed: `pip install {packages}`') from error
 
 
 def _in_channels(network: nn.Module) -> int:

@@ -61,8 +61,7 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
         >>> bool((static(x) - dynamic(x)).abs().max() < 1e-5)
         True
     """
-    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
-        raise ValueError(f'noise must be a number of at least 0, but is {noise!r}')
+    check_noise(noise)
     if isinstance(dynamic, SizeKeepingConv):
         raise ValueError(f'{type(dynamic).__name__} cannot start as a static convolution: it has no static kernel, and '
                          'the kernels that it predicts are the same for many channels or positions; train it from '
@@ -88,6 +87,12 @@ def init_from_static(static: nn.Module, dynamic: nn.Module, noise: float = 0.) -
         holder = dynamic
     if holder.bias is not None:
         holder.bias.copy_(torch.zeros_like(holder.bias) if static.bias is None else static.bias)
+
+
+def check_noise(noise: float) -> None:
+    """Raise a ValueError unless it is a number of at least 0."""
+    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
+        raise ValueError(f'noise must be a number of at least 0, but is {noise!r}')
 
 
 def _parted(weight: Tensor, kernel_num: int, noise: float) -> Tensor:

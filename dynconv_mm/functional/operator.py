@@ -334,8 +334,8 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
 def check_dtype(input: Tensor, weight: Tensor) -> None:
     """Raise a ValueError unless features have the dtype of what they meet, or autocast casts both."""
     if isinstance(input, Tensor) and input.dtype is not weight.dtype and autocast_dtype(input) is None:
-        raise ValueError(f'weight must have the dtype of input, {input.dtype}, but has {weight.dtype}: convert input, '
-                         f'by input.to({weight.dtype}), or the module')
+        raise ValueError(f'input must have the dtype of weight, {weight.dtype}, but has {input.dtype}: convert it, by '
+                         f'input.to({weight.dtype}), or the module')
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:

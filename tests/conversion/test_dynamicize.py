@@ -407,7 +407,7 @@ def test_report():
     (dict(placement='last_3_blocks'), "placement 'last_3_blocks' needs as many residual blocks, but the model has 2"),
     (dict(placement='7x7'), '(?s)no convolution.*is not 7x7'),
     (dict(keep_function='yes'), 'keep_function must be True or False'),
-    (dict(noise=-1), '(?s)no convolution.*noise must be'),
+    (dict(noise=-1), '^noise must be a number of at least 0, but is -1$'),
 ], ids=lambda value: value if isinstance(value, str) else None)
 def test_bad_arguments_leave_the_model_untouched(arguments, words):
     model = Toy()

@@ -399,7 +399,8 @@ def test_bad_arguments(options, message, tmp_path):
 @pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])
 def test_missing_package(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f'exporting to ONNX needs {package}, which is not installed: `pip install'):
+    with pytest.raises(ImportError, match=f'or running what was exported, needs {package}, which is not '
+                                          'installed: `pip install'):
         export(ODConv2d(3, 8, 3), tmp_path / 'layer.onnx')
 
 

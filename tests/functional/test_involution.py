@@ -257,7 +257,7 @@ def test_no_copy_for_each_shift():
     (lambda x, w: (x, w[..., :-1]), r'weight has kernels for 9×7 positions.* has 9×8'),
     (lambda x, w: (x, w[:, :0]), 'the 0 groups of weight do not divide'),
     (lambda x, w: (x[..., :1, :0], w[..., :1, :0]), r'input must not be smaller than the kernel: its size is 1×0'),
-    (lambda x, w: (x.float(), w), 'weight must have the dtype of input'),
+    (lambda x, w: (x.float(), w), 'input must have the dtype of weight'),
 ], ids=['input', 'weight', 'batch', 'groups', 'positions', 'no groups', 'size', 'dtype'])
 def test_tensors_that_do_not_fit(change, words):
     x, weight, geometry = make(GEOMETRIES['7x7'])

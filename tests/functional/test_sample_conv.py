@@ -41,7 +41,7 @@ def test_an_empty_batch():
     (lambda x, w: (x, w), dict(groups=2), 'groups=2 takes 8'),
     (lambda x, w: (x, w[:, :5, :2]), dict(groups=2), 'out_channels must be divisible by groups'),
     (lambda x, w: (x, w), dict(bias=torch.zeros(1)), r'bias must be \[6\]'),
-    (lambda x, w: (x, w.half()), dict(), 'weight must have the dtype of input'),
+    (lambda x, w: (x, w.half()), dict(), 'input must have the dtype of weight'),
 ], ids=['input', 'batch', 'weight', 'channels', 'groups', 'outputs', 'bias', 'type'])
 def test_tensors_that_do_not_fit(change, options, words):
     with pytest.raises(ValueError, match=words):

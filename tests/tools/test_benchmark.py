@@ -118,10 +118,12 @@ def test_a_page_keeps_what_is_around_the_table(tool, tmp_path):
     (['--networks', 'resnet18', 'retinanet_r50_fpn_1x_coco'], 'either backbones or detectors'),
     (['--networks', 'retinanet_r50_fpn_1x_coco', '--runtime', 'compile'], 'detectors run by PyTorch as they are'),
     (['--modes', 'testing'], 'invalid choice'), (['--networks', 'resnet-50'], 'network must be named as in configs'),
+    (['--device', 'cuda'], 'torch finds no GPU on this machine'),
     (['--plans', 'fast'], "plan must be 'auto' or one of"), (['--output', 'missing/page'], 'no folder'),
 ])
 def test_bad_arguments(tool, capsys, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit):
         tool.main([*COMMAND, *arguments])
     assert words in capsys.readouterr().err

@@ -142,6 +142,16 @@ def test_masks_and_boxes_side_by_side(tool, untrained, tmp_path):
     assert (tmp_path / 'out' / 'summary.txt').read_text() == 'AP 0.500\n'
 
 
+def test_a_checkpoint_of_another_network(tool, untrained, tmp_path):
+    """It is refused: mmdet would draw what a partly random network finds."""
+    pytest.importorskip('mmdet')
+    config, _, test_dir = untrained('faster-rcnn_odconv1x-r18-thin_fpn', BOXES)
+    _, checkpoint, _ = untrained('mask-rcnn_dcdc-r26-thin_dcdc-fpn', BOXES)
+    with pytest.raises(SystemExit, match=r'the weights do not fit .*faster-rcnn_odconv1x.*\n  missing'):
+        tool.main([config, checkpoint, '--test-dir', test_dir, '--out', str(tmp_path / 'out')])
+    assert not (tmp_path / 'out').exists()
+
+
 def test_annotated_masks_are_drawn(digits, root):
     """Those of the annotation file."""
     pytest.importorskip('mmdet')

@@ -81,8 +81,12 @@ def test_a_detector(run, digits, tmp_path):
 
 
 @pytest.mark.parametrize('tool, arguments, message', [
-    ('train', ['none.py'], 'none.py: '), ('test', ['none.py', 'none.pth'], 'none.py: '),
+    ('train', ['none.py'], 'none.py: there is no such config'),
+    ('test', ['none.py', '{config}'], 'none.py: there is no such config'),
     ('test', ['{config}', 'none.pth', '--out', 'here.txt'], r'--out must be named \*.pkl'),
+    ('test', ['{config}', 'none.pth'], "there is no checkpoint 'none.pth'"),
+    ('train', ['{config}', '--resume', 'none.pth'], "there is no checkpoint 'none.pth'"),
+    ('train', ['{config}', '--cfg-options', 'load_from=none.pth'], "there is no checkpoint 'none.pth'"),
     ('train', ['{config}', '--auto-scale-lr'], 'has no auto_scale_lr with a base_batch_size'),
 ])
 def test_mistakes(load_tool, short, capsys, tool, arguments, message):
@@ -90,6 +94,30 @@ def test_mistakes(load_tool, short, capsys, tool, arguments, message):
         load_tool(tool).main([argument.format(config=short) for argument in arguments])
     text = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
     assert re.search(message, text)
+
+
+@pytest.mark.parametrize('tool, arguments', [('train', []), ('test', [__file__])])
+def test_other_classes_than_the_data(load_tool, digits, tool, arguments):
+    pytest.importorskip('mmdet')
+    config = ROOT / 'configs/demo/faster-rcnn_odconv1x-r18-thin_fpn_digits.py'
+    loader = 'test_dataloader' if tool == 'test' else 'val_dataloader'
+    for change, message in ((f"{loader}.dataset.metainfo.classes=('cat', 'zero')", "has 'cat', but"),
+                            ('model.roi_head.bbox_head.num_classes=3', 'num_classes is 3, but')):
+        with pytest.raises(SystemExit, match=message):
+            load_tool(tool).main([str(config), *arguments, '--cfg-options', f'{loader}.dataset.data_root={digits}/',
+                                  f'train_dataloader.dataset.data_root={digits}/', change])
+
+
+def test_a_toolbox_that_is_not_installed(load_tool, tmp_path, monkeypatch):
+    import mmengine.config
+    (tmp_path / 'config.py').write_text("_base_ = 'nothing::fcn/fcn.py'\n")
+
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError('mmsegmentation is not installed, please install mmsegmentation manually')
+
+    monkeypatch.setattr(mmengine.config.Config, 'fromfile', missing)
+    with pytest.raises(SystemExit, match='config.py: mmsegmentation is not installed, please'):
+        load_tool('train').main([str(tmp_path / 'config.py')])
 
 
 @pytest.fixture

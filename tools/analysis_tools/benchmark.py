@@ -195,6 +195,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
+    """Raise an error of what the arguments name that is not there."""
+    import torch
+
     from dynconv_mm.analysis.benchmark import EXPORTED, is_detector, static_network
     from dynconv_mm.conversion.export import import_runtime
     from dynconv_mm.functional.mixture_conv import check_plan
@@ -206,6 +209,8 @@ def check(args: argparse.Namespace) -> None:
                          f'without --runtime, but there is {detectors[0]}')
     for plan in args.plans:
         check_plan(plan)
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('--device cuda: torch finds no GPU on this machine')
     for package in ('onnx', 'onnxruntime', args.runtime) if args.runtime in EXPORTED else ():
         import_runtime(package)
 

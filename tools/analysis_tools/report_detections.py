@@ -73,14 +73,13 @@ def headline(titles: list[str], rows: list[list[str]]) -> str:
 
 def write_page(detectors: dict[str, Detector], metrics: str, folder: Path, args: argparse.Namespace) -> int:
     """Write the page and its pictures; returns how many pictures there are."""
-    from mmdet.apis import init_detector
     from mmdet.registry import DATASETS
 
+    from dynconv_mm import get_model
     from dynconv_mm.analysis import detection_report as report
     from dynconv_mm.analysis.detection_figures import GUTTER
     from dynconv_mm.analysis.html_page import figure, page, paragraph
-    models = {name: init_detector(detector.config, detector.checkpoint, device='cpu')
-              for name, detector in detectors.items()}
+    models = {name: get_model(detector.config, detector.checkpoint) for name, detector in detectors.items()}
     dataset = DATASETS.build(next(iter(models.values())).cfg.test_dataloader.dataset)
     examined = report.examine(models, dataset, max(args.examine, args.images), args.images, args.score_thr)
     width = args.scale * dataset.get_data_info(0)['width'] if args.scale else PAGE_WIDTH // (1 + len(models)) - GUTTER
@@ -138,17 +137,15 @@ def main(argv: list[str] | None = None) -> None:
     if args.beside:
         titles, rows = ['detector', *titles], [[name, *row] for name, found in metrics.items() for row in found[1:]]
     from dynconv_mm.analysis.html_page import table
-    from dynconv_mm.conversion import CheckpointError, read_state_dict
-    try:
-        for detector in chosen:
-            read_state_dict(detector.checkpoint)  # before mmdet loads it
-    except CheckpointError as error:
-        raise SystemExit(f'{parser.prog}: {error}') from None
+    from dynconv_mm.conversion import CheckpointError
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as made:
         made = Path(made)
-        count = write_page(detectors, table(titles, rows), made, args)
+        try:
+            count = write_page(detectors, table(titles, rows), made, args)
+        except CheckpointError as error:
+            raise SystemExit(f'{parser.prog}: {error}') from None
         (made / 'summary.txt').write_text(text + '\n')
         if args.out.exists():
             shutil.rmtree(args.out)
