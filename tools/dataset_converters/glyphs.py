@@ -391,14 +391,14 @@ def main(argv: list[str] | None = None) -> None:
                         default=[Path(folder).expanduser() for folder in FOLDERS],
                         help=f'where to look for fonts (default: {" ".join(FOLDERS)})')
     parser.add_argument('--families', type=integer(2, 100_000), default=600, metavar='N',
-                        help='least number of families (%(default)s); all that there are will be used')
+                        help='least number of families (default: %(default)s); all that there are will be used')
     parser.add_argument('--words', action='store_true', help='words on photographs, to detect their characters')
     parser.add_argument('--train', type=integer(1, 100_000), default=2400, metavar='N',
-                        help='with --words, images to train on (%(default)s)')
+                        help='with --words, images to train on (default: %(default)s)')
     parser.add_argument('--val', type=integer(1, 100_000), default=300, metavar='N',
-                        help='with --words, images to validate on (%(default)s)')
+                        help='with --words, images to validate on (default: %(default)s)')
     parser.add_argument('--seed', type=integer(0, 2**32 - 1), default=0, metavar='N',
-                        help='of the split and of what is drawn (%(default)s)')
+                        help='of the split and of what is drawn (default: %(default)s)')
     args = parser.parse_args(argv)
     out = args.out.resolve()
     if out.exists():

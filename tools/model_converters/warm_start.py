@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('dst', metavar='DST', type=Path, help='checkpoint to write')
     parser.add_argument('--noise', type=float, default=0.01,
                         help='relative standard deviation of the differences between the kernels of a layer, without '
-                             'which they would stay alike for ever; the function does not change (%(default)s)')
+                             'which they would stay alike; the function does not change (default: %(default)s)')
     parser.add_argument('--parts', nargs='+', metavar='PART',
                         help='parts of the model to carry, such as backbone neck (all that STATIC has)')
     parser.add_argument('--train-config', metavar='FILE', type=Path,
                         help='config to write that inherits CONFIG, starts from DST and lets attentions and kernels '
                              'learn as they should')
-    parser.add_argument('--seed', type=int, default=0, help='of everything random (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of everything random (default: %(default)s)')
     args = parser.parse_args(argv)
     if not Path(args.config).is_file():
         parser.error(f'there is no config {args.config!r}')
