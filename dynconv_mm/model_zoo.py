@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from torch import nn
 
 from .compat.close_names import did_you_mean
@@ -110,6 +110,8 @@ def get_model(model: str | PathLike | Config, pretrained: bool | str | PathLike 
                     if name in state_dict or not name.endswith(BUFFERS)}
         check_fit(state_dict, expected, model if isinstance(model, str) else type(network).__name__)
         network.load_state_dict(state_dict, strict=False)
+    if DefaultScope.get_current_instance() is None:  # in which mmdet's inference looks for the transforms of images
+        init_default_scope(config.default_scope)
     # names under which mmdet's and mmpretrain's APIs look for these
     network.cfg = network._config = config
     network.dataset_meta = network._dataset_meta = _dataset_meta(config)

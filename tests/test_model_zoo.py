@@ -2,6 +2,7 @@
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import load
@@ -107,6 +108,15 @@ def test_a_detector():
     with torch.device('meta'):
         model = get_model('retinanet_rednet50_fpn_1x_coco', bbox_head=dict(num_classes=5))
     assert model.bbox_head.num_classes == 5 and len(model.dataset_meta['classes']) == 80
+
+
+def test_inference_as_the_first_thing(monkeypatch, root):
+    """In a process that has built nothing of OpenMMLab before."""
+    inference_detector = pytest.importorskip('mmdet.apis').inference_detector
+    from mmengine.registry import DefaultScope
+    monkeypatch.setattr(DefaultScope, '_instance_dict', type(DefaultScope._instance_dict)())
+    model = get_model(root / 'configs' / 'demo' / 'faster-rcnn_odconv1x-r18-thin_fpn_digits.py')
+    assert 'pred_instances' in inference_detector(model, np.zeros((48, 64, 3), np.uint8))
 
 
 def test_a_config_file(root):
