@@ -211,7 +211,7 @@ def test_what_the_page_says_of_learning_rates(tool, methods):
     rows = [line.strip('| ').split(' | ') for line in tool.render_gaps(results).splitlines()[2:]]
     gaps = {name: [float(gap) for gap in rest[:3] if gap != '–'] for name, *rest in rows}
     rising = [name for name, found in gaps.items() if len(found) == 3 and found == sorted(found)]
-    assert rising == ['SE', 'ODConv (1×)', 'DyConv (4×)']
+    assert rising == ['SE', 'ODConv (1×)', 'DyConv (4×)', 'KernelWarehouse (1×)']
 
 
 def test_what_the_page_says_of_the_length(methods, accuracy_of):
