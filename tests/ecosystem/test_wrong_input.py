@@ -28,8 +28,8 @@ WRONG = {
     'channels last': (lambda x: x.permute(0, 2, 3, 1), r'input\.permute\(0, 3, 1, 2\)'),
 }
 OTHER_TYPE = {
-    'double': (lambda x: x.double(), 'float64, but has torch.float32: convert input'),
-    'half': (lambda x: x.half(), 'float16, but has torch.float32: convert input'),
+    'double': (lambda x: x.double(), 'dtype of weight, torch.float32, but has torch.float64: convert it'),
+    'half': (lambda x: x.half(), 'dtype of weight, torch.float32, but has torch.float16: convert it'),
 }
 FEATURE_ATTENTION = (SELayer, CBAM, ECALayer)
 LINEAR = (KWLinear, CondConvLinear)
