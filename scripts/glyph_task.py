@@ -16,8 +16,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
 MEAN, STD = 0.124, 0.305  # of the pixels of docs/glyph_fonts.json's train families, from 0 to 1
-REMEDY = 'write it by `python tools/dataset_converters/glyphs.py data/glyphs` (docs/glyphs.md says which fonts) and ' \
-         'name it by --data'
+REMEDY = 'write it by `python tools/dataset_converters/glyphs.py data/glyphs --like docs/glyph_fonts.json` ' \
+         '(docs/glyphs.md says how to install the fonts) and name it by --data'
 
 
 class Glyphs(NamedTuple):

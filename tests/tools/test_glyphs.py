@@ -82,6 +82,42 @@ def test_pictures(tool, fonts, tmp_path, capsys):
     assert f'{len(splits["train"])} families to train on' in out and str(62 * len(splits['train'])) in out
 
 
+def test_like_another_set_whatever_is_installed_beside_its_fonts(tool, fonts, tmp_path):
+    few = tmp_path / 'few'
+    few.mkdir()
+    for name in ('DejaVuSans', 'STIXGeneral', 'cmr10', 'cmss10'):
+        shutil.copy(FONTS / f'{name}.ttf', few)
+    tool.main([str(part) for part in (tmp_path / 'first', '--fonts', few, '--families', 4, '--seed', 3)])
+    record = tmp_path / 'first' / 'fonts.json'
+    # a plainer font of a family that is taken, and others that would change who is left out and the split
+    renamed(FONTS / 'DejaVuSerif.ttf', fonts / 'AAA.ttf', 'cmr10')
+    for options, name in (((), 'other'), (('--like', record), 'second')):
+        least = () if options else ('--families', 4)
+        tool.main([str(part) for part in (tmp_path / name, '--fonts', fonts, *least, *options)])
+    first, other, second = (digests(tmp_path / name) for name in ('first', 'other', 'second'))
+    assert second == first != other
+    words = '--words', '--train', 2, '--val', 2, '--like', record
+    tool.main([str(part) for part in (tmp_path / 'words', '--fonts', fonts, *words)])
+    assert (tmp_path / 'words' / 'fonts.json').read_bytes() == record.read_bytes()
+
+
+def test_like_what_is_no_set_or_not_there(tool, fonts, tmp_path, capsys):
+    record = tmp_path / 'record.json'
+    make(tool, tmp_path / 'set', fonts)
+    fonts_json = json.loads((tmp_path / 'set' / 'fonts.json').read_text(encoding='utf-8'))
+    fonts_json['cmr10'] |= dict(sha256='0' * 64, package='fonts-of-another-time')
+    for content, words in (('{', 'is no fonts.json of such a data set (JSONDecodeError'), ('[]', 'is no fonts.json'),
+                           ('{}', 'train or val has no families'),
+                           (json.dumps(fonts_json), '1 of the 6 fonts of')):
+        record.write_text(content, encoding='utf-8')
+        assert words in refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', record)
+        assert not (tmp_path / 'out').exists()
+    error = refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', record)
+    assert 'such as cmr10, are not in' in error and error.rstrip().endswith('fonts-of-another-time')
+    assert 'not allowed with' in refused(tool, capsys, tmp_path / 'out', '--families', 3, '--like', record)
+    assert 'FileNotFoundError' in refused(tool, capsys, tmp_path / 'out', '--like', tmp_path / 'none.json')
+
+
 def test_letters_share_a_base_line_and_a_size(tool):
     glyphs = dict(zip(tool.CHARACTERS, tool.draw_glyphs(FONTS / 'DejaVuSans.ttf')))
     box = {letter: np.argwhere(glyph > 100)[:, 0] for letter, glyph in glyphs.items()}

@@ -2,7 +2,8 @@
 """Draw digits and letters with the fonts of this machine: pictures to classify, or words on photographs to detect.
 
 A family is in one split alone, and so are all that begin with the same word: validation is by fonts never seen. Of
-families that look alike, only one is taken. The same fonts, options and Pillow give the same bytes.
+families that look alike, only one is taken. The same fonts, options and Pillow give the same bytes. Which fonts are
+taken depends on all that are there; --like takes those of an earlier data set, whatever is installed beside them.
 
     OUT/train/upper_A/DejaVu Sans.png ...  OUT/val/...    32x32, white on black, a folder for each of 62 classes
     OUT/fonts.json                                        of every family: split, file, version, licence, package
@@ -254,6 +255,34 @@ def select(folders: list[Path], least: int) -> tuple[list[Face], np.ndarray, lis
     return drawn, np.stack(glyphs), left_out
 
 
+def select_like(file: Path, folders: list[Path]) -> tuple[list[Face], np.ndarray, dict[str, list[str]]]:
+    """The very fonts of another data set's fonts.json, their glyphs as :func:`select` returns them, and its splits.
+
+    Raises:
+        FontError: the file is none, or some of its fonts are not there.
+    """
+    try:
+        fonts = json.loads(file.read_text(encoding='utf-8'))
+        wanted = {font['file'] for font in fonts.values()}
+        splits = {split: [family for family, font in fonts.items() if font['split'] == split]
+                  for split in ('train', 'val')}
+        owners = {family: (font['sha256'], font['package'] or font['file']) for family, font in fonts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FontError(f'{file} is no fonts.json of such a data set ({type(error).__name__}: {error})') from error
+    if not all(splits.values()):
+        raise FontError(f'{file} is no fonts.json of such a data set (train or val has no families)')
+    paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path.resolve()
+             for folder in folders for path in sorted(folder.rglob('*')) if path.name in wanted and path.is_file()}
+    missing = {family: owner for family, (digest, owner) in owners.items() if digest not in paths}
+    if missing:
+        places = ', '.join(map(str, folders))
+        raise FontError(f'{len(missing)} of the {len(fonts)} fonts of {file}, such as {next(iter(missing))}, are not '
+                        f'in {places}: install, in the versions that the file names, '
+                        f'{", ".join(sorted(set(missing.values())))}')
+    faces = [read_face(paths[owners[family][0]])._replace(family=family) for family in sorted(fonts)]
+    return faces, np.stack([draw_glyphs(face.path) for face in tqdm(faces, 'families', disable=None)]), splits
+
+
 def packages_of(paths: list[Path]) -> dict[Path, tuple[str, str, str]]:
     """Debian's package of each file, its version and its licences, as far as dpkg knows them."""
     if not paths or shutil.which('dpkg-query') is None:
@@ -390,8 +419,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--fonts', nargs='+', type=Path, metavar='FOLDER',
                         default=[Path(folder).expanduser() for folder in FOLDERS],
                         help=f'where to look for fonts (default: {" ".join(FOLDERS)})')
-    parser.add_argument('--families', type=integer(2, 100_000), default=600, metavar='N',
-                        help='least number of families (default: %(default)s); all that there are will be used')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--families', type=integer(2, 100_000), default=600, metavar='N',
+                       help='least number of families (default: %(default)s); all that there are will be used')
+    which.add_argument('--like', type=Path, metavar='FONTS_JSON', help="take another data set's fonts and its split")
     parser.add_argument('--words', action='store_true', help='words on photographs, to detect their characters')
     parser.add_argument('--train', type=integer(1, 100_000), default=2400, metavar='N',
                         help='with --words, images to train on (default: %(default)s)')
@@ -404,8 +435,11 @@ def main(argv: list[str] | None = None) -> None:
     if out.exists():
         parser.error(f'{out} exists: name another folder, or remove it')
     try:
-        faces, glyphs, left_out = select(args.fonts, args.families)
-        splits = split_families([face.family for face in faces], args.seed)
+        if args.like:
+            (faces, glyphs, splits), left_out = select_like(args.like, args.fonts), []
+        else:
+            faces, glyphs, left_out = select(args.fonts, args.families)
+            splits = split_families([face.family for face in faces], args.seed)
         if not splits['train']:
             raise FontError('all families begin with the same word, and would be in one split: install others')
         out.parent.mkdir(parents=True, exist_ok=True)
