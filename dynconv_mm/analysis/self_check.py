@@ -1,6 +1,7 @@
 """Whether every backend computes, on the device at hand, what its equation says, and how long each takes there."""
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import multiprocessing
@@ -160,22 +161,39 @@ def _involutions(device: torch.device, dtype: torch.dtype) -> Iterator[Involutio
                          _rand(device, dtype, BATCH, groups, k, k, *out), (stride, stride), (k // 2, k // 2), (1, 1))
 
 
-@torch.no_grad()
 def _check_attention(device: torch.device) -> list[Check]:
-    """The kernels of attentions, which run in the parameters' type."""
+    """The kernels of attentions, which run in the parameters' type; on a GPU they have gradients too."""
     torch.manual_seed(0)
-    layer, name = ODConv2d(40, 70, 3).to(device).eval(), 'numba' if device.type == 'cpu' else 'triton'
+    layer, name = ODConv2d(40, 70, 3).to(device), 'numba' if device.type == 'cpu' else 'triton'
     if not _is_installed(name):
         return []
-    x = _features(device, torch.float32, 40, (9, 7), torch.channels_last).detach()
-    try:
-        with enable_triton(name == 'triton'), enable_numba(name == 'numba'):
-            actual = layer.compute_attentions(x)
-    except Exception as error:  # what it raises is the finding
-        return [Check(f'attention.{name}', 'float32', f'raises {type(error).__name__}: {str(error).strip()[:200]}')]
-    with enable_triton(False), enable_numba(False):
-        expected = layer.double().compute_attentions(x.double())
-    return [Check(f'attention.{name}', 'float32', _largest_error(expected, actual.values(), expected.values()))]
+    exact = copy.deepcopy(layer).double()
+    x = _features(device, torch.float32, 40, (9, 7), torch.channels_last)
+    for training in (False, True) if name == 'triton' else (False, ):
+        try:
+            with enable_triton(name == 'triton'), enable_numba(name == 'numba'):
+                actual = _attentions(layer.train(training), x)
+        except Exception as error:  # what it raises is the finding
+            return [Check(f'attention.{name}', 'float32', f'raises {type(error).__name__}: '
+                                                          f'{str(error).strip()[:200]}')]
+        with enable_triton(False), enable_numba(False):
+            expected = _attentions(exact.train(training), x.detach().double().requires_grad_())
+        problem = _largest_error(expected, actual.values(), expected.values())
+        if problem is not None:
+            break
+    return [Check(f'attention.{name}', 'float32', problem)]
+
+
+def _attentions(layer: ODConv2d, x: Tensor) -> dict[str, Tensor]:
+    """By name, in training with gradients of their squares."""
+    with torch.set_grad_enabled(layer.training):
+        attentions = layer.compute_attentions(x)
+    if not layer.training:
+        return attentions
+    wanted = {'input': x, **dict(layer.attention.named_parameters())}
+    total = sum(attention.square().sum() for attention in attentions.values())
+    gradients = torch.autograd.grad(total, list(wanted.values()))
+    return {**attentions, **{f'gradient of {key}': gradient for key, gradient in zip(wanted, gradients)}}
 
 
 # Costs.

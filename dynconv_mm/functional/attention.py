@@ -12,7 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import kernel_switches
 from .batch_norm import FORWARDS
 from .geometry import IntPair, check_input, pair
-from .operator import autocast_dtype, check_dtype, export_target, is_compiling, is_known, is_plain, is_recorded, warn
+from .operator import (
+    Backend,
+    Operator,
+    autocast_dtype,
+    check_dtype,
+    export_target,
+    is_compiling,
+    is_known,
+    is_plain,
+    is_recorded,
+    warn,
+)
 
 
 class Head(NamedTuple):
@@ -117,17 +128,44 @@ def _reference(call: Attention, recorded: bool) -> dict[str, Tensor]:
 
 def _hidden(call: Attention, recorded: bool) -> Tensor:
     """What all heads see."""
+    return F.relu(normalized_vector(call, recorded))
+
+
+def normalized_vector(call: Attention, recorded: bool) -> Tensor:
+    """Pool → FC → norm."""
     input, fc, norm, _, temperature, pool_size = call
     dtype = temperature.dtype  # that of the parameters, which a wrapper may hold
     if pool_size > 1 or recorded:  # in a graph as what tools know to count
         pooled = adaptive_avg_pool2d(input, pool_size).to(dtype)
+    elif input.dtype is dtype:
+        pooled = _average(Average(input, dtype))
     else:
-        total = input.sum((2, 3), dtype=torch.promote_types(dtype, torch.float32))  # a mean's gradient is a map
-        pooled = (total / (input.shape[2] * input.shape[3])).to(dtype)
+        pooled = AVERAGE.run(Average(input, dtype), 'expanded')
     hidden = fc(pooled)
-    if norm is not None:
-        hidden = normalize_hidden(norm, hidden)
-    return F.relu(hidden)
+    return hidden if norm is None else normalize_hidden(norm, hidden)
+
+
+class Average(NamedTuple):
+    """The arguments of the average over the pixels."""
+
+    input: Tensor
+    dtype: torch.dtype
+    """Of the result."""
+
+
+def _average(call: Average) -> Tensor:
+    total = call.input.sum((2, 3), dtype=torch.promote_types(call.dtype, torch.float32))  # a mean's gradient is a map
+    return (total / (call.input.shape[2] * call.input.shape[3])).to(call.dtype)
+
+
+def _spread(call: Average, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor]:
+    """The input's gradient, which is the same for all pixels: no map is written, as torch does to change the type."""
+    pixels = call.input.shape[2] * call.input.shape[3]
+    return ((grad / pixels).to(call.input.dtype)[:, :, None, None].expand_as(call.input), )
+
+
+AVERAGE = Operator(1, _average)
+AVERAGE.backends['expanded'] = Backend(_average, backward=_spread)
 
 
 def _by_one_product(call: Attention) -> dict[str, Tensor]:

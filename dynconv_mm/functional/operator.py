@@ -62,8 +62,8 @@ class Backend(NamedTuple):
     of features and weight, type, device and memory format of the features, which tensors there are, switches and the
     number of threads."""
     backward: Callable[[Any, Tensor, tuple[bool, ...]], tuple[Tensor | None, ...]] | str | None = AUTOGRAD
-    """Takes a call, the gradient of the output and, for each tensor of the call, whether its gradient is needed, and
-    returns these gradients. None: for inference alone."""
+    """Takes a call, the gradient of the output (of all, if there are several) and, for each tensor of the call, whether
+    its gradient is needed, and returns these gradients. None: for inference alone."""
     takes_norm: bool = False
     """Whether it takes calls with a batch norm behind the operator."""
     mixes_types: bool = False
@@ -143,6 +143,14 @@ class Operator:
             y = y.contiguous(memory_format=torch.channels_last)
         return _no_view(y)
 
+    def run(self, call: Call, plan: str) -> Tensor | tuple[Tensor, ...]:
+        """What a call puts out, by the backend of that name where it takes it, and else by the reference: for operators
+        that no network sees, which have no types to cast."""
+        backend = self.backends[plan]
+        if is_plain_eager(*call[:self.tensors]) and backend.refuses(call) is None:
+            return execute(self, backend, call)
+        return self.reference(call)
+
     def _cast(self, call: Call, dtype: torch.dtype) -> Call:
         """A call whose tensors are of that type, as autocast casts them."""
         return type(call)(*[tensor.to(dtype) if tensor is not None and _is_cast(tensor) else tensor
@@ -208,8 +216,8 @@ class Operator:
         return execute(self, self.backends[self.frugal], self._cast(self.without_norm(call), call[0].dtype))
 
 
-def execute(operator: Operator, backend: Backend, call: Call) -> Tensor:
-    """The output of a call by a backend, whose own backward function autograd is to use where gradients are needed."""
+def execute(operator: Operator, backend: Backend, call: Call) -> Tensor | tuple[Tensor, ...]:
+    """What a call puts out, by a backend, whose own backward function autograd is to use where gradients are needed."""
     if backend.backward is AUTOGRAD or not records_gradients(*call[:operator.tensors]):
         return backend.forward(call)
     return _Differentiable.apply(operator, backend, type(call), call[operator.tensors:], *call[:operator.tensors])
@@ -224,24 +232,27 @@ class _Differentiable(torch.autograd.Function):
     """A backend with a backward function of its own. Derivatives of its gradients are those of the reference."""
 
     @staticmethod
-    def forward(operator: Operator, backend: Backend, kind: type, arguments: tuple, *tensors: Tensor | None) -> Tensor:
-        return _no_view(backend.forward(kind(*tensors, *arguments)))
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        ctx.operator, ctx.backend, ctx.kind, ctx.arguments, *tensors = inputs
+    def forward(ctx, operator: Operator, backend: Backend, kind: type, arguments: tuple, *tensors: Tensor | None,
+                ) -> Tensor | tuple[Tensor, ...]:
+        # no setup_context of its own: torch would look at the signature of this function at each call
+        ctx.operator, ctx.backend, ctx.kind, ctx.arguments = operator, backend, kind, arguments
         ctx.save_for_backward(*tensors)
+        y = backend.forward(kind(*tensors, *arguments))
+        ctx.has_one_output = isinstance(y, Tensor)
+        return _no_view(y) if ctx.has_one_output else y
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[4:]
         create_graph = torch.is_grad_enabled()
         # what the forward pass computed in is the tensors' dtype, whatever surrounds the backward pass
-        with torch.autocast(grad_output.device.type, enabled=False) if _is_any_autocast_enabled() else nullcontext():
+        with torch.autocast(grad_outputs[0].device.type, enabled=False) if _is_any_autocast_enabled() \
+                else nullcontext():
             # several gradients at once (is_grads_batched) come as one tensor that has no memory
-            is_batched = not torch._C._has_storage(grad_output)
-            if ctx.backend.is_recorded or not (create_graph or is_batched) and is_plain_eager(grad_output, *tensors):
-                gradients = ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments), grad_output, needed)
+            is_batched = not all(map(torch._C._has_storage, grad_outputs))
+            if ctx.backend.is_recorded or not (create_graph or is_batched) and is_plain_eager(*grad_outputs, *tensors):
+                gradients = ctx.backend.backward(ctx.kind(*tensors, *ctx.arguments),
+                                                 grad_outputs[0] if ctx.has_one_output else grad_outputs, needed)
                 return None, None, None, None, *gradients
             # aliases: a tensor may have been computed from another one, and its gradient is not to flow on into that
             with torch.enable_grad():
@@ -251,7 +262,7 @@ class _Differentiable(torch.autograd.Function):
                 call = ctx.kind(*aliases, *ctx.arguments)
                 y = ctx.operator.reference(ctx.operator._cast(call, tensors[0].dtype))
             wanted = [alias for alias, needs in zip(aliases, needed) if needs]
-            gradients = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=create_graph))
+            gradients = iter(torch.autograd.grad(y, wanted, grad_outputs, create_graph=create_graph))
             return None, None, None, None, *(next(gradients) if needs else None for needs in needed)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from types import ModuleType
 
 from torch import Tensor
 
 from ...attention import BACKENDS, GPU_BACKENDS, Attention
-from ...device_record import has_passed
+from ...device_record import device_name, has_passed, read
 from ...involution import INVOLUTION
 from ...kernel_switches import Switch, is_enabled
 from ...mixture_conv import MIXTURE_CONV
@@ -77,12 +78,28 @@ def _checked_attention(call: Attention) -> dict[str, Tensor] | None:
 def _refuses(operator: str, *tensors: Tensor | None) -> str | None:
     """Why the kernels do not serve these tensors, or None."""
     x = tensors[0]
-    if not is_enabled('triton') and not (is_enabled(CHECKED) and has_passed(x.device, x.dtype, f'{operator}.triton')):
+    always, where_checked = is_enabled('triton'), is_enabled(CHECKED)
+    if not always and not (where_checked and has_passed(x.device, x.dtype, f'{operator}.triton')):
+        if x.is_cuda and where_checked and read(x.device) is None:
+            _warn_once(device_name(x.device))
         return ('a call before enable_triton() on a device and with a type for which `tools/analysis_tools/'
                 'benchmark.py --calibrate` has not found that the Triton kernels compute what they should')
     if not _kernels('common').runs_on(*tensors):
         return 'tensors that are not on a GPU, or of another type than float16 to float64'
     return None
+
+
+@functools.cache
+def _warn_once(name: str) -> None:
+    """Say what is missed on a device of that name where nothing was checked, if there is something to miss."""
+    try:
+        enable_triton.check()
+    except ImportError:
+        return
+    warnings.warn(f'dynamic convolutions run without their Triton kernels on {name}, where nobody has checked these, '
+                  'and take several times as long: run `python tools/analysis_tools/benchmark.py --device cuda '
+                  f'--calibrate` there once, or use them unchecked by {enable_triton.variable}=1 (0: never, and not a '
+                  'word of it).', stacklevel=2)
 
 
 MIXTURE_CONV.backends['triton'] = Backend(

@@ -79,6 +79,8 @@ def normalized(values, mean, var, weight, bias, c, inside, EPS: tl.constexpr, AC
     return values
 
 
+PROGRAMS = 1024
+"""About as many keep a GPU busy."""
 INTERPRETED = not isinstance(matmul, triton.JITFunction)
 """Whether Triton's interpreter runs the kernels: TRITON_INTERPRET=1 was set before Triton was imported."""
 
@@ -153,18 +155,10 @@ class Launch:
             run(*tensors, *self._rest)
 
 
-_launches: dict[tuple, Launch] = {}
+class Remembered(dict):
+    """Launches by all that the calls that they serve have in common; :data:`REMEMBERED` at most."""
 
-
-def launch(kernel: triton.JITFunction, programs: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int, ...],
-           constants: dict, **options: int) -> None:
-    """Call a kernel, by the :class:`Launch` of the calls before that differ in their tensors alone."""
-    key = (kernel, programs, numbers, *constants.values(), *options.values(), tensors[0].device,
-           *[None if tensor is None else tensor.dtype for tensor in tensors])
-    found = _launches.get(key)
-    if found is None:
-        if len(_launches) >= REMEMBERED:
-            _launches.clear()
-        found = _launches[key] = Launch(kernel, (programs, 1, 1), numbers, constants, **options)
-    with torch.cuda.device_of(tensors[0]):
-        found(*tensors)
+    def __setitem__(self, key: tuple, value: object) -> None:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        super().__setitem__(key, value)

@@ -23,13 +23,14 @@ import triton.language as tl
 from torch import Tensor
 
 from ...mixture_conv import Mixture, sample_kernels
-from ...operator import REMEMBERED, is_channels_last
+from ...operator import is_channels_last
 from .common import (
     ACCUMULATORS,
+    PROGRAMS,
     Launch,
+    Remembered,
     accumulator,
     block,
-    launch,
     matmul,
     normalized,
     output_position,
@@ -39,8 +40,8 @@ from .common import (
     window_position,
 )
 
-PROGRAMS = 1024
-"""About as many keep a GPU busy."""
+PACKED, PACKED_SAMPLES = 8192, 4
+"""Elements, and samples among them, that a program of ``_pack`` mixes at once."""
 KERNEL_BYTES = 2**30
 """No more memory is taken for the samples' kernels at once, nor for their gradients."""
 
@@ -50,7 +51,8 @@ KERNEL_BYTES = 2**30
 def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
           KERNELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
           AREA: tl.constexpr, OWN_SPATIAL: tl.constexpr, OWN_CHANNEL: tl.constexpr, OWN_FILTER: tl.constexpr,
-          TRANSPOSED: tl.constexpr, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr):
+          TRANSPOSED: tl.constexpr, ACC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
+          BLOCK_E: tl.constexpr):
     """A block of elements of the kernels of ``samples`` samples: [tap, output, channel], or, ``TRANSPOSED``,
     [tap, channel, output], within each group. ``CHANNELS`` and ``OUTPUTS`` are those of a group."""
     SIZE: tl.constexpr = AREA * GROUPS * CHANNELS * OUTPUTS
@@ -66,28 +68,35 @@ def _pack(weight, attention, spatial, channel, filter_, kernels, batch, samples,
     n_inside = n < KERNELS
     both = n_inside[:, None] & inside[None, :]
     bank = tl.load(weight + n.to(tl.int64)[:, None] * SIZE + ((out * CHANNELS + c) * AREA + tap)[None, :], both, 0.
-                   ).to(ACC)
+                   ).to(ACC)[:, None, :]
     first = tl.program_id(1) * samples
-    for sample in range(first, tl.minimum(first + samples, batch)):
-        of_kernel = (sample * KERNELS + n)[:, None]
-        mixed = bank
+    last = tl.minimum(first + samples, batch)
+    for start in range(first, last, BLOCK_S):  # several at once: loads wait for the stores before them
+        sample = start + tl.arange(0, BLOCK_S)
+        s_inside = sample < last
+        of_kernel, shown = sample[None, :] * KERNELS + n[:, None], n_inside[:, None] & s_inside[None, :]
+        all_shown, s_shown = both[:, None, :] & s_inside[None, :, None], s_inside[:, None] & inside[None, :]
+        factor = tl.where(shown, 1., 0.).to(ACC)
         if attention is not None:
-            mixed = mixed * tl.load(attention + sample * KERNELS + n, n_inside, 0.).to(ACC)[:, None]
+            factor = tl.load(attention + of_kernel, shown, 0.).to(ACC)
         if OWN_SPATIAL:
-            mixed = mixed * tl.load(spatial + (sample * KERNELS + n) * AREA + tap, n_inside, 0.).to(ACC)[:, None]
+            factor *= tl.load(spatial + of_kernel * AREA + tap, shown, 0.).to(ACC)
+        mixed = bank * factor[:, :, None]
         if OWN_CHANNEL:
-            mixed = mixed * tl.load(channel + of_kernel * (GROUPS * CHANNELS) + in_[None, :], both, 0.).to(ACC)
+            mixed *= tl.load(channel + of_kernel[:, :, None] * (GROUPS * CHANNELS) + in_[None, None, :], all_shown, 0.
+                             ).to(ACC)
         if OWN_FILTER:
-            mixed = mixed * tl.load(filter_ + of_kernel * (GROUPS * OUTPUTS) + out[None, :], both, 0.).to(ACC)
+            mixed *= tl.load(filter_ + of_kernel[:, :, None] * (GROUPS * OUTPUTS) + out[None, None, :], all_shown, 0.
+                             ).to(ACC)
         total = tl.sum(mixed, 0)
         if spatial is not None and not OWN_SPATIAL:
-            total *= tl.load(spatial + sample * AREA + tap).to(ACC)
+            total *= tl.load(spatial + sample * AREA + tap, s_inside, 0.).to(ACC)[:, None]
         if channel is not None and not OWN_CHANNEL:
-            total *= tl.load(channel + sample * (GROUPS * CHANNELS) + in_, inside, 0.).to(ACC)
+            total *= tl.load(channel + sample[:, None] * (GROUPS * CHANNELS) + in_[None, :], s_shown, 0.).to(ACC)
         if filter_ is not None and not OWN_FILTER:
-            total *= tl.load(filter_ + sample * (GROUPS * OUTPUTS) + out, inside, 0.).to(ACC)
-        tl.store(kernels + tl.cast(sample, tl.int64) * SIZE + tap * (GROUPS * CHANNELS * OUTPUTS) + e,
-                 total.to(kernels.dtype.element_ty), inside)
+            total *= tl.load(filter_ + sample[:, None] * (GROUPS * OUTPUTS) + out[None, :], s_shown, 0.).to(ACC)
+        place = sample.to(tl.int64)[:, None] * SIZE + (tap * (GROUPS * CHANNELS * OUTPUTS) + e)[None, :]
+        tl.store(kernels + place, total.to(kernels.dtype.element_ty), s_shown)
 
 
 @triton.jit
@@ -292,14 +301,14 @@ def _kernel_gradient(x, dy, dkernels, height, width, in_pixels, out_width, pixel
 
 
 @triton.jit(do_not_specialize=['batch'])
-def _contract(dkernels, weight, factors, filter_, dweight, products, batch,
-              KERNELS: tl.constexpr, CHANNELS: tl.constexpr, OUT_CHANNELS: tl.constexpr, AREA: tl.constexpr,
-              ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
-              BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr):
+def _contract(dkernels, weight, attention, spatial, channel, filter_, dweight, products, batch,
+              KERNELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, OUT_CHANNELS: tl.constexpr,
+              AREA: tl.constexpr, ACC: tl.constexpr, WIDENED: tl.constexpr, PRECISION: tl.constexpr,
+              BLOCK_N: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr):
     """What follows from the gradients G of a block of samples' kernels at one tap and output, [sample, channel].
 
-    ``products``, [sample, n, tap, output], is the sum of W G over the channels; ``dweight``, [block of samples, n,
-    output, channel, tap], that of α_w α_s α_f G over the samples. ``factors``, [sample, n, tap], is α_w α_s.
+    ``products``, [sample, n, tap, output], is the sum of W α_c G over the channels; ``dweight``, [block of samples, n,
+    output, channel, tap], that of α_w α_s α_c α_f G over the samples.
     """
     program = tl.program_id(0)
     out, tap = program % OUT_CHANNELS, program // OUT_CHANNELS % AREA
@@ -307,26 +316,71 @@ def _contract(dkernels, weight, factors, filter_, dweight, products, batch,
     b, n = b_block * BLOCK_B + tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_N)
     b_inside, n_inside = b < batch, n < KERNELS
     both = b_inside[:, None] & n_inside[None, :]
-    scale = tl.load(factors + (b[:, None] * KERNELS + n[None, :]) * AREA + tap, both, 0.).to(ACC)
+    scale = tl.where(both, 1., 0.).to(ACC)
+    if attention is not None:
+        scale *= tl.load(attention + b[:, None] * KERNELS + n[None, :], both, 0.).to(ACC)
+    if spatial is not None:
+        scale *= tl.load(spatial + b * AREA + tap, b_inside, 0.).to(ACC)[:, None]
     if filter_ is not None:
         scale *= tl.load(filter_ + b * OUT_CHANNELS + out, b_inside, 0.).to(ACC)[:, None]
     scale = tl.trans(scale).to(dkernels.dtype.element_ty)
     total = tl.zeros([BLOCK_B, BLOCK_N], ACC)
     rows = dkernels + b.to(tl.int64) * (AREA * OUT_CHANNELS * CHANNELS) + (tap * OUT_CHANNELS + out) * CHANNELS
+    group_start = out // (OUT_CHANNELS // GROUPS) * CHANNELS
     for first in range(0, CHANNELS, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
         c_inside = c < CHANNELS
-        tile = tl.load(rows[:, None] + c[None, :], b_inside[:, None] & c_inside[None, :], 0.)
+        shown = b_inside[:, None] & c_inside[None, :]
+        tile = tl.load(rows[:, None] + c[None, :], shown, 0.)
+        if channel is not None:
+            factor = tl.load(channel + (b * (GROUPS * CHANNELS) + group_start)[:, None] + c[None, :], shown, 0.)
+            tile = scaled(tile, factor, WIDENED)
         element = (n.to(tl.int64) * (OUT_CHANNELS * CHANNELS * AREA))[:, None] + (
             (out * CHANNELS + c) * AREA + tap)[None, :]
         inside = n_inside[:, None] & c_inside[None, :]
         kernels = tl.load(weight + element, inside, 0.).to(tile.dtype)
         total = matmul(tile, tl.trans(kernels), total, WIDENED, PRECISION)
         of_weight = matmul(scale, tile, tl.zeros([BLOCK_N, BLOCK_C], ACC), WIDENED, PRECISION)
-        tl.store(dweight + tl.cast(b_block, tl.int64) * (KERNELS * OUT_CHANNELS * CHANNELS * AREA) + element, of_weight,
-                 inside)
+        tl.store(dweight + tl.cast(b_block, tl.int64) * (KERNELS * OUT_CHANNELS * CHANNELS * AREA) + element,
+                 of_weight.to(dweight.dtype.element_ty), inside)
     tl.store(products + ((b[:, None] * KERNELS + n[None, :]) * AREA + tap).to(tl.int64) * OUT_CHANNELS + out, total,
              both)
+
+
+@triton.jit
+def _attention_gradients(products, attention, spatial, filter_, dattention, dspatial, dfilter,
+                         KERNELS: tl.constexpr, OUT_CHANNELS: tl.constexpr, AREA: tl.constexpr, ACC: tl.constexpr,
+                         BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_O: tl.constexpr):
+    """A sample's gradients of α_w, α_s and α_f, from the ``products`` of :func:`_contract`."""
+    sample, n, t = tl.program_id(0), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_T)
+    n_inside, t_inside = n < KERNELS, t < AREA
+    inside = n_inside[:, None] & t_inside[None, :]
+    of_kernel = tl.where(n_inside, 1., 0.).to(ACC)
+    if attention is not None:
+        of_kernel = tl.load(attention + sample * KERNELS + n, n_inside, 0.).to(ACC)
+    of_tap = tl.where(t_inside, 1., 0.).to(ACC)
+    if spatial is not None:
+        of_tap = tl.load(spatial + sample * AREA + t, t_inside, 0.).to(ACC)
+    rows = tl.zeros([BLOCK_N, BLOCK_T], ACC)
+    products += tl.cast(sample, tl.int64) * (KERNELS * AREA * OUT_CHANNELS)
+    place = (n[:, None] * AREA + t[None, :]) * OUT_CHANNELS
+    for first in range(0, OUT_CHANNELS, BLOCK_O):
+        o = first + tl.arange(0, BLOCK_O)
+        o_inside = o < OUT_CHANNELS
+        tile = tl.load(products + place[:, :, None] + o[None, None, :], inside[:, :, None] & o_inside[None, None, :],
+                       0.)
+        if dfilter is not None:
+            total = tl.sum(tl.sum(tile * (of_kernel[:, None] * of_tap[None, :])[:, :, None], 0), 0)
+            tl.store(dfilter + sample * OUT_CHANNELS + o, total.to(dfilter.dtype.element_ty), o_inside)
+        if filter_ is not None:
+            tile *= tl.load(filter_ + sample * OUT_CHANNELS + o, o_inside, 0.).to(ACC)[None, None, :]
+        rows += tl.sum(tile, 2)
+    if dattention is not None:
+        total = tl.sum(rows * of_tap[None, :], 1)
+        tl.store(dattention + sample * KERNELS + n, total.to(dattention.dtype.element_ty), n_inside)
+    if dspatial is not None:
+        total = tl.sum(rows * of_kernel[:, None], 0)
+        tl.store(dspatial + sample * AREA + t, total.to(dspatial.dtype.element_ty), t_inside)
 
 
 @triton.jit
@@ -375,6 +429,9 @@ def forward(m: Mixture) -> Tensor:
 def backward(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of the tensors that need one."""
     x, last = m.input, is_channels_last(m.input)
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        with torch.cuda.device_of(x):
+            return backward(m, grad, needed)
     order = torch.channels_last if last else torch.contiguous_format
     grads: list[Tensor | None] = [None] * 7
     apart = m.shares_attention and not _is_depthwise(m)
@@ -391,7 +448,7 @@ def backward(m: Mixture, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor
         if apart:
             _differentiate_mixture(m, grad, needed, grads)
         else:
-            _differentiate_kernels(m, _kernel_gradients(m, m.input, grad), needed, grads)
+            _differentiate_kernels(m, _kernel_gradients(m, grad), needed, grads)
     return tuple(grads)
 
 
@@ -410,7 +467,7 @@ class _Recipe(NamedTuple):
     multiply: Launch
 
 
-_recipes: dict[tuple, _Recipe] = {}
+_recipes: dict[tuple, _Recipe] = Remembered()
 
 
 def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
@@ -433,8 +490,6 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
     key = tuple(key)
     recipe = _recipes.get(key)
     if recipe is None:
-        if len(_recipes) >= REMEMBERED:
-            _recipes.clear()
         recipe = _recipes[key] = _make_recipe(m, x, y, transposed, last)
     batch = x.shape[0]
     if batch > recipe.samples:
@@ -483,13 +538,15 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
     kernels = 1 if one else samples
     own = [not one and attention is not None and attention.dim() == 3 for attention in m[4:7]]
     n_block = triton.next_power_of_2(n)
-    e_block = block(size // area, max(64, 4096 // max(4, n_block)), 16)
+    e_block = block(size // area, max(64, PACKED // (max(4, n_block) * PACKED_SAMPLES)), 16)
     e_blocks = triton.cdiv(size // area, e_block)
     at_once = max(1, min(kernels, kernels * e_blocks * area // PROGRAMS))  # the bank is read once for all of these
+    s_block = block(at_once, PACKED_SAMPLES)
     acc = ACCUMULATORS[x.dtype]
     pack = Launch(_pack, (e_blocks, triton.cdiv(kernels, at_once), area), (kernels, at_once), dict(
         KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, AREA=area, OWN_SPATIAL=own[0],
-        OWN_CHANNEL=own[1], OWN_FILTER=own[2], TRANSPOSED=transposed, ACC=acc, BLOCK_N=n_block, BLOCK_E=e_block),
+        OWN_CHANNEL=own[1], OWN_FILTER=own[2], TRANSPOSED=transposed, ACC=acc, BLOCK_N=n_block, BLOCK_S=s_block,
+        BLOCK_E=e_block),
         num_warps=4)
     geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
     pointwise = geometry[:6] == (1, 1, 1, 1, 0, 0)
@@ -576,94 +633,149 @@ def depthwise_blocks(x: Tensor, channels: int, pixels: int, last: bool) -> tuple
 def _differentiate_scale(x: Tensor, gradient: Tensor, channel: Tensor, last: bool) -> Tensor:
     """The gradient of α_c; that of the scaled features becomes, in place, that of the features."""
     channel = channel.contiguous()
-    batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    c = block(channels, 64 if last else 4)
+    key = (x.shape, x.dtype, x.device, channel.dtype, last)
+    found = _scale_gradients.get(key)
+    if found is None:
+        batch, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+        c = block(channels, 64 if last else 4)
+        found = _scale_gradients[key] = Launch(_scale_gradient, (batch * triton.cdiv(channels, c), 1, 1), (pixels, ),
+                                               dict(CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype],
+                                                    BLOCK_P=block(pixels, 32 if last else 512), BLOCK_C=c))
     dchannel = torch.empty_like(channel)
-    launch(_scale_gradient, batch * triton.cdiv(channels, c), (x, gradient, channel, dchannel), (pixels, ), dict(
-        CHANNELS=channels, LAST=last, ACC=ACCUMULATORS[x.dtype], BLOCK_P=block(pixels, 32 if last else 512),
-        BLOCK_C=c))
+    found(x, gradient, channel, dchannel)
     return dchannel
 
 
-def _kernel_gradients(m: Mixture, x: Tensor, grad: Tensor) -> Tensor:
-    """Of the convolution of sample b of ``x`` by a kernel of its own.
+_scale_gradients: dict[tuple, Launch] = Remembered()
+
+
+def _kernel_gradients(m: Mixture, grad: Tensor) -> Tensor:
+    """Of the convolution of sample b of the features by a kernel of its own.
 
     Returns:
         Tensor[batch, kernel area, out_channels, in_channels / groups], of the input's type; a depthwise one's of the
         accumulators'
     """
     out_channels, channels, *kernel_size = m.weight.shape[1:]
-    geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
-    pointwise, depthwise, last = geometry[:6] == (1, 1, 1, 1, 0, 0), _is_depthwise(m), is_channels_last(m.input)
-    order = torch.channels_last if last or not (pointwise or depthwise) else torch.contiguous_format
-    x, dy = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
-    batch, pixels, area, outputs = len(x), dy.shape[2] * dy.shape[3], math.prod(kernel_size), out_channels // m.groups
-    sizes = (*x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels)
-    result = torch.empty(batch, area, out_channels, channels, device=x.device,
+    depthwise, order = _is_depthwise(m), _order_of_gradients(m)
+    x, dy = m.input.contiguous(memory_format=order), grad.contiguous(memory_format=order)
+    result = torch.empty(len(x), math.prod(kernel_size), out_channels, channels, device=x.device,
                          dtype=accumulator(x.dtype) if depthwise else x.dtype)
-    if depthwise:
-        c = block(out_channels, 32 if last else 16)
-        launch(_depthwise_gradient, batch * triton.cdiv(out_channels, c), (x, dy, result), sizes, dict(
-            CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=ACCUMULATORS[x.dtype],
-            BLOCK_P=block(pixels, 128 if last else 64), BLOCK_C=c, BLOCK_T=triton.next_power_of_2(area)))
-        return result
-    half = x.dtype.itemsize == 2
-    o, c = block(outputs, 128 if half else 64, 16), block(channels, 64, 16)
-    programs = batch * m.groups * area * triton.cdiv(outputs, o) * triton.cdiv(channels, c)
-    launch(_kernel_gradient, programs, (x, dy, result), sizes, dict(
-        GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry, POINTWISE=pointwise,
-        LAST=order is torch.channels_last, ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype),
-        PRECISION=precision(x.dtype), BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, 64 if half else 32, 16)),
-        num_warps=4, num_stages=3)
+    key = (x.shape, x.dtype, x.device, dy.shape, order, m.weight.shape, m[7:11], precision(x.dtype))
+    found = _kernel_launches.get(key)
+    if found is None:
+        found = _kernel_launches[key] = _make_kernel_launch(m, dy, order)
+    found(x, dy, result)
     return result
 
 
+_kernel_launches: dict[tuple, Launch] = Remembered()
+
+
+def _order_of_gradients(m: Mixture) -> torch.memory_format:
+    """In which both maps are read."""
+    pointwise = (*m.weight.shape[3:], *m.stride, *m.padding) == (1, 1, 1, 1, 0, 0)
+    last = is_channels_last(m.input) or not (pointwise or _is_depthwise(m))
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _make_kernel_launch(m: Mixture, dy: Tensor, order: torch.memory_format) -> Launch:
+    out_channels, channels, *kernel_size = m.weight.shape[1:]
+    x, outputs, pixels, area = m.input, out_channels // m.groups, dy.shape[2] * dy.shape[3], math.prod(kernel_size)
+    geometry, last = (*kernel_size, *m.stride, *m.padding, *m.dilation), order is torch.channels_last
+    sizes, acc = (*x.shape[2:], x.shape[2] * x.shape[3], dy.shape[3], pixels), ACCUMULATORS[x.dtype]
+    if _is_depthwise(m):
+        c = block(out_channels, 32 if last else 16)
+        return Launch(_depthwise_gradient, (len(x) * triton.cdiv(out_channels, c), 1, 1), sizes, dict(
+            CHANNELS=out_channels, GEOMETRY=geometry, LAST=last, ACC=acc, BLOCK_P=block(pixels, 128 if last else 64),
+            BLOCK_C=c, BLOCK_T=triton.next_power_of_2(area)))
+    half = x.dtype.itemsize == 2
+    o, c = block(outputs, 128 if half else 64, 16), block(channels, 64, 16)
+    programs = len(x) * m.groups * area * triton.cdiv(outputs, o) * triton.cdiv(channels, c)
+    return Launch(_kernel_gradient, (programs, 1, 1), sizes, dict(
+        GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry,
+        POINTWISE=geometry[:6] == (1, 1, 1, 1, 0, 0), LAST=last, ACC=acc, WIDENED=widened(x.dtype),
+        PRECISION=precision(x.dtype), BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, 64 if half else 32, 16)),
+        num_warps=4, num_stages=3)
+
+
+class _Contraction(NamedTuple):
+    """How to contract the kernels' gradients of calls of certain sizes and types."""
+
+    samples: int  # at a time
+    blocks: int  # of samples, whose sums are written apart
+    contract: Launch
+    attentions: Launch
+
+
+_contractions: dict[tuple, _Contraction] = Remembered()
+
+
 def _differentiate_mixture(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:
-    """From attentions that all kernels share. α_c scales the features, so that the kernels' gradients hold it."""
-    weight, filter_ = m.weight.contiguous(), None if m.filter_attention is None else m.filter_attention.contiguous()
-    n, out_channels, channels, *kernel_size = weight.shape
-    batch, area, acc = len(m.input), math.prod(kernel_size), accumulator(m.input.dtype)
-    factors = m.input.new_ones(1, 1, 1, dtype=acc)
-    if m.kernel_attention is not None:
-        factors = factors * m.kernel_attention[:, :, None]
-    if m.spatial_attention is not None:
-        factors = factors * m.spatial_attention[:, None]
-    factors = factors.expand(batch, n, area).contiguous()
-    samples = _samples_at_once(batch, weight[0].numel() * m.input.dtype.itemsize)
-    dweight, products = None, []
-    for start in range(0, batch, samples):
-        part = slice(start, start + samples)
-        x = m.input[part]
-        if m.channel_attention is not None:
-            x = x * m.channel_attention[part, :, None, None].to(x.dtype)
-        dkernels = _kernel_gradients(m, x, grad[part])
-        b = block(len(x), 64, 16)
-        of_weight = torch.empty(triton.cdiv(len(x), b), *weight.shape, dtype=acc, device=x.device)
-        products.append(torch.empty(len(x), n, area, out_channels, dtype=acc, device=x.device))
-        launch(_contract, out_channels * area * len(of_weight), (
-            dkernels, weight, factors[part], None if filter_ is None else filter_[part], of_weight, products[-1]),
-            (len(x), ), dict(
-                KERNELS=n, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype],
-                WIDENED=widened(x.dtype), PRECISION=precision(x.dtype), BLOCK_N=block(n, n + 16, 16), BLOCK_B=b,
-                BLOCK_C=block(channels, 64, 16)), num_warps=4, num_stages=2)
-        of_weight = of_weight.sum(0) if len(of_weight) > 1 else of_weight[0]
-        dweight = of_weight if dweight is None else dweight + of_weight
-    products = products[0] if len(products) == 1 else torch.cat(products)
+    """The gradients of the weight and, from attentions that all kernels share, of α_w, α_s and α_f."""
+    x, weight = m.input, m.weight.contiguous()
+    key: list = [x.shape, x.dtype, x.device, weight.shape, weight.dtype, m.groups, precision(x.dtype)]
+    attentions = []
+    for tensor, needs in zip(m[3:7], needed[3:7]):
+        key.append(None if tensor is None else (tensor.dtype, needs))
+        attentions.append(tensor if tensor is None else tensor.contiguous())
+    key = tuple(key)
+    recipe = _contractions.get(key)
+    if recipe is None:
+        recipe = _contractions[key] = _make_contraction(m)
+    if len(x) > recipe.samples:
+        _differentiate_parts(m, grad, needed, grads, recipe.samples)
+        return
+    attention, spatial, channel, filter_ = attentions
+    acc, (n, out_channels, _, *kernel_size) = accumulator(x.dtype), weight.shape
+    dkernels = _kernel_gradients(m, grad)
+    dweight = torch.empty(recipe.blocks, *weight.shape, dtype=weight.dtype if recipe.blocks == 1 else acc,
+                          device=x.device)
+    products = torch.empty(len(x), n, math.prod(kernel_size), out_channels, dtype=acc, device=x.device)
+    recipe.contract(dkernels, weight, attention, spatial, channel, filter_, dweight, products)
     if needed[1]:
-        grads[1] = dweight.to(weight.dtype)
-    if needed[6]:
-        of_filter = torch.bmm(factors.reshape(batch, 1, -1), products.reshape(batch, -1, out_channels))
-        grads[6] = of_filter[:, 0].to(filter_.dtype)
-    if needed[3] or needed[4]:
-        products = products.reshape(batch, -1, out_channels)
-        of_factors = products.sum(2) if filter_ is None else torch.bmm(products, filter_.to(acc)[:, :, None])
-        of_factors = of_factors.reshape(batch, n, area)
-    if needed[3]:
-        of_kernel = of_factors if m.spatial_attention is None else of_factors * m.spatial_attention[:, None]
-        grads[3] = of_kernel.sum(2).to(m.kernel_attention.dtype)
-    if needed[4]:
-        of_spatial = of_factors if m.kernel_attention is None else of_factors * m.kernel_attention[:, :, None]
-        grads[4] = of_spatial.sum(1).to(m.spatial_attention.dtype)
+        grads[1] = dweight[0] if recipe.blocks == 1 else dweight.sum(0).to(weight.dtype)
+    for index, tensor in ((3, attention), (4, spatial), (6, filter_)):
+        if needed[index]:
+            grads[index] = torch.empty_like(tensor)
+    if needed[3] or needed[4] or needed[6]:
+        recipe.attentions(products, attention, spatial, filter_, grads[3], grads[4], grads[6])
+
+
+def _differentiate_parts(m: Mixture, grad: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None],
+                         samples: int) -> None:
+    """The same for so many samples at a time."""
+    parts: list[list[Tensor | None]] = []
+    for start in range(0, len(m.input), samples):
+        part = slice(start, start + samples)
+        attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
+        parts.append([None] * 7)
+        _differentiate_mixture(Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:]), grad[part], needed,
+                               parts[-1])
+    if needed[1]:
+        grads[1] = parts[0][1]
+        for own in parts[1:]:
+            grads[1] += own[1]
+    for index in (3, 4, 6):
+        if needed[index]:
+            grads[index] = torch.cat([own[index] for own in parts])
+
+
+def _make_contraction(m: Mixture) -> _Contraction:
+    n, out_channels, channels, *kernel_size = m.weight.shape
+    x, area = m.input, math.prod(kernel_size)
+    samples = _samples_at_once(len(x), m.weight[0].numel() * x.dtype.itemsize)
+    b = block(len(x), 128 if x.dtype.itemsize == 2 else 64, 16)
+    blocks, n_block = triton.cdiv(len(x), b), triton.next_power_of_2(n)
+    contract = Launch(_contract, (out_channels * area * blocks, 1, 1), (len(x), ), dict(
+        KERNELS=n, GROUPS=m.groups, CHANNELS=channels, OUT_CHANNELS=out_channels, AREA=area,
+        ACC=ACCUMULATORS[x.dtype], WIDENED=widened(x.dtype), PRECISION=precision(x.dtype),
+        BLOCK_N=max(16, n_block), BLOCK_B=b, BLOCK_C=block(channels, 64, 16)), num_warps=4, num_stages=2)
+    t_block = triton.next_power_of_2(area)
+    attentions = Launch(_attention_gradients, (len(x), 1, 1), (), dict(
+        KERNELS=n, OUT_CHANNELS=out_channels, AREA=area, ACC=ACCUMULATORS[x.dtype], BLOCK_N=n_block, BLOCK_T=t_block,
+        BLOCK_O=block(out_channels, max(16, 4096 // (n_block * t_block)))), num_warps=4)
+    return _Contraction(samples, blocks, contract, attentions)
 
 
 def _differentiate_kernels(m: Mixture, dkernels: Tensor, needed: tuple[bool, ...], grads: list[Tensor | None]) -> None:

@@ -14,7 +14,7 @@ from triton import JITFunction
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from dynconv_mm.functional.backends.triton import involution, mixture_conv
+from dynconv_mm.functional.backends.triton import attention, involution, mixture_conv
 from dynconv_mm.functional.involution import Involution
 from dynconv_mm.functional.mixture_conv import Mixture
 
@@ -62,6 +62,15 @@ def compile_layer(layer: str, dtype: torch.dtype) -> None:
         call = Involution(x, weight, (2, 2), (3, 3), (1, 1))
         involution.forward(call)
         involution.backward(call, y, (True, True))
+        return
+    if layer == 'attention':
+        hidden, weight, bias = zeros(2, 16), zeros(64, 16, 1, 1), zeros(64)
+        launches = attention._make_launches(zeros(2, 32, 14, 14), False, dtype, 16, [64], [False], 1e-5)
+        launches.pool(zeros(2, 32, 14, 14), zeros(2 * launches.parts, 32))
+        launches.squeeze(zeros(2 * launches.parts, 32), zeros(16, 32), None, hidden)
+        heads = attention.Heads(hidden, zeros(), weight, bias, weight, bias, None, None, None, None, (False, True))
+        backend = attention.HEADS.backends['triton']
+        backend.backward(heads, backend.forward(heads), (True, False, *[True] * 4, *[False] * 4))
         return
     n, groups, channels, outputs, k, own = MIXTURES[layer]
     each = (2, n) if own else (2, )

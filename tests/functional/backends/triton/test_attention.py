@@ -1,5 +1,7 @@
-"""The kernel computes ODConv's attentions as torch does, in inference and where nothing but the kernel could tell."""
+"""The kernels compute ODConv's attentions as torch does, and their gradients, where nothing but they could tell."""
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -52,21 +54,86 @@ def test_values(make_random, device, served, arguments):
         torch.testing.assert_close(actual[name], attention, rtol=1e-5, atol=1e-9 if device == 'cpu' else 1e-5)
 
 
-def test_where_it_does_not_serve(make_random, device, served):
+TRAINED = [
+    {}, dict(norm_cfg=None), dict(norm_cfg=dict(type='LN')), dict(attentions=('channel', )), dict(min_channels=40),
+    dict(kernel_size=1, kernel_num=1), dict(spatial_activation='softmax'), dict(share_attention=False)]
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['training', 'eval'])
+@pytest.mark.parametrize('arguments', TRAINED, ids=str)
+def test_gradients(make_random, device, served, arguments, training):
+    dtype, close = (torch.float64, dict(rtol=1e-7, atol=1e-9)) if device == 'cpu' else \
+        (torch.float32, dict(rtol=1e-3, atol=1e-4))
+    layer = make(make_random, device, dtype, **arguments).train(training)
+    fast = copy.deepcopy(layer)
+    inputs, upstream = torch.randn(19, 5, 3, 4, device=device, dtype=dtype), {}
+    results = []
+    for module, enabled in ((layer, False), (fast, True)):
+        x = inputs.clone().requires_grad_()
+        with enable_triton(enabled), enable_numba(False):
+            attentions = module.compute_attentions(x)
+        for name, attention in attentions.items():
+            upstream.setdefault(name, torch.randn_like(attention))
+        loss = sum((attention * upstream[name]).sum() for name, attention in attentions.items())
+        loss.backward()
+        results.append({**attentions, 'input': x.grad, **{name: parameter.grad for name, parameter
+                                                          in module.attention.named_parameters()},
+                        **dict(module.attention.named_buffers())})
+    assert served == [True] and results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, msg=lambda text, name=name: f'{name}: {text}', **close)
+
+
+def test_gradients_of_what_is_asked_for_alone(make_random, device, served):
+    layer = make(make_random, device, torch.float64 if device == 'cpu' else torch.float32)
+    for parameter in layer.attention.parameters():
+        parameter.requires_grad_(parameter is layer.attention.channel_fc.weight)
+    x = torch.randn(3, 5, 3, 4, device=device, dtype=layer.weight.dtype)
+    gradients = []
+    for enabled in (False, True):
+        with enable_triton(enabled), enable_numba(False):
+            attentions = layer.compute_attentions(x)
+        total = attentions['channel'].square().sum()
+        gradients += torch.autograd.grad(total, layer.attention.channel_fc.weight)
+    assert served == [True]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_second_derivatives(make_random, device, served):
+    layer = make(make_random, device, torch.float64 if device == 'cpu' else torch.float32, kernel_num=2).train()
+    x = torch.randn(4, 5, 3, 4, device=device, dtype=layer.weight.dtype, requires_grad=True)
+    seconds = []
+    for enabled in (False, True):
+        with enable_triton(enabled), enable_numba(False):
+            attentions = layer.compute_attentions(x)
+        total = sum(attention.square().sum() for attention in attentions.values())
+        gradient, = torch.autograd.grad(total, x, create_graph=True)
+        seconds.append(torch.autograd.grad(gradient.square().sum(), [x, layer.attention.channel_fc.weight]))
+    assert served == [True]
+    for actual, expected in zip(*reversed(seconds)):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_left_to_modules_and_to_torch(make_random, device, served):
     dtype = torch.float64 if device == 'cpu' else torch.float32
     layer = make(make_random, device, dtype)
     x = torch.randn(2, 5, 3, 4, device=device, dtype=dtype)
     with enable_triton(), enable_numba(False):
-        assert all(attention.requires_grad for attention in layer.compute_attentions(x).values())
+        layer.temperature.requires_grad_()
+        sum(attention.sum() for attention in layer.compute_attentions(x).values()).backward()
+        assert layer.temperature.grad.abs() > 0
+        layer.temperature.requires_grad_(False)
         with torch.no_grad():
             calls = []
             layer.attention.fc.register_forward_hook(lambda *arguments: calls.append(arguments))
             layer.compute_attentions(x)
             assert len(calls) == 1
+            for other in (make(make_random, device, dtype, norm_cfg=dict(type='LN')),
+                          make(make_random, device, dtype).train()):  # all but their heads
+                other.compute_attentions(x)
+            assert served == [True] * 4
             for other in (make(make_random, device, dtype, spatial_pool_size=2),
-                          make(make_random, device, dtype, norm_cfg=dict(type='LN')),
-                          make(make_random, device, dtype, spatial_activation='softmax', share_attention=False),
-                          make(make_random, device, dtype).train()):
+                          make(make_random, device, dtype, spatial_activation='softmax', share_attention=False)):
                 other.compute_attentions(x)
             make(make_random, device, dtype).compute_attentions(x[:0])
-    assert served == [False] * 7
+            assert served[4:] == [False] * 3

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dynconv_mm.functional.backends import triton as switch
 
@@ -55,6 +57,28 @@ def test_a_bad_value_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv('DYNCONV_MM_TRITON', 'yes')
     with pytest.raises(ValueError, match="DYNCONV_MM_TRITON must be 0 or 1, but is 'yes'"):
         importlib.reload(switch)
+
+
+def test_a_gpu_on_which_nothing_was_checked_is_named_once(monkeypatch):
+    x = SimpleNamespace(is_cuda=True, device='cuda:0', dtype=torch.float32)
+    monkeypatch.setattr(switch, 'has_passed', lambda *arguments: False)
+    monkeypatch.setattr(switch, 'read', lambda device: None)
+    monkeypatch.setattr(switch, 'device_name', lambda device: 'Some GPU')
+    with switch.enable_triton(False), warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert switch._refuses('mixture_conv', x) is not None
+    with pytest.warns(UserWarning, match='without their Triton kernels on Some GPU.* --calibrate'):
+        assert switch._refuses('mixture_conv', x) is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert switch._refuses('mixture_conv', x) is not None
+
+
+def test_nothing_is_said_where_there_is_no_triton(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        switch._warn_once('Some GPU')
 
 
 @pytest.mark.parametrize(('module', 'words'), [
