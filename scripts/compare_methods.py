@@ -218,7 +218,7 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
         'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
         'two more of the ablations': variants(SEEDS),
         f'{" and ".join(SLOW)} for longer': block(LONG, SLOW, SEEDS),
-        'fourth and fifth seeds': [run for family in FAMILIES
+        'fourth and fifth seeds': [run for family in (RESNET18, RESNET26)
                                    for run in block(family, COMPARED[family], FURTHER_SEEDS)],
     }
 
@@ -337,6 +337,7 @@ def execute(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
     import torch
 
     from dynconv_mm.analysis.multiply_adds import count_madds
+    from dynconv_mm.functional.device_record import processor
 
     torch.set_num_threads(1)
     begin = time.process_time()
@@ -349,7 +350,8 @@ def execute(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Pat
                 madds=count_madds(model, size, 1),
                 loss=round(training.loss, 4) if math.isfinite(training.loss) else None,
                 train_ms=round(training.milliseconds, 4), test_ms=round(test_ms, 4),
-                seconds=round(time.process_time() - begin, 1), load=round(os.getloadavg()[0], 1))
+                seconds=round(time.process_time() - begin, 1), load=round(os.getloadavg()[0], 1),
+                machine=f'{processor()}, torch {torch.__version__}')
 
 
 def trained(run: Run, splits: dict[str, Glyphs], schedule: Schedule, folder: Path) -> tuple[nn.Module, Training]:
@@ -424,7 +426,7 @@ def read_results(path: Path, task: dict | None = None) -> dict:
     if task is not None and results['task'] != task:
         others = ', '.join(f'{key} {results["task"].get(key)} in place of {task[key]}' for key in task
                            if results['task'].get(key) != task[key])
-        raise ValueError(f'{path} holds results of another task: {others}. Draw the data set with the fonts of '
+        raise ValueError(f'{path} holds results of another task: {others}. Draw the data set by glyphs.py --like '
                          'docs/glyph_fonts.json, or name another file by --results')
     return results
 
@@ -513,7 +515,8 @@ def repeat(args: argparse.Namespace, splits: dict[str, Glyphs], task: dict, sche
         before, after = accuracy(results[run.name], classes), accuracy(values, classes)
         if values['correct'] != results[run.name]['correct']:
             raise ValueError(f'{run.name} comes out otherwise: {after:.2f}% in place of {before:.2f}%. Rounding may '
-                             'differ between processors and versions of torch')
+                             'differ between processors and versions of torch: this is '
+                             f'{values["machine"]}, that was {results[run.name].get("machine", "not recorded")}')
         print(f'{run.name}: {after:.2f}% as before, in every family of the fonts', flush=True)
 
 

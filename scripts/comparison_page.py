@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,10 +89,14 @@ class Row(NamedTuple):
         """What all runs have alike."""
         return next(iter(self.runs.values()))[key]
 
-    def mean(self, key: str) -> str:
-        """Over the seeds of which it is known; a loss is None where it was not finite."""
-        values = [values[key] for values in self.runs.values() if key in values]
+    def loss(self) -> str:
+        """The mean over the seeds of which it is known; None where it was not finite."""
+        values = [values['loss'] for values in self.runs.values() if 'loss' in values]
         return NONE if not values else 'not finite' if None in values else f'{np.mean(values):.2f}'
+
+    def milliseconds(self, key: str) -> str:
+        """Of the first seed: others may have run on other machines."""
+        return f'{self.runs[0][key]:.2f}' if 0 in self.runs else NONE
 
     def accuracy(self) -> Estimate:
         """In percent."""
@@ -133,7 +138,7 @@ def render_family(results: dict, family: str) -> str:
         others = [row_of(results, family, method, part) for part in OTHER_RATES]
         rows.append([method, *costs(row), *cells(row, base),
                      *(f'{other.accuracy().mean:.2f} ({len(other.runs)})' if other.runs else NONE for other in others),
-                     *map(row.mean, ('loss', 'train_ms', 'test_ms'))])
+                     row.loss(), *map(row.milliseconds, ('train_ms', 'test_ms'))])
     return markdown_table(['network', 'parameters (K)', 'multiply-adds (M)', 'seeds', 'accuracy (%)',
                            'more than static (points)', 'at half of the rate (seeds)', 'at the double (seeds)',
                            'loss at the end', 'training (ms a picture)', 'inference (ms a picture)'], rows)
@@ -145,7 +150,7 @@ def render_longer(results: dict) -> str:
     for method in COMPARED[LONG]:
         short = short_base if method == 'static' else row_of(results, RESNET18, method)
         row = base if method == 'static' else row_of(results, LONG, method)
-        rows.append([method, cells(short, short_base)[2], *cells(row, base), row.mean('loss')])
+        rows.append([method, cells(short, short_base)[2], *cells(row, base), row.loss()])
     return markdown_table(['network', 'more than static (points), above', 'seeds', f'accuracy (%), {LONGER} × as long',
                            f'more than static (points), {LONGER} × as long', 'loss at the end'], rows)
 
@@ -256,9 +261,17 @@ def render_progress(results: dict) -> str:
 
 
 def render_load(results: dict) -> str:
-    """How busy the machine was."""
-    low, middle, high = np.quantile([values['load'] for values in results['runs'].values()], [.1, .5, .9])
-    return f'The load of the machine after each run was {middle:.1f}, {low:.1f} to {high:.1f} in four of five.\n'
+    """How busy the machine was whose times are shown."""
+    loads = [values['load'] for name, values in results['runs'].items() if name.endswith(', seed 0')]
+    low, middle, high = np.quantile(loads, [.1, .5, .9])
+    return f'The load of the machine after each run with seed 0 was {middle:.1f}, {low:.1f} to {high:.1f} in four of ' \
+           'five.\n'
+
+
+def render_machines(results: dict) -> str:
+    """How many runs were made where."""
+    found = Counter(values.get('machine', 'not recorded') for values in results['runs'].values())
+    return ''.join(f'- {machine}: {count} runs\n' for machine, count in found.most_common())
 
 
 def any_runs(results: dict, families: Sequence[str]) -> bool:
@@ -275,7 +288,8 @@ def parts(results: dict) -> dict[str, str]:
             **{f'neutral {family}': render_neutral(results, family) for family in NEUTRAL},
             'gaps': render_gaps(results), 'longer': render_longer(results),
             'starts': render_starts(results), 'ablations': render_ablations(results),
-            'progress': render_progress(results), 'load': render_load(results)}
+            'progress': render_progress(results), 'load': render_load(results),
+            'machines': render_machines(results)}
 
 
 def draw(results: dict, families: Sequence[str]) -> Figure:

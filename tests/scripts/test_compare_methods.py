@@ -362,9 +362,11 @@ def test_queue(tool, data, schedule, tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()
     assert [line[5:] for line in told if line.startswith('done ')] == [*names, *others]
     assert re.fullmatch(rf'{count} of \d+ runs are done; the others take about .* of one core', told[-1])
+    assert re.fullmatch(r'.+, torch \d.*', results['runs'][names[-1]]['machine'])
     results['runs'][names[-1]]['correct'][0] ^= 1
+    results['runs'][names[-1]]['machine'] = 'another one'
     tool.write_results(path, results)
-    with pytest.raises(SystemExit, match='SE.* comes out otherwise: .*% in place of .*%'):
+    with pytest.raises(SystemExit, match='SE.* comes out otherwise: .*% in place of .*that was another one'):
         tool.main([*command, '--repeat', names[-1]])
     assert json.loads(path.read_text()) == results
     with pytest.raises(SystemExit, match='has no run .*DCD.* to repeat'):

@@ -119,12 +119,23 @@ def test_tables(tool, methods):
     assert progress[2].startswith('| learning rate of ResNet-18 | 6 of 6 | 9 min | – |')
     assert progress[-1].startswith('| **all** | 15 of ')
     assert 'images/comparison_resnet.png' in parts['comparison_resnet'] and parts['comparison_mobilenet'] == ''
-    assert parts['load'] == 'The load of the machine after each run was 1.5, 1.5 to 1.5 in four of five.\n'
+    assert parts['load'] == 'The load of the machine after each run with seed 0 was 1.5, 1.5 to 1.5 in four of five.\n'
+
+
+def test_times_are_of_the_first_seed(tool):
+    """Others may have run elsewhere."""
+    runs = {0: dict(train_ms=.5), 1: dict(train_ms=9.)}
+    assert [tool.Row(kept, 62).milliseconds('train_ms') for kept in (runs, {1: runs[1]})] == ['0.50', '–']
+
+
+def test_machines(tool):
+    runs = {'a': dict(machine='one'), 'b': {}, 'c': dict(machine='one')}
+    assert tool.render_machines(dict(runs=runs)) == '- one: 2 runs\n- not recorded: 1 runs\n'
 
 
 def test_a_loss_that_was_not_finite(tool, methods):
     runs = {0: dict(correct=[1], loss=None), 1: dict(correct=[1], loss=.5)}
-    assert [tool.Row(kept, 62).mean('loss') for kept in (runs, {1: runs[1]}, {})] == ['not finite', '0.50', '–']
+    assert [tool.Row(kept, 62).loss() for kept in (runs, {1: runs[1]}, {})] == ['not finite', '0.50', '–']
     assert 'NaN' not in methods.RESULTS.read_text(encoding='utf-8')
 
 
