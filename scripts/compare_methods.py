@@ -163,7 +163,16 @@ NEUTRAL = {  # FDConv's attentions begin so anyway
            for method, network in COMPARED[family].items() if method not in ('static', 'SE', 'FDConv')},
     } for family in (RESNET18, MOBILENET)
 }
-VARIANTS = {RESNET18: {**CHANGED, **NEUTRAL[RESNET18]}, MOBILENET: NEUTRAL[MOBILENET]}  # beside those that are compared
+NORMS = {  # in the attentions, which are with a batch norm in the paper
+    family: {f'{method}, layer norm': network._replace(arguments=dict(network.arguments,
+                                                                      attention_norm_cfg=dict(type='LN')))
+             for method, network in COMPARED[family].items() if method.startswith('ODConv')}
+    for family in (RESNET18, MOBILENET)
+}
+VARIANTS = {  # beside those that are compared
+    RESNET18: {**CHANGED, **NEUTRAL[RESNET18], **NORMS[RESNET18]},
+    MOBILENET: {**NEUTRAL[MOBILENET], **NORMS[MOBILENET]},
+}
 COMPARED[LONG] = {**COMPARED[RESNET18],
                   'ODConv (1×), neutral at first': NEUTRAL[RESNET18]['ODConv (1×), neutral at first']}
 LATE = [method for method in COMPARED[LONG] if method not in SLOW]

@@ -18,6 +18,7 @@ from compare_methods import (
     LONGER,
     MOBILENET,
     NEUTRAL,
+    NORMS,
     OTHER_RATES,
     RATES,
     RESNET18,
@@ -197,10 +198,10 @@ def render_gaps(results: dict) -> str:
 
 
 def render_neutral(results: dict, family: str) -> str:
-    """The table of methods whose attentions are the same for all pictures at first or always, beside those that begin
-    as their papers' do."""
+    """The table of methods whose attentions are the same for all pictures at first or always, or have another norm,
+    beside those that are as in their papers."""
     base, rows = row_of(results, family, 'static'), []
-    for name in NEUTRAL[family]:
+    for name in (*NEUTRAL[family], *NORMS[family]):
         row, own = (row_of(results, family, which) for which in (name, name.partition(', ')[0]))
         rows.append([name, *cells(row, base), cells(row, own)[2], cells(own, base)[2]])
     return markdown_table(['network', 'seeds', 'accuracy (%)', 'more than static (points)',
