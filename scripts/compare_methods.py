@@ -169,6 +169,8 @@ NORMS = {  # in the attentions, which are with a batch norm in the paper
              for method, network in COMPARED[family].items() if method.startswith('ODConv')}
     for family in (RESNET18, MOBILENET)
 }
+NORMS[MOBILENET]['ODConv (4×), layer norm, neutral at first'] = \
+    NORMS[MOBILENET]['ODConv (4×), layer norm']._replace(neutral='at first')
 VARIANTS = {  # beside those that are compared
     RESNET18: {**CHANGED, **NEUTRAL[RESNET18], **NORMS[RESNET18]},
     MOBILENET: {**NEUTRAL[MOBILENET], **NORMS[MOBILENET]},
@@ -263,7 +265,7 @@ def build(family: str, network: Network, classes: int) -> nn.Module:
     from dynconv_mm.models import backbones, heads
 
     MMLogger.get_instance('compare_methods').setLevel('ERROR')  # else every fresh parameter is reported
-    backbone = getattr(backbones, network.kind)(**COMMON[family], **network.arguments)
+    backbone = getattr(backbones, network.kind)(**{**COMMON[family], **network.arguments})
     kind = LinearClsHead if network.head == 'LinearClsHead' else getattr(heads, network.head)
     head = kind(num_classes=classes, in_channels=backbone.feat_dim, loss=dict(type='mmpretrain.CrossEntropyLoss'))
     model = ImageClassifier(backbone, GlobalAveragePooling(), head, data_preprocessor=BaseDataPreprocessor())

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from glyph_task import Glyphs
 
 PAGE = ROOT / 'docs' / 'comparison.md'
-SHOWN = RESNET18, MOBILENET
 SEEDS = 0, 1, 2
 BATCH = 64
 NONE = '–'
-COLUMNS = {'as annealing begins': ('start', False), 'as it ends': ('end', False), 'neutral at first': ('end', True)}
+WHEN = {'as annealing begins': ('start', False), 'as it ends': ('end', False), 'neutral at first': ('end', True)}
+COLUMNS = {**{f'{family}, {about}': (family, {}, *when) for family in (RESNET18, MOBILENET)
+              for about, when in WHEN.items()},
+           'MobileNetV2 × 1, as annealing ends': (MOBILENET, dict(widen_factor=1.), *WHEN['as it ends'])}
 
 
 def gradient_norm(family: str, network: Network, glyphs: Glyphs, seed: int, end: str, neutral: bool) -> float | None:
@@ -61,14 +63,21 @@ def gradient_norm(family: str, network: Network, glyphs: Glyphs, seed: int, end:
     return torch.stack([gradient.norm() for gradient in gradients]).norm().item()
 
 
-def relative(family: str, method: str, glyphs: Glyphs, end: str, neutral: bool) -> float | None:
-    """The same as a multiple of the static network's, the geometric mean over the seeds."""
+def relative(method: str, glyphs: Glyphs, family: str, arguments: dict, end: str, neutral: bool) -> float | None:
+    """The same as a multiple of the static network's, the geometric mean over the seeds.
+
+    Args:
+        arguments (dict): of both backbones, that differ from the family's.
+    """
+    networks = {**COMPARED[family], **NORMS[family]}
+    own, static = (network._replace(arguments={**network.arguments, **arguments})
+                   for network in (networks[method], networks['static']))
     logarithms = []
     for seed in SEEDS:
-        own = gradient_norm(family, {**COMPARED[family], **NORMS[family]}[method], glyphs, seed, end, neutral)
-        if own is None:
+        value = gradient_norm(family, own, glyphs, seed, end, neutral)
+        if value is None:
             return None
-        logarithms.append(math.log(own / gradient_norm(family, COMPARED[family]['static'], glyphs, seed, 'end', False)))
+        logarithms.append(math.log(value / gradient_norm(family, static, glyphs, seed, 'end', False)))
     return math.exp(statistics.mean(logarithms))
 
 
@@ -85,10 +94,9 @@ def render(glyphs: Glyphs) -> str:
     from tqdm import tqdm
     methods = [method for method in COMPARED[RESNET18] if method in COMPARED[MOBILENET] and method != 'static']
     methods += NORMS[RESNET18]
-    rows = [[method, *(in_digits(relative(family, method, glyphs, *column)) for family in SHOWN
-                       for column in COLUMNS.values())] for method in tqdm(methods, 'methods', disable=None)]
-    return markdown_table(['gradient, of static', *(f'{family}, {about}' for family in SHOWN for about in COLUMNS)],
-                          rows)
+    rows = [[method, *(in_digits(relative(method, glyphs, *column)) for column in COLUMNS.values())]
+            for method in tqdm(methods, 'methods', disable=None)]
+    return markdown_table(['gradient, of static', *COLUMNS], rows)
 
 
 def main(argv: list[str] | None = None) -> None:
