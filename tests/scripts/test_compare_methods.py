@@ -319,7 +319,7 @@ def test_results_of_another_task(tool, data, schedule, tmp_path):
     path = tmp_path / 'results.json'
     tool.write_results(path, dict(task=dict(pictures='f00', classes=4), runs={}))
     before = path.read_bytes()
-    with pytest.raises(SystemExit, match=r'of another task: pictures f00 in place of \w{16}, .*fonts of docs/glyph_f'):
+    with pytest.raises(SystemExit, match=r'of another task: pictures f00 in place of \w{16}, .*--like docs/glyph_f'):
         tool.main(['--results', str(path), '--data', str(data)])
     assert path.read_bytes() == before
 
