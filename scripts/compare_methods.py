@@ -164,20 +164,19 @@ NEUTRAL = {  # FDConv's attentions begin so anyway
     } for family in (RESNET18, MOBILENET)
 }
 NORMS = {  # in the attentions, which are with a batch norm in the paper
-    family: {f'{method}, layer norm': network._replace(arguments=dict(network.arguments,
-                                                                      attention_norm_cfg=dict(type='LN')))
-             for method, network in COMPARED[family].items() if method.startswith('ODConv')}
+    family: {f'{method}, layer norm{", neutral at first" if neutral else ""}': network._replace(
+        arguments=dict(network.arguments, attention_norm_cfg=dict(type='LN')), neutral=neutral)
+        for neutral in ('', 'at first') for method, network in COMPARED[family].items() if method.startswith('ODConv')}
     for family in (RESNET18, MOBILENET)
 }
-NORMS[MOBILENET]['ODConv (4×), layer norm, neutral at first'] = \
-    NORMS[MOBILENET]['ODConv (4×), layer norm']._replace(neutral='at first')
 VARIANTS = {  # beside those that are compared
     RESNET18: {**CHANGED, **NEUTRAL[RESNET18], **NORMS[RESNET18]},
     MOBILENET: {**NEUTRAL[MOBILENET], **NORMS[MOBILENET]},
 }
-COMPARED[LONG] = {**COMPARED[RESNET18],
-                  'ODConv (1×), neutral at first': NEUTRAL[RESNET18]['ODConv (1×), neutral at first']}
-LATE = [method for method in COMPARED[LONG] if method not in SLOW]
+COMPARED[LONG] = {**{method: COMPARED[RESNET18][method] for method in QUICK},
+                  **{method: VARIANTS[RESNET18][method] for method in (
+                      'ODConv (1×), neutral at first', 'ODConv (1×), layer norm, neutral at first',
+                      'ODConv (4×), layer norm, neutral at first')}}
 
 
 def network_of(run: Run) -> Network:
@@ -219,16 +218,15 @@ def plan(runs: Mapping[str, dict]) -> dict[str, list[Run]]:
         'MobileNetV2': grid(MOBILENET) + block(MOBILENET, COMPARED[MOBILENET], FIRST_SEED),
         'double of the learning rate': block(RESNET18, QUICK, FIRST_SEED, OTHER_RATES[1]),
         ' and '.join(SLOW): block(RESNET18, SLOW, SEEDS[::-1]),
-        'all methods for longer': block(LONG, LATE, FIRST_SEED),
+        'all methods for longer': block(LONG, COMPARED[LONG], FIRST_SEED),
         'all neutral attentions, and ablations': variants(FIRST_SEED),
         'half and double of all learning rates': [run for family in FAMILIES for part in OTHER_RATES
                                                   for run in block(family, COMPARED[family], FIRST_SEED, part)],
         'two more of the warm start': block(WARM, STARTS, SEEDS),
         'two more of the other networks': [run for family in (RESNET26, MOBILENET)
                                            for run in block(family, COMPARED[family], SEEDS)],
-        'two more seeds of the longer ones': block(LONG, LATE, SEEDS),
+        'two more seeds of the longer ones': block(LONG, COMPARED[LONG], SEEDS),
         'two more of the ablations': variants(SEEDS),
-        f'{" and ".join(SLOW)} for longer': block(LONG, SLOW[:1], SEEDS) + block(LONG, SLOW[1:], FIRST_SEED),
         'fourth and fifth seeds': [run for family in (RESNET18, RESNET26)
                                    for run in block(family, COMPARED[family], FURTHER_SEEDS)],
     }

@@ -93,7 +93,7 @@ def render(glyphs: Glyphs) -> str:
     """The table."""
     from tqdm import tqdm
     methods = [method for method in COMPARED[RESNET18] if method in COMPARED[MOBILENET] and method != 'static']
-    methods += NORMS[RESNET18]
+    methods += [method for method, network in NORMS[RESNET18].items() if not network.neutral]
     rows = [[method, *(in_digits(relative(method, glyphs, *column)) for column in COLUMNS.values())]
             for method in tqdm(methods, 'methods', disable=None)]
     return markdown_table(['gradient, of static', *COLUMNS], rows)
