@@ -424,6 +424,8 @@ def read_results(path: Path, task: dict | None = None) -> dict:
     """
     if not path.exists():
         return dict(task=task, runs={})
+    if not path.is_file():
+        raise ValueError(f'{path} is no file: name one by --results')
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
         valid = isinstance(results['task'], dict) and all(

@@ -72,21 +72,27 @@ def relative(method: str, glyphs: Glyphs, family: str, arguments: dict, end: str
     networks = {**COMPARED[family], **NORMS[family]}
     own, static = (network._replace(arguments={**network.arguments, **arguments})
                    for network in (networks[method], networks['static']))
-    logarithms = []
+    values = []
     for seed in SEEDS:
         value = gradient_norm(family, own, glyphs, seed, end, neutral)
         if value is None:
             return None
-        logarithms.append(math.log(value / gradient_norm(family, static, glyphs, seed, 'end', False)))
-    return math.exp(statistics.mean(logarithms))
+        values.append(value / gradient_norm(family, static, glyphs, seed, 'end', False))
+    if not all(0 < value < math.inf for value in values):
+        return math.nan
+    return statistics.geometric_mean(values)
 
 
 def in_digits(value: float | None) -> str:
-    """Two of them."""
+    """Two digits of it, or one and a tenth, or its power of ten."""
     if value is None:
         return NONE
-    power = math.floor(math.log10(value))
-    return f'{value:.1f}' if power < 1 else f'{round(value, 1 - power):,.0f}' if power < 6 else f'10^{power}'
+    if not 0 < value < math.inf:
+        return 'not finite' if value else '0'
+    value = float(f'{value:.1e}')
+    if value < 10:
+        return f'{value:.1f}'
+    return f'{value:,.0f}' if value < 1e6 else f'10^{math.floor(math.log10(value))}'
 
 
 def render(glyphs: Glyphs) -> str:

@@ -262,7 +262,11 @@ class _Differentiable(torch.autograd.Function):
                 call = ctx.kind(*aliases, *ctx.arguments)
                 y = ctx.operator.reference(ctx.operator._cast(call, tensors[0].dtype))
             wanted = [alias for alias, needs in zip(aliases, needed) if needs]
-            gradients = iter(torch.autograd.grad(y, wanted, grad_outputs, create_graph=create_graph))
+            # of several outputs some may depend on nothing that needs a gradient
+            pairs = [(output, grad) for output, grad in zip((y, ) if ctx.has_one_output else y, grad_outputs)
+                     if output.requires_grad]
+            gradients = iter(torch.autograd.grad([output for output, _ in pairs], wanted, [grad for _, grad in pairs],
+                                                 create_graph=create_graph))
             return None, None, None, None, *(next(gradients) if needs else None for needs in needed)
 
 

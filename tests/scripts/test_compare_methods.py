@@ -315,6 +315,11 @@ def test_damaged_results(tool, tmp_path, capsys, text, message):
     assert path.read_text() == text
 
 
+def test_results_in_a_folder(tool, tmp_path):
+    with pytest.raises(SystemExit, match='is no file: name one by --results'):
+        tool.main(['--list', '--results', str(tmp_path)])
+
+
 def test_results_of_another_task(tool, data, schedule, tmp_path):
     path = tmp_path / 'results.json'
     tool.write_results(path, dict(task=dict(pictures='f00', classes=4), runs={}))

@@ -190,8 +190,8 @@ def accuracy_of(tool, methods):
 
 
 def test_what_the_page_says_of_neutral_attentions_and_of_layer_norms(tool, methods):
-    """ODConv is within a point of the static network with either, as in the paper four and ten points behind; DCD and
-    KernelWarehouse get most of it back."""
+    """ODConv is within a point of the static network with either, as in the paper four and twelve points behind; DCD
+    and KernelWarehouse get most of it back."""
     results = methods.read_results(methods.RESULTS)
 
     def behind(name):
@@ -200,10 +200,10 @@ def test_what_the_page_says_of_neutral_attentions_and_of_layer_norms(tool, metho
         return -gain.mean
 
     for number in ('1×', '4×'):
-        for what in ('neutral at first', 'layer norm'):
+        for what in ('neutral at first', 'layer norm', 'layer norm, neutral at first'):
             assert behind(f'ODConv ({number}), {what}') < 1
     assert abs(behind('ODConv (1×), always neutral')) < .5
-    assert 4 < behind('ODConv (1×)') < 5 and 10 < behind('ODConv (4×)') < 11
+    assert 4 < behind('ODConv (1×)') < 4.5 and 11.5 < behind('ODConv (4×)') < 12.5
     for method in ('DCD', 'KernelWarehouse (1×)'):
         assert behind(f'{method}, neutral at first') < behind(method) / 3
     for method in ('DyConv (4×)', 'CondConv (8×)'):
@@ -212,19 +212,34 @@ def test_what_the_page_says_of_neutral_attentions_and_of_layer_norms(tool, metho
 
 
 LEVEL = ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first', 'ODConv (4×), neutral at first',
-         'ODConv (1×), layer norm')
+         'ODConv (1×), layer norm', 'ODConv (1×), layer norm, neutral at first',
+         'ODConv (4×), layer norm, neutral at first')
 
 
-def test_what_the_page_says_of_mobilenet(methods, accuracy_of):
-    static, guessing = accuracy_of('MobileNetV2', 'static'), 100 / 62
-    learned = {name: accuracy_of('MobileNetV2', name) for name in methods.NEUTRAL['MobileNetV2']}
-    for name in ('ODConv (1×), always neutral', 'ODConv (1×), neutral at first', 'DyConv (4×), neutral at first'):
-        assert abs(learned.pop(name) - static) < 1
-    for name in ('ODConv (4×), neutral at first', 'KernelWarehouse (1×), neutral at first'):
-        assert learned.pop(name) < guessing + 3
-    assert len(learned) == 2 and all(0 < static - value < 2 for value in learned.values())
-    for part in (1 / 2, 1):
+def test_what_the_page_says_of_mobilenet(tool, methods, accuracy_of):
+    results, guessing = methods.read_results(methods.RESULTS), 100 / 62
+    rows = {name: tool.row_of(results, 'MobileNetV2', name)
+            for name in (*methods.COMPARED['MobileNetV2'], *methods.VARIANTS['MobileNetV2'])}
+    each = {name: [methods.accuracy(values, 62) for values in row.runs.values()] for name, row in rows.items()}
+    gains = {name: row.against(rows['static']) for name, row in rows.items() if name != 'static'}
+    assert {name for name in methods.COMPARED['MobileNetV2'] if sum(value > 50 for value in each[name]) > 1} == {
+        'static', 'FDConv', 'CondConv (8×)'} and min(each['FDConv']) > 50 and min(each['CondConv (8×)']) < 10
+    level = {name for name, gain in gains.items() if gain.low <= 0 <= gain.high and abs(gain.mean) < 1.1}
+    assert level == {'ODConv (1×), always neutral', *(f'ODConv ({number}), layer norm, neutral at first'
+                                                      for number in ('1×', '4×')), 'ODConv (1×), neutral at first'}
+    assert -2 < gains['DCD, neutral at first'].mean < -1.5 and gains['ODConv (1×), layer norm'].mean == pytest.approx(
+        -13, abs=.3)
+    for method in ('DyConv (4×)', 'CondConv (8×)', 'ODConv (4×)'):
+        assert gains[f'{method}, neutral at first'].mean < -5
+    assert max(each['KernelWarehouse (1×), neutral at first']) < guessing + 4
+    assert sorted(each['ODConv (4×), layer norm'])[1] == pytest.approx(guessing, abs=.01)
+    for part in (1 / 2, 1, 2):
         assert accuracy_of('MobileNetV2', 'ODConv (1×)', part) == pytest.approx(guessing, abs=.01)
+    for family, limits in (('ResNet-18', (-.1, .4)), (methods.LONG, (.2, .4)), ('MobileNetV2', (.1, .4))):
+        for number in ('1×', '4×'):
+            row = tool.row_of(results, family, f'ODConv ({number}), layer norm, neutral at first')
+            gain = row.against(tool.row_of(results, family, 'static'))
+            assert limits[0] < gain.mean < limits[1] and gain.low <= 0 <= gain.high
 
 
 def test_what_the_page_says_of_learning_rates(tool, methods):
@@ -239,9 +254,10 @@ def test_what_the_page_says_of_the_length(tool, methods):
     """SE, ODConv 1×, DyConv and CondConv are level, DCD and ODConv 4× behind, the latter by a point or by ten."""
     results = methods.read_results(methods.RESULTS)
     rows = {name: tool.row_of(results, methods.LONG, name) for name in methods.COMPARED[methods.LONG]}
-    gains = {name: rows[name].against(rows['static']) for name in rows if name not in ('static', *methods.SLOW)}
+    gains = {name: rows[name].against(rows['static']) for name in rows if name != 'static'}
     level = {name for name, gain in gains.items() if gain.low <= 0 <= gain.high}
-    assert level == {'SE', 'ODConv (1×)', 'DyConv (4×)', 'CondConv (8×)', 'ODConv (1×), neutral at first'}
+    assert level == {'SE', 'ODConv (1×)', 'DyConv (4×)', 'CondConv (8×)', 'ODConv (1×), neutral at first',
+                     *(f'ODConv ({number}), layer norm, neutral at first' for number in ('1×', '4×'))}
     assert {name for name, gain in gains.items() if gain.high < 0} == {'ODConv (4×)', 'DCD'}
     each = sorted(methods.accuracy(rows['static'].runs[seed], 62) - methods.accuracy(values, 62)
                   for seed, values in rows['ODConv (4×)'].runs.items())

@@ -50,8 +50,9 @@ def test_attentions(tool, glyphs, monkeypatch):
     assert wide not in (end, pytest.approx(1))
 
 
-@pytest.mark.parametrize(('value', 'text'), [(None, '–'), (.94, '0.9'), (1.04, '1.0'), (9.96, '10.0'), (14.87, '15'),
-                                             (129.8, '130'), (1711., '1,700'), (9.4e8, '10^8')])
+@pytest.mark.parametrize(('value', 'text'), [
+    (None, '–'), (.94, '0.9'), (1.04, '1.0'), (9.96, '10'), (14.87, '15'), (129.8, '130'), (1711., '1,700'),
+    (999_999., '10^6'), (9.4e8, '10^8'), (0., '0'), (float('nan'), 'not finite'), (float('inf'), 'not finite')])
 def test_digits(tool, value, text):
     assert tool.in_digits(value) == text
 

@@ -103,19 +103,42 @@ def test_like_another_set_whatever_is_installed_beside_its_fonts(tool, fonts, tm
 
 def test_like_what_is_no_set_or_not_there(tool, fonts, tmp_path, capsys):
     record = tmp_path / 'record.json'
-    make(tool, tmp_path / 'set', fonts)
-    fonts_json = json.loads((tmp_path / 'set' / 'fonts.json').read_text(encoding='utf-8'))
-    fonts_json['cmr10'] |= dict(sha256='0' * 64, package='fonts-of-another-time')
-    for content, words in (('{', 'is no fonts.json of such a data set (JSONDecodeError'), ('[]', 'is no fonts.json'),
-                           ('{}', 'train or val has no families'),
-                           (json.dumps(fonts_json), '1 of the 6 fonts of')):
+    good = make(tool, tmp_path / 'set', fonts)
+
+    def changed(**values):
+        return json.dumps(good | {'cmr10': good['cmr10'] | values})
+
+    def renamed_to(name):
+        return json.dumps({family if family != 'cmr10' else name: font for family, font in good.items()})
+
+    cases = {
+        '{': 'is no fonts.json of such a data set (JSONDecodeError', '[]': 'is no fonts.json', '[' * 100_000: 'is no',
+        '{}': 'train or val has no families', changed(sha256=[1]): 'not all that it says is text',
+        changed(package=None): 'not all that it says is text', changed(split='test'): "must be of 'train' or 'val'",
+        changed(sha256=good['cmss10']['sha256']): 'two families have the same font',
+        **{renamed_to(name): 'can be no name of a file' for name in ('/tmp/x', '../x', 'a/b', '', '..', 'a\0', '\ud800',
+                                                                   300 * 'a')},
+        changed(sha256='0' * 64, package='fonts-of-another-time'): '1 of the 6 fonts of'}
+    before = sorted(tmp_path.rglob('*'))
+    for content, words in cases.items():
         record.write_text(content, encoding='utf-8')
-        assert words in refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', record)
-        assert not (tmp_path / 'out').exists()
-    error = refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', record)
+        error = refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', record)
+        assert words in error and 'Traceback' not in error
+        assert sorted(tmp_path.rglob('*')) == sorted([*before, record])
     assert 'such as cmr10, are not in' in error and error.rstrip().endswith('fonts-of-another-time')
     assert 'not allowed with' in refused(tool, capsys, tmp_path / 'out', '--families', 3, '--like', record)
     assert 'FileNotFoundError' in refused(tool, capsys, tmp_path / 'out', '--like', tmp_path / 'none.json')
+
+
+def test_like_with_a_font_that_cannot_be_drawn(tool, fonts, tmp_path, capsys, monkeypatch):
+    make(tool, tmp_path / 'set', fonts)
+
+    def draw(path):
+        raise tool.FontError('draws many characters alike')
+
+    monkeypatch.setattr(tool, 'draw_glyphs', draw)
+    error = refused(tool, capsys, tmp_path / 'out', '--fonts', fonts, '--like', tmp_path / 'set' / 'fonts.json')
+    assert 'DejaVuSans.ttf, the font of DejaVu Sans in' in error and 'draws many characters alike' in error
 
 
 def test_letters_share_a_base_line_and_a_size(tool):

@@ -26,6 +26,7 @@ import string
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -255,32 +256,57 @@ def select(folders: list[Path], least: int) -> tuple[list[Face], np.ndarray, lis
     return drawn, np.stack(glyphs), left_out
 
 
+def read_record(file: Path) -> dict[str, dict[str, str]]:
+    """What a data set's fonts.json says of each family.
+
+    Raises:
+        FontError: it is none.
+    """
+    try:
+        fonts = json.loads(file.read_text(encoding='utf-8'))
+        for family, font in fonts.items():
+            if not all(isinstance(font[key], str) for key in ('split', 'file', 'sha256', 'package')):
+                raise ValueError(f'of {family!r} not all that it says is text')
+            if font['split'] not in ('train', 'val'):
+                raise ValueError(f"{family!r} must be of 'train' or 'val', but is of {font['split']!r}")
+            if not family.isprintable() or family.strip('. ') == '' or '/' in family or len(family.encode()) > 200:
+                raise ValueError(f'{family!r} can be no name of a file')
+        hashes = Counter(font['sha256'] for font in fonts.values())
+        splits = Counter(font['split'] for font in fonts.values())
+        if max(hashes.values(), default=0) > 1:
+            raise ValueError('two families have the same font')
+        if len(splits) < 2:
+            raise ValueError('train or val has no families')
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FontError(f'{file} is no fonts.json of such a data set ({type(error).__name__}: {error})') from error
+    return fonts
+
+
 def select_like(file: Path, folders: list[Path]) -> tuple[list[Face], np.ndarray, dict[str, list[str]]]:
     """The very fonts of another data set's fonts.json, their glyphs as :func:`select` returns them, and its splits.
 
     Raises:
-        FontError: the file is none, or some of its fonts are not there.
+        FontError: the file is none, or a font is not there or cannot be drawn.
     """
-    try:
-        fonts = json.loads(file.read_text(encoding='utf-8'))
-        wanted = {font['file'] for font in fonts.values()}
-        splits = {split: [family for family, font in fonts.items() if font['split'] == split]
-                  for split in ('train', 'val')}
-        owners = {family: (font['sha256'], font['package'] or font['file']) for family, font in fonts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FontError(f'{file} is no fonts.json of such a data set ({type(error).__name__}: {error})') from error
-    if not all(splits.values()):
-        raise FontError(f'{file} is no fonts.json of such a data set (train or val has no families)')
+    fonts = read_record(file)
+    names = {font['file'] for font in fonts.values()}
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path.resolve()
-             for folder in folders for path in sorted(folder.rglob('*')) if path.name in wanted and path.is_file()}
-    missing = {family: owner for family, (digest, owner) in owners.items() if digest not in paths}
+             for folder in folders for path in sorted(folder.rglob('*')) if path.name in names and path.is_file()}
+    missing = {family: font['package'] or font['file'] for family, font in fonts.items() if font['sha256'] not in paths}
     if missing:
-        places = ', '.join(map(str, folders))
+        places, packages = ', '.join(map(str, folders)), ', '.join(sorted(set(missing.values())))
         raise FontError(f'{len(missing)} of the {len(fonts)} fonts of {file}, such as {next(iter(missing))}, are not '
-                        f'in {places}: install, in the versions that the file names, '
-                        f'{", ".join(sorted(set(missing.values())))}')
-    faces = [read_face(paths[owners[family][0]])._replace(family=family) for family in sorted(fonts)]
-    return faces, np.stack([draw_glyphs(face.path) for face in tqdm(faces, 'families', disable=None)]), splits
+                        f'in {places} in the versions that it names: install {packages}')
+    faces, glyphs = [], []
+    for family in tqdm(sorted(fonts), 'families', disable=None):
+        path = paths[fonts[family]['sha256']]
+        try:
+            faces.append(read_face(path)._replace(family=family))
+            glyphs.append(draw_glyphs(path))
+        except FontError as error:
+            raise FontError(f'{path}, the font of {family} in {file}, {error}') from error
+    splits = {split: [family for family, font in fonts.items() if font['split'] == split] for split in ('train', 'val')}
+    return faces, np.stack(glyphs), splits
 
 
 def packages_of(paths: list[Path]) -> dict[Path, tuple[str, str, str]]:
@@ -429,7 +455,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--val', type=integer(1, 100_000), default=300, metavar='N',
                         help='with --words, images to validate on (default: %(default)s)')
     parser.add_argument('--seed', type=integer(0, 2**32 - 1), default=0, metavar='N',
-                        help='of the split and of what is drawn (default: %(default)s)')
+                        help='of the split, but with --like, and of words (default: %(default)s)')
     args = parser.parse_args(argv)
     out = args.out.resolve()
     if out.exists():

@@ -288,10 +288,10 @@ def attention(call: Attention) -> dict[str, Tensor] | None:
         tensors = [own['weight'], own['bias'], *of_norm[:4], temperature, *of_heads]
         if is_inference(x, *tensors):
             return _infer(call, tensors, of_norm[4], lengths, softmax)
-    with full_precision(x):
-        hidden = normalized_vector(call, False)
     missing = [None] * (2 * (MOST_HEADS - len(heads)))
-    results = HEADS.run(Heads(hidden, temperature, *of_heads, *missing, tuple(softmax)), 'triton')
+    with full_precision(x):
+        results = HEADS.run(Heads(normalized_vector(call, False), temperature, *of_heads, *missing, tuple(softmax)),
+                            'triton')
     return {name: result if head.copies == 1 else result.unflatten(1, (head.copies, -1))
             for (name, head), result in zip(heads.items(), results)}
 

@@ -746,16 +746,18 @@ def _differentiate_parts(m: Mixture, grad: Tensor, needed: tuple[bool, ...], gra
                          samples: int) -> None:
     """The same for so many samples at a time."""
     parts: list[list[Tensor | None]] = []
+    weight = m.weight.to(accumulator(m.input.dtype))  # whose gradients are added up in that type
     for start in range(0, len(m.input), samples):
         part = slice(start, start + samples)
         attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
         parts.append([None] * 7)
-        _differentiate_mixture(Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:]), grad[part], needed,
+        _differentiate_mixture(Mixture(m.input[part], weight, m.bias, *attentions, *m[7:]), grad[part], needed,
                                parts[-1])
     if needed[1]:
-        grads[1] = parts[0][1]
+        total = parts[0][1]
         for own in parts[1:]:
-            grads[1] += own[1]
+            total += own[1]
+        grads[1] = total.to(m.weight.dtype)
     for index in (3, 4, 6):
         if needed[index]:
             grads[index] = torch.cat([own[index] for own in parts])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -112,6 +113,44 @@ def test_second_derivatives(make_random, device, served):
     assert served == [True]
     for actual, expected in zip(*reversed(seconds)):
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_second_derivatives_with_frozen_heads(make_random, device):
+    """Of several outputs, some then depend on nothing that needs a gradient."""
+    layer = make(make_random, device, torch.float64 if device == 'cpu' else torch.float32).train()
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_('channel_fc' in name)
+    x, weight = torch.randn(4, 5, 3, 4, device=device, dtype=layer.weight.dtype), layer.attention.channel_fc.weight
+    seconds = []
+    for enabled in (False, True):
+        with enable_triton(enabled), enable_numba(False):
+            attention = layer.compute_attentions(x)['channel']
+        gradient, = torch.autograd.grad(attention.square().sum(), weight, create_graph=True)
+        seconds += torch.autograd.grad(gradient.square().sum(), weight)
+    torch.testing.assert_close(*seconds, rtol=1e-3, atol=1e-6)
+
+
+def test_precision_under_autocast(make_random, device, served, monkeypatch):
+    """That of the parameters, also where torch computes the heads."""
+    layer = make(make_random, device, torch.float32)
+    x = torch.randn(3, 5, 3, 4, device=device)
+    expected = layer.compute_attentions(x)
+    layer.temperature.requires_grad_()
+    calls = []
+    monkeypatch.setitem(attention_backends(device), 'triton', lambda call: calls.append(call))
+    with enable_triton(), enable_numba(False):
+        layer.compute_attentions(x)
+    with torch.autocast(device, torch.bfloat16):
+        actual = kernels.attention(calls[0])
+    assert served == [True]
+    for name, attention in expected.items():
+        assert actual[name].dtype == torch.float32
+        torch.testing.assert_close(actual[name], attention, rtol=1e-5, atol=1e-5)
+
+
+def attention_backends(device):
+    module = sys.modules['dynconv_mm.functional.attention']  # the package has a function of that name
+    return module.BACKENDS if device == 'cpu' else module.GPU_BACKENDS
 
 
 def test_what_is_left_to_modules_and_to_torch(make_random, device, served):
