@@ -429,7 +429,7 @@ def read_results(path: Path, task: dict | None = None) -> dict:
     try:
         results = json.loads(path.read_text(encoding='utf-8'))
         valid = isinstance(results['task'], dict) and all(
-            isinstance(values['correct'], list) and values['seconds'] > 0 for values in results['runs'].values())
+            isinstance(values['correct'], list) and values['seconds'] >= 0 for values in results['runs'].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}). {RESTORE}') from error
     if not valid:
