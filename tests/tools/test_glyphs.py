@@ -101,6 +101,18 @@ def test_like_another_set_whatever_is_installed_beside_its_fonts(tool, fonts, tm
     assert (tmp_path / 'words' / 'fonts.json').read_bytes() == record.read_bytes()
 
 
+def test_like_a_set_of_linked_fonts(tool, fonts, tmp_path):
+    """A record has the names of the files themselves."""
+    links = tmp_path / 'links'
+    links.mkdir()
+    for path in fonts.iterdir():
+        (links / f'link-{path.name}').symlink_to(path)
+    make(tool, tmp_path / 'first', links)
+    record = tmp_path / 'first' / 'fonts.json'
+    tool.main([str(part) for part in (tmp_path / 'second', '--fonts', links, '--like', record)])
+    assert digests(tmp_path / 'second') == digests(tmp_path / 'first')
+
+
 def test_like_what_is_no_set_or_not_there(tool, fonts, tmp_path, capsys):
     record = tmp_path / 'record.json'
     good = make(tool, tmp_path / 'set', fonts)

@@ -100,20 +100,34 @@ def read_face(path: Path) -> Face:
     return Face(path, family.replace('/', '-') if named else path.stem, version, url or licence, plainness)
 
 
-def find_faces(folders: list[Path]) -> tuple[list[Face], list[str]]:
-    """The plainest font of each family, by the families' names, and the files left out, with reasons.
+def font_files(folders: list[Path]) -> list[Path]:
+    """All in some folders.
 
     Raises:
-        FontError: there are no font files.
+        FontError: there are none.
     """
     files = sorted({path.resolve() for folder in folders for path in folder.rglob('*')
                     if path.suffix.lower() in SUFFIXES and path.is_file()})
     if not files:
         raise FontError(f'no font files ({", ".join(SUFFIXES)}) in {", ".join(map(str, folders))}: install some, as '
                         'docs/glyphs.md says, or name folders by --fonts')
+    return files
+
+
+def digest(path: Path) -> str:
+    """By which a font file is known, as fonts.json has it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def find_faces(folders: list[Path]) -> tuple[list[Face], list[str]]:
+    """The plainest font of each family, by the families' names, and the files left out, with reasons.
+
+    Raises:
+        FontError: there are no font files.
+    """
     faces: dict[str, Face] = {}
     left_out = []
-    for path in tqdm(files, 'fonts', disable=None):
+    for path in tqdm(font_files(folders), 'fonts', disable=None):
         try:
             face = read_face(path)
         except FontError as error:
@@ -290,8 +304,7 @@ def select_like(file: Path, folders: list[Path]) -> tuple[list[Face], np.ndarray
     """
     fonts = read_record(file)
     names = {font['file'] for font in fonts.values()}
-    paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path.resolve()
-             for folder in folders for path in sorted(folder.rglob('*')) if path.name in names and path.is_file()}
+    paths = {digest(path): path for path in font_files(folders) if path.name in names}
     missing = {family: font['package'] or font['file'] for family, font in fonts.items() if font['sha256'] not in paths}
     if missing:
         places, packages = ', '.join(map(str, folders)), ', '.join(sorted(set(missing.values())))
@@ -338,7 +351,7 @@ def describe(faces: list[Face], splits: dict[str, list[str]]) -> dict[str, dict]
         package, package_version, licences = packages.get(face.path, ('', '', ''))
         found[face.family] = {
             'split': split_of[face.family], 'file': face.path.name,
-            'sha256': hashlib.sha256(face.path.read_bytes()).hexdigest(), 'version': face.version,
+            'sha256': digest(face.path), 'version': face.version,
             'licence': licences or face.licence, 'package': package, 'package_version': package_version}
     return found
 
