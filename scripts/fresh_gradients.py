@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compare_methods import COMPARED, MOBILENET, NORMS, RESNET18, SCALE, build, neutralize
+from compare_methods import COMPARED, MOBILENET, NORMS, RESNET18, SCALE, Run, build, network_of, neutralize
 from pages import ROOT, page_with
 
 from dynconv_mm.analysis.markdown import markdown_table
@@ -63,21 +64,30 @@ def gradient_norm(family: str, network: Network, glyphs: Glyphs, seed: int, end:
     return torch.stack([gradient.norm() for gradient in gradients]).norm().item()
 
 
+@functools.cache
+def static_norm(family: str, glyphs: Glyphs, seed: int, *arguments: tuple[str, object]) -> float:
+    """That of the static network, which all methods are compared with."""
+    return gradient_norm(family, with_arguments(family, 'static', dict(arguments)), glyphs, seed, 'end', False)
+
+
+def with_arguments(family: str, method: str, arguments: dict) -> Network:
+    """A network of the comparison whose backbone differs in some of them."""
+    network = network_of(Run(family, method, 0., 0))
+    return network._replace(arguments={**network.arguments, **arguments})
+
+
 def relative(method: str, glyphs: Glyphs, family: str, arguments: dict, end: str, neutral: bool) -> float | None:
     """The same as a multiple of the static network's, the geometric mean over the seeds.
 
     Args:
         arguments (dict): of both backbones, that differ from the family's.
     """
-    networks = {**COMPARED[family], **NORMS[family]}
-    own, static = (network._replace(arguments={**network.arguments, **arguments})
-                   for network in (networks[method], networks['static']))
     values = []
     for seed in SEEDS:
-        value = gradient_norm(family, own, glyphs, seed, end, neutral)
+        value = gradient_norm(family, with_arguments(family, method, arguments), glyphs, seed, end, neutral)
         if value is None:
             return None
-        values.append(value / gradient_norm(family, static, glyphs, seed, 'end', False))
+        values.append(value / static_norm(family, glyphs, seed, *arguments.items()))
     if not all(0 < value < math.inf for value in values):
         return math.nan
     return statistics.geometric_mean(values)

@@ -107,7 +107,7 @@ def _problem(operator: Operator, name: str, call: Any) -> str | None:
                 upstream = torch.randn_like(y)
                 actual = [y, *(torch.autograd.grad(y, tensors, upstream) if trains else ())]
         except Exception as error:  # what it raises is the finding
-            return f'raises {type(error).__name__}: {str(error).strip()[:200]}'
+            return _raised(error)
     exact = type(call)(*[None if t is None else t.detach().double().requires_grad_() for t in call[:operator.tensors]],
                        *call[operator.tensors:])
     expected = operator.reference(exact)
@@ -116,6 +116,11 @@ def _problem(operator: Operator, name: str, call: Any) -> str | None:
     names = ['output', *(f'gradient of {field}' for field, t in zip(call._fields, call[:operator.tensors])
                          if t is not None)]
     return _largest_error(names, actual, expected)
+
+
+def _raised(error: Exception, call: str = '') -> str:
+    """What a backend did that raised, at some call."""
+    return f'raises {type(error).__name__}{call}: {str(error).strip()[:200]}'
 
 
 def _largest_error(names: Iterable[str], actual: Iterable[Tensor], expected: Iterable[Tensor]) -> str | None:
@@ -174,8 +179,7 @@ def _check_attention(device: torch.device) -> list[Check]:
             with enable_triton(name == 'triton'), enable_numba(name == 'numba'):
                 actual = _attentions(layer.train(training), x)
         except Exception as error:  # what it raises is the finding
-            return [Check(f'attention.{name}', 'float32', f'raises {type(error).__name__}: '
-                                                          f'{str(error).strip()[:200]}')]
+            return [Check(f'attention.{name}', 'float32', _raised(error))]
         with enable_triton(False), enable_numba(False):
             expected = _attentions(exact.train(training), x.detach().double().requires_grad_())
         problem = _largest_error(expected, actual.values(), expected.values())
@@ -248,8 +252,7 @@ def _measure_plans(case: calibration.Case, rounds: int, dtype: str, passed: list
                 passed.remove(plan)
                 backend = f'mixture_conv.{plan}'
                 checks[:] = [found for found in checks if (found.backend, found.dtype) != (backend, dtype)]
-                checks.append(Check(backend, dtype, f'raises {type(error).__name__} for {case.shape}: '
-                                                    f'{str(error).strip()[:200]}'))
+                checks.append(Check(backend, dtype, _raised(error, f' for {case.shape}')))
     return times
 
 

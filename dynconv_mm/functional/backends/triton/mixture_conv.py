@@ -495,8 +495,7 @@ def _convolve(m: Mixture, x: Tensor, y: Tensor, transposed: bool) -> None:
     if batch > recipe.samples:
         for start in range(0, batch, recipe.samples):
             part = slice(start, start + recipe.samples)
-            attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
-            _convolve(Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:]), x[part], y[part], transposed)
+            _convolve(_samples(m, part), x[part], y[part], transposed)
         return None
     weight, bias, attention, spatial, channel, filter_, *of_norm = tensors
     x = x.contiguous(memory_format=torch.channels_last if recipe.x_last else torch.contiguous_format)
@@ -526,6 +525,16 @@ def _is_depthwise(m: Mixture) -> bool:
     return m.groups > 1 and m.weight.shape[2] == 1 and m.weight.shape[1] == m.groups
 
 
+def _is_pointwise(m: Mixture) -> bool:
+    return (*m.weight.shape[3:], *m.stride, *m.padding) == (1, 1, 1, 1, 0, 0)
+
+
+def _samples(m: Mixture, part: slice) -> Mixture:
+    """The same for some of the samples."""
+    attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
+    return Mixture(m.input[part], m.weight, m.bias, *attentions, *m[7:])
+
+
 def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool) -> _Recipe:
     n, out_channels, channels, *kernel_size = m.weight.shape
     batch, outputs, area = len(x), out_channels // m.groups, kernel_size[0] * kernel_size[1]
@@ -549,7 +558,7 @@ def _make_recipe(m: Mixture, x: Tensor, y: Tensor, transposed: bool, last: bool)
         BLOCK_E=e_block),
         num_warps=4)
     geometry = (*kernel_size, *m.stride, *m.padding, *m.dilation)
-    pointwise = geometry[:6] == (1, 1, 1, 1, 0, 0)
+    pointwise = _is_pointwise(m)
     pixels, width = y.shape[2] * y.shape[3], y.shape[3]
     x_last = last or not pointwise and not depthwise
     scale = _scaling(x, x_last)
@@ -674,8 +683,7 @@ _kernel_launches: dict[tuple, Launch] = Remembered()
 
 def _order_of_gradients(m: Mixture) -> torch.memory_format:
     """In which both maps are read."""
-    pointwise = (*m.weight.shape[3:], *m.stride, *m.padding) == (1, 1, 1, 1, 0, 0)
-    last = is_channels_last(m.input) or not (pointwise or _is_depthwise(m))
+    last = is_channels_last(m.input) or not (_is_pointwise(m) or _is_depthwise(m))
     return torch.channels_last if last else torch.contiguous_format
 
 
@@ -694,7 +702,7 @@ def _make_kernel_launch(m: Mixture, dy: Tensor, order: torch.memory_format) -> L
     programs = len(x) * m.groups * area * triton.cdiv(outputs, o) * triton.cdiv(channels, c)
     return Launch(_kernel_gradient, (programs, 1, 1), sizes, dict(
         GROUPS=m.groups, CHANNELS=channels, OUTPUTS=outputs, GEOMETRY=geometry,
-        POINTWISE=geometry[:6] == (1, 1, 1, 1, 0, 0), LAST=last, ACC=acc, WIDENED=widened(x.dtype),
+        POINTWISE=_is_pointwise(m), LAST=last, ACC=acc, WIDENED=widened(x.dtype),
         PRECISION=precision(x.dtype), BLOCK_O=o, BLOCK_C=c, BLOCK_P=block(pixels, 64 if half else 32, 16)),
         num_warps=4, num_stages=3)
 
@@ -746,13 +754,11 @@ def _differentiate_parts(m: Mixture, grad: Tensor, needed: tuple[bool, ...], gra
                          samples: int) -> None:
     """The same for so many samples at a time."""
     parts: list[list[Tensor | None]] = []
-    weight = m.weight.to(accumulator(m.input.dtype))  # whose gradients are added up in that type
+    wide = m._replace(weight=m.weight.to(accumulator(m.input.dtype)))  # its gradients are added up in that type
     for start in range(0, len(m.input), samples):
         part = slice(start, start + samples)
-        attentions = [None if tensor is None else tensor[part] for tensor in m[3:7]]
         parts.append([None] * 7)
-        _differentiate_mixture(Mixture(m.input[part], weight, m.bias, *attentions, *m[7:]), grad[part], needed,
-                               parts[-1])
+        _differentiate_mixture(_samples(wide, part), grad[part], needed, parts[-1])
     if needed[1]:
         total = parts[0][1]
         for own in parts[1:]:
